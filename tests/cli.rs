@@ -13,13 +13,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use acc::domain::instance::DesiredState;
+use acc::domain::lifecycle::Phase;
 use acc::domain::model::{ListenKind, Model, Param, Ready};
 use acc::domain::time::WallTime;
 use acc::interface::cli::{show, show_proof};
 use acc::prove::report::{Report, RequestFault, Spread, Streams, Strikes, Tally};
 use acc::service::instance::wake_timing::Phases;
 use acc::service::outcome::{
-    EventView, InstanceView, ListenView, MonitorLine, MonitorRun, Outcome,
+    Deed, EventView, InstanceView, ListenView, MonitorAction, MonitorLine, MonitorRun, Outcome,
 };
 
 /// 2026-01-02T03:04:05Z.
@@ -70,8 +72,8 @@ fn instances() -> Vec<InstanceView> {
         id: 1,
         name: "shop".to_owned(),
         model: "hello".to_owned(),
-        phase: "awake".to_owned(),
-        desired: "auto".to_owned(),
+        phase: Phase::Awake,
+        desired: DesiredState::Auto,
         hosts: vec![
             "shop.apps.localhost".to_owned(),
             "shop.example.org".to_owned(),
@@ -99,8 +101,8 @@ fn instances() -> Vec<InstanceView> {
         id: 12,
         name: "wiki-of-the-whole-department".to_owned(),
         model: "python-http".to_owned(),
-        phase: "failed".to_owned(),
-        desired: "up".to_owned(),
+        phase: Phase::Failed,
+        desired: DesiredState::Up,
         hosts: vec!["wiki-of-the-whole-department.apps.localhost".to_owned()],
         url: "http://wiki-of-the-whole-department.apps.localhost:8080/".to_owned(),
         listen: ListenView::Tcp("127.0.0.1:20001".to_owned()),
@@ -127,7 +129,7 @@ fn events() -> Vec<EventView> {
     let event = |at: &str, instance: &str, kind: &str, detail: &str| EventView {
         at: at.to_owned(),
         instance: instance.to_owned(),
-        kind: kind.to_owned(),
+        kind: kind.to_owned().into(),
         detail: detail.to_owned(),
         phases: (kind == "woke").then_some(Phases {
             noticed_at_us: 7_200_000_000,
@@ -257,14 +259,14 @@ fn tables() {
     snapshot("models.txt", &show::models(&models(), false));
     let each: Vec<String> = models().iter().map(|m| show::model(m, false)).collect();
     snapshot("model.txt", &each.join("\n"));
-    let line = |instance: &str, action: &str, why: &str| MonitorLine {
+    let line = |instance: &str, action, why: &str| MonitorLine {
         instance: instance.to_owned(),
-        action: action.to_owned(),
+        action,
         why: why.to_owned(),
     };
     let pass = [
-        line("shop", "keep", "2 requests in flight"),
-        line("wiki", "sleep", "quiet for 16 min"),
+        line("shop", MonitorAction::Keep, "2 requests in flight"),
+        line("wiki", MonitorAction::Sleep, "quiet for 16 min"),
     ];
     snapshot("monitor.txt", &show::monitor(&pass, false));
     snapshot(
@@ -380,19 +382,19 @@ fn json_of_instances_and_events() {
 fn sentences() {
     let mut text = String::new();
     for did in [
-        "created",
-        "started",
-        "stopped",
-        "restarted",
-        "changed",
-        "reset",
-        "destroyed",
-        "purged",
+        Deed::Created,
+        Deed::Started,
+        Deed::Stopped,
+        Deed::Restarted,
+        Deed::Changed,
+        Deed::Reset,
+        Deed::Destroyed,
+        Deed::Purged,
     ] {
         for already in [false, true] {
             let instance = Box::new(instances().remove(0));
             let outcome = Outcome::Instance {
-                did: did.to_owned(),
+                did,
                 already,
                 took_ms: 1234,
                 instance,

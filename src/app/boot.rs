@@ -18,7 +18,7 @@ use crate::driver::supervisor::{Ensured, SERVER, Service};
 use crate::host::{fs, listen, process};
 use crate::models::install_shipped;
 use crate::service::error::{ServiceError, chain};
-use crate::service::outcome::{BootReport, Outcome};
+use crate::service::outcome::{BootReport, MonitorAction, Outcome};
 use crate::service::recover;
 use crate::service::request::Request;
 use crate::service::{access_logs, moved, places};
@@ -459,7 +459,7 @@ async fn repair(config: &Config, report: &mut BootReport) -> Result<(), ServiceE
         report.did.extend(
             pass.lines
                 .iter()
-                .filter(|l| l.action != "sleep")
+                .filter(|l| l.action != MonitorAction::Sleep)
                 .map(|l| format!("{}: {}", l.instance, l.why)),
         );
     }

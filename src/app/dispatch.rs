@@ -9,6 +9,7 @@ use super::lock;
 use super::world::world;
 use crate::config::Config;
 use crate::control::{self, CallError, ControlReply};
+use crate::domain::instance::DesiredState;
 use crate::service::error::{ErrorKind, ServiceError, chain};
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;
@@ -73,7 +74,7 @@ async fn refuse_while_halted(drivers: &Drivers, request: &Request) -> Result<(),
     let starts = match request {
         Request::Create(new) => !new.asleep,
         Request::Start { .. } | Request::Restart { .. } => true,
-        Request::SetDesired { desired, .. } => desired == "up",
+        Request::SetDesired { desired, .. } => *desired == DesiredState::Up,
         _ => false,
     };
     if !starts || drivers.own_services.is_reachable().await {

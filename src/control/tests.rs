@@ -87,7 +87,7 @@ impl Bed {
 
 fn start() -> Request {
     Request::Start {
-        instance: "a".to_owned(),
+        instance: "a".into(),
     }
 }
 
@@ -109,7 +109,7 @@ async fn a_request_gets_the_answer_of_the_handler() {
         "{reply:?}"
     );
     let stop = Request::Stop {
-        instance: "a".to_owned(),
+        instance: "a".into(),
         now: true,
     };
     let reply = call(&bed.socket(), &stop).await.unwrap();
@@ -344,7 +344,7 @@ async fn a_fault_in_the_handler_is_an_answer() {
     let reply = call(
         &bed.socket(),
         &Request::Purge {
-            instance: "a".to_owned(),
+            instance: "a".into(),
         },
     )
     .await
@@ -359,6 +359,9 @@ async fn a_fault_in_the_handler_is_an_answer() {
     ));
 }
 
+/// A word that is no desired state.
+const SIDEWAYS: &str = r#"{"verb":"set_desired","instance":"a","desired":"sideways"}"#;
+
 #[tokio::test]
 async fn malformed_requests_are_refused() {
     let bed = Bed::new();
@@ -372,6 +375,7 @@ async fn malformed_requests_are_refused() {
         (post("{"), "400"),
         (post("{\"verb\":\"no_such\"}"), "400"),
         (post("{\"verb\":\"start\"}"), "400"),
+        (post(SIDEWAYS), "400"),
         (
             "GET /v1/request HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".to_owned(),
             "405",
@@ -391,6 +395,18 @@ async fn malformed_requests_are_refused() {
         assert!(answer.contains("\"kind\":\"invalid\""), "{answer}");
     }
     assert!(bed.fake.seen.lock().unwrap().is_empty());
+    let refused: ServiceError = serde_json::from_str(
+        soon(bed.raw(&post(SIDEWAYS)))
+            .await
+            .split_once("\r\n\r\n")
+            .unwrap()
+            .1,
+    )
+    .unwrap();
+    assert_eq!(
+        refused.message,
+        "not a request: `sideways` is not a desired state: use auto, up or down"
+    );
 }
 
 #[test]

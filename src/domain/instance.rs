@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::name::{HostName, InstanceId, InstanceName};
 use super::time::WallTime;
 
 /// What the operator asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", try_from = "String")]
 pub enum DesiredState {
     /// Sleeps and wakes by itself.
     Auto,
@@ -36,6 +39,19 @@ impl DesiredState {
         [Self::Auto, Self::Up, Self::Down]
             .into_iter()
             .find(|w| w.as_str() == text)
+    }
+}
+
+/// A text that is none of the desired states.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a desired state: use auto, up or down")]
+pub struct NoDesiredState(String);
+
+impl TryFrom<String> for DesiredState {
+    type Error = NoDesiredState;
+
+    fn try_from(text: String) -> Result<Self, NoDesiredState> {
+        Self::parse(&text).ok_or(NoDesiredState(text))
     }
 }
 

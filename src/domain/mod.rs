@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod edge_headers;
+pub mod event_kind;
 pub mod gate;
 pub mod idle;
 pub mod instance;

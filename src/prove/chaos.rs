@@ -23,6 +23,7 @@ use super::rng::Rng;
 use super::strike::{Strike, Struck};
 use crate::config::{Config, EdgeKind, SupervisorKind};
 use crate::domain::instance::Process;
+use crate::domain::lifecycle::Phase;
 use crate::host::clock::monotonic_ns;
 use crate::host::process;
 use crate::host::stopped::Stopped;
@@ -99,7 +100,7 @@ impl Chaos<'_> {
             .ok()?;
         let pid = view
             .pid
-            .filter(|_| view.phase == "awake" && *last != cycle)?;
+            .filter(|_| view.phase == Phase::Awake && *last != cycle)?;
         *last = cycle;
         Some(pid)
     }

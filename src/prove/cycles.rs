@@ -13,9 +13,10 @@ use super::operator::Operator;
 use super::rng::Rng;
 use super::target::ProofTarget;
 use crate::config::Config;
+use crate::domain::lifecycle::Phase;
 use crate::host::clock::monotonic_ns;
 use crate::service::error::ServiceError;
-use crate::service::outcome::Outcome;
+use crate::service::outcome::{MonitorAction, Outcome};
 use crate::service::request::Request;
 use crate::service::view::Reader;
 
@@ -97,7 +98,7 @@ impl Cycles<'_> {
         match self
             .operator
             .ask(Request::Stop {
-                instance: self.target.name.clone(),
+                instance: self.target.name.as_str().into(),
                 now: false,
             })
             .await
@@ -149,7 +150,7 @@ impl Cycles<'_> {
                     || pass
                         .lines
                         .iter()
-                        .any(|l| l.instance == self.target.name && l.action == "sleep")
+                        .any(|l| l.instance == self.target.name && l.action == MonitorAction::Sleep)
             }
             Ok(_) => already,
             Err(e) => {
@@ -162,7 +163,7 @@ impl Cycles<'_> {
     fn is_asleep(&self) -> bool {
         let view: Result<_, ServiceError> =
             Reader::open(self.config).and_then(|reader| reader.find(&self.target.name));
-        view.is_ok_and(|view| view.phase == "asleep")
+        view.is_ok_and(|view| view.phase == Phase::Asleep)
     }
 }
 

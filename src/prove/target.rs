@@ -9,10 +9,11 @@ use super::operator::Operator;
 use super::rng::Rng;
 use super::wire::Wire;
 use crate::config::Config;
+use crate::domain::lifecycle::Phase;
 use crate::models::list_models;
 use crate::service::error::{ErrorKind, ServiceError};
 use crate::service::outcome::{InstanceView, Outcome};
-use crate::service::request::{NewInstance, Request};
+use crate::service::request::{InstanceRef, NewInstance, Request};
 use crate::service::view::Reader;
 
 /// The idle timeout of a scratch instance.
@@ -89,10 +90,10 @@ impl ProofTarget {
         operator: &dyn Operator,
     ) -> Result<Self, ServiceError> {
         let found = Reader::open(config)?.find(given)?;
-        let was_awake = matches!(found.phase.as_str(), "awake" | "waking");
+        let was_awake = matches!(found.phase, Phase::Awake | Phase::Waking);
         match operator
             .ask(Request::Start {
-                instance: found.name.clone(),
+                instance: found.name.as_str().into(),
             })
             .await?
         {
@@ -160,7 +161,7 @@ impl ProofTarget {
     }
 
     async fn leave_once(&self, operator: &dyn Operator) -> Result<(), ServiceError> {
-        let instance = self.name.clone();
+        let instance = InstanceRef::from(self.name.as_str());
         if self.scratch {
             operator
                 .ask(Request::Destroy {

@@ -2,6 +2,7 @@
 
 use tracing::{info, warn};
 
+use crate::domain::event_kind::EventKind;
 use crate::domain::instance::Instance;
 use crate::domain::lifecycle::{Drain, Note};
 use crate::domain::name::{InstanceId, InstanceName};
@@ -20,18 +21,24 @@ pub(super) fn write(ctx: &Context, instance: &Instance, note: &Note, phases: Opt
 pub(super) fn line(
     ctx: &Context,
     instance: &Instance,
-    kind: &str,
+    kind: EventKind,
     detail: String,
     phases: Option<Phases>,
 ) {
-    info!(instance = %instance.name, kind, ?phases, "{detail}");
+    info!(instance = %instance.name, kind = kind.as_str(), ?phases, "{detail}");
     let phases = phases.and_then(|p| serde_json::to_string(&p).ok());
     write_row(ctx, instance.id, &instance.name, kind, detail, phases);
 }
 
 /// The same for one that is only known by its row.
-pub(super) fn of(ctx: &Context, id: InstanceId, name: &InstanceName, kind: &str, detail: String) {
-    info!(instance = %name, kind, "{detail}");
+pub(super) fn of(
+    ctx: &Context,
+    id: InstanceId,
+    name: &InstanceName,
+    kind: EventKind,
+    detail: String,
+) {
+    info!(instance = %name, kind = kind.as_str(), "{detail}");
     write_row(ctx, id, name, kind, detail, None);
 }
 
@@ -39,14 +46,14 @@ fn write_row(
     ctx: &Context,
     id: InstanceId,
     name: &InstanceName,
-    kind: &str,
+    kind: EventKind,
     detail: String,
     phases: Option<String>,
 ) {
     let row = EventRow {
         at: ctx.clock.wall(),
         name: name.to_string(),
-        kind: kind.to_owned(),
+        kind,
         detail,
         phases,
     };
@@ -62,25 +69,31 @@ fn write_row(
     }));
 }
 
-fn words(note: &Note) -> (&'static str, String) {
+fn words(note: &Note) -> (EventKind, String) {
     match note {
         Note::Woke(cause, took) => (
-            "woke",
+            EventKind::Woke,
             format!("for {}, after {} ms", cause.as_str(), took.as_millis()),
         ),
-        Note::Slept(Drain::Idle) => ("slept", "idle".into()),
-        Note::Slept(Drain::Operator) => ("slept", "stopped by the operator".into()),
-        Note::Slept(Drain::Displaced) => ("slept", "it was not reachable at its address".into()),
-        Note::Displaced(why) => ("displaced", why.clone()),
-        Note::EndedItself => ("ended", "it exited by itself with code 0".into()),
-        Note::Failed(failure) => ("failed", failure.to_string()),
+        Note::Slept(Drain::Idle) => (EventKind::Slept, "idle".into()),
+        Note::Slept(Drain::Operator) => (EventKind::Slept, "stopped by the operator".into()),
+        Note::Slept(Drain::Displaced) => (
+            EventKind::Slept,
+            "it was not reachable at its address".into(),
+        ),
+        Note::Displaced(why) => (EventKind::Displaced, why.clone()),
+        Note::EndedItself => (EventKind::Ended, "it exited by itself with code 0".into()),
+        Note::Failed(failure) => (EventKind::Failed, failure.to_string()),
         Note::CalledOff(in_flight) => (
-            "called_off",
+            EventKind::CalledOff,
             format!("idle stop cancelled: {in_flight} in flight"),
         ),
-        Note::Killed => ("killed", "it did not exit within the stop timeout".into()),
-        Note::Created => ("created", "in service".into()),
-        Note::Destroyed => ("destroyed", "out of service".into()),
-        Note::DesiredChanged(desired) => ("desired", format!("now {}", desired.as_str())),
+        Note::Killed => (
+            EventKind::Killed,
+            "it did not exit within the stop timeout".into(),
+        ),
+        Note::Created => (EventKind::Created, "in service".into()),
+        Note::Destroyed => (EventKind::Destroyed, "out of service".into()),
+        Note::DesiredChanged(desired) => (EventKind::Desired, format!("now {}", desired.as_str())),
     }
 }

@@ -3,24 +3,26 @@
 use std::sync::Arc;
 
 use crate::config::suggest::closest;
-use crate::domain::name::{HostName, InstanceId, InstanceName};
+use crate::domain::name::{HostName, InstanceName};
 use crate::service::context::Context;
 use crate::service::error::{self, ServiceError};
 use crate::service::instance::handle::Handle;
+use crate::service::request::InstanceRef;
 use crate::service::world::World;
 use crate::store::{Row, Store};
 
 /// The row of an instance given by name or number.
-pub(crate) fn find_row(store: &Store, given: &str) -> Result<Row, ServiceError> {
-    let row = match given.parse::<i64>() {
-        Ok(number) => store.by_id(InstanceId(number)),
-        Err(_) => store.by_name(given),
+pub(crate) fn find_row(store: &Store, given: &InstanceRef) -> Result<Row, ServiceError> {
+    let row = match given {
+        InstanceRef::Number(id) => store.by_id(*id),
+        InstanceRef::Name(name) => store.by_name(name),
     };
     if let Some(row) = row.map_err(error::store)? {
         return Ok(row);
     }
-    let mut missing = error::no_instance(given);
-    if let Some(near) = meant(store, given)? {
+    let given = given.to_string();
+    let mut missing = error::no_instance(&given);
+    if let Some(near) = meant(store, &given)? {
         missing.hint = format!("did you mean `{near}`? `acc list` shows the instances");
     }
     Err(missing)
@@ -43,8 +45,8 @@ fn meant(store: &Store, given: &str) -> Result<Option<String>, ServiceError> {
 }
 
 /// The handle of an instance given by name or number.
-pub(super) async fn find(world: &Arc<World>, given: &str) -> Result<Arc<Handle>, ServiceError> {
-    let given = given.to_owned();
+pub(super) async fn find(world: &Arc<World>, given: &InstanceRef) -> Result<Arc<Handle>, ServiceError> {
+    let given = given.clone();
     let row = world.read(move |store| Ok(find_row(store, &given))).await;
     world.handle(&row.map_err(error::store)??).await
 }

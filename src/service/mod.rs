@@ -61,7 +61,7 @@ pub async fn handle(world: &Arc<World>, request: Request) -> Result<Outcome, Ser
         Request::Start { instance } => start::run(world, &instance).await,
         Request::Stop { instance, now } => stop::run(world, &instance, now).await,
         Request::Restart { instance } => restart::run(world, &instance).await,
-        Request::SetDesired { instance, desired } => desired::run(world, &instance, &desired).await,
+        Request::SetDesired { instance, desired } => desired::run(world, &instance, desired).await,
         Request::Reset { instance } => desired::reset(world, &instance).await,
         Request::Destroy { instance, force } => destroy::run(world, &instance, force).await,
         Request::Purge { instance } => purge::run(world, &instance).await,

@@ -5,6 +5,7 @@
 //! Never is anything made again from what a model has become.
 
 use crate::config::Config;
+use crate::domain::event_kind::EventKind;
 use crate::domain::instance::Launch;
 use crate::service::context::Context;
 use crate::service::error::{ErrorKind, ServiceError};
@@ -134,7 +135,7 @@ pub(super) fn tell(ctx: &Context, row: &Row, key: &str) {
         "from `{}` to `{key}`: its command and environment were updated, its files are unchanged",
         row.launch_key
     );
-    events::of(ctx, row.id, &row.name, "moved", detail);
+    events::of(ctx, row.id, &row.name, EventKind::Moved, detail);
 }
 
 #[cfg(test)]

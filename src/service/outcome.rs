@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::event_kind::EventKind;
+use crate::domain::instance::DesiredState;
+use crate::domain::lifecycle::Phase;
 use crate::service::instance::wake_timing::Phases;
 
 /// The end of a request that succeeded.
@@ -32,9 +35,8 @@ pub enum Outcome {
     Reloaded(Reloaded),
     /// Done, or already so.
     Instance {
-        /// One word for what was done: `created`, `started`, `stopped`, `restarted`, `changed`,
-        /// `reset`, `destroyed`, `purged`.
-        did: String,
+        /// What was done.
+        did: Deed,
         /// It was so already and nothing was done.
         already: bool,
         /// How long it took, in milliseconds.
@@ -51,6 +53,28 @@ pub enum Outcome {
         /// How many were put to sleep.
         stopped: usize,
     },
+}
+
+/// What a verb did to one instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deed {
+    /// Made it.
+    Created,
+    /// Woke it.
+    Started,
+    /// Put it to sleep.
+    Stopped,
+    /// Stopped and started it.
+    Restarted,
+    /// Gave it another desired state.
+    Changed,
+    /// Cleared its failure.
+    Reset,
+    /// Took it out of service.
+    Destroyed,
+    /// Removed it.
+    Purged,
 }
 
 /// What came of reading the config again.
@@ -89,18 +113,54 @@ pub struct MonitorRun {
 pub struct MonitorLine {
     /// Its name.
     pub instance: String,
-    /// `sleep`, `keep`, `started`, `died`, `repaired`, `error`.
-    pub action: String,
+    /// What was done.
+    pub action: MonitorAction,
     /// One sentence why.
     pub why: String,
 }
 
+/// What a monitor run does about one instance, or about a part of acc.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MonitorAction {
+    /// Puts it to sleep.
+    Sleep,
+    /// Leaves it awake.
+    Keep,
+    /// Starts it.
+    Started,
+    /// Finds that it has died.
+    Died,
+    /// Repairs it.
+    Repaired,
+    /// Finds another program at its address.
+    Displaced,
+    /// Fails.
+    Error,
+}
+
+impl MonitorAction {
+    /// Its word: in JSON, in the table of `acc monitor` and in the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sleep => "sleep",
+            Self::Keep => "keep",
+            Self::Started => "started",
+            Self::Died => "died",
+            Self::Repaired => "repaired",
+            Self::Displaced => "displaced",
+            Self::Error => "error",
+        }
+    }
+}
+
 impl MonitorLine {
     /// A line.
-    pub(super) fn new(instance: &str, action: &str, why: impl Into<String>) -> Self {
+    pub(super) fn new(instance: &str, action: MonitorAction, why: impl Into<String>) -> Self {
         Self {
             instance: instance.to_owned(),
-            action: action.to_owned(),
+            action,
             why: why.into(),
         }
     }
@@ -125,10 +185,10 @@ pub struct InstanceView {
     pub name: String,
     /// Model.
     pub model: String,
-    /// Phase in text.
-    pub phase: String,
-    /// `auto`, `up` or `down`.
-    pub desired: String,
+    /// What it is doing.
+    pub phase: Phase,
+    /// What the operator asked for.
+    pub desired: DesiredState,
     /// All hosts; the first is the one of `url`.
     pub hosts: Vec<String>,
     /// Where a browser reaches it.
@@ -175,9 +235,8 @@ pub struct EventView {
     pub at: String,
     /// Which instance; empty for acc itself.
     pub instance: String,
-    /// `created`, `woke`, `slept`, `failed`, `killed`, `called_off`, `ended`, `moved`, `desired`,
-    /// `destroyed`, `purged`, …
-    pub kind: String,
+    /// What kind of event.
+    pub kind: EventKind,
     /// A sentence.
     pub detail: String,
     /// Of a wake: where its time went.
@@ -207,4 +266,33 @@ pub struct HaltReport {
     pub already: bool,
     /// How many instances were put to sleep.
     pub stopped: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_the_same_in_json_and_in_text() {
+        let json = |value: serde_json::Value| value.as_str().map(str::to_owned);
+        for phase in Phase::ALL {
+            assert_eq!(
+                json(serde_json::to_value(phase).unwrap()).as_deref(),
+                Some(phase.as_str())
+            );
+        }
+        for desired in [DesiredState::Auto, DesiredState::Up, DesiredState::Down] {
+            assert_eq!(
+                json(serde_json::to_value(desired).unwrap()).as_deref(),
+                Some(desired.as_str())
+            );
+        }
+        use MonitorAction::*;
+        for action in [Sleep, Keep, Started, Died, Repaired, Displaced, Error] {
+            assert_eq!(
+                json(serde_json::to_value(action).unwrap()).as_deref(),
+                Some(action.as_str())
+            );
+        }
+    }
 }

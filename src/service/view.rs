@@ -15,7 +15,7 @@ use crate::service::context::Context;
 use crate::service::error::ServiceError;
 use crate::service::launch_spec;
 use crate::service::lookup::find_row;
-use crate::service::outcome::{EventView, InstanceView, ListenView, Outcome};
+use crate::service::outcome::{Deed, EventView, InstanceView, ListenView, Outcome};
 use crate::store::{EventRow, Row, Store};
 
 pub use crate::store::{Filter, WAL_TOO_LARGE};
@@ -55,7 +55,7 @@ impl Reader {
 
     /// One instance by name or number.
     pub fn find(&self, given: &str) -> Result<InstanceView, ServiceError> {
-        Ok(of_row(&self.config, &find_row(&self.store, given)?))
+        Ok(of_row(&self.config, &find_row(&self.store, &given.into())?))
     }
 
     /// The names of all instances.
@@ -76,7 +76,7 @@ impl Reader {
         lines: usize,
     ) -> Result<Vec<EventView>, ServiceError> {
         let id = given
-            .map(|g| find_row(&self.store, g))
+            .map(|g| find_row(&self.store, &g.into()))
             .transpose()?
             .map(|row| row.id);
         let rows = self
@@ -147,8 +147,8 @@ fn view(config: &Config, row: &Row, masks: &mut Masks) -> InstanceView {
         id: row.id.0,
         name: row.name.to_string(),
         model: row.model.clone(),
-        phase: row.stored.phase.as_str().to_owned(),
-        desired: row.stored.desired.as_str().to_owned(),
+        phase: row.stored.phase,
+        desired: row.stored.desired,
         url: hosts
             .first()
             .map(|h| launch_spec::url(config, h))
@@ -208,14 +208,14 @@ fn rfc3339(at: WallTime) -> String {
 pub(super) fn done(
     ctx: &Context,
     name: &InstanceName,
-    did: &str,
+    did: Deed,
     already: bool,
     since: Timestamp,
 ) -> Result<Outcome, ServiceError> {
     let took = ctx.now().since(since);
-    let instance = of_row(&ctx.config(), &find_row(&ctx.store, name.as_str())?);
+    let instance = of_row(&ctx.config(), &find_row(&ctx.store, &name.into())?);
     Ok(Outcome::Instance {
-        did: did.to_owned(),
+        did,
         already,
         took_ms: millis(took),
         instance: Box::new(instance),

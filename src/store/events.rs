@@ -3,6 +3,7 @@
 use rusqlite::params;
 
 use super::{Store, StoreError};
+use crate::domain::event_kind::EventKind;
 use crate::domain::name::InstanceId;
 use crate::domain::time::WallTime;
 
@@ -18,7 +19,7 @@ pub struct EventRow {
     /// The instance's name at that time; empty for acc itself.
     pub name: String,
     /// What kind.
-    pub kind: String,
+    pub kind: EventKind,
     /// A sentence.
     pub detail: String,
     /// Of a wake: where its time went, as JSON.
@@ -32,10 +33,10 @@ impl Store {
         at: WallTime,
         instance: Option<InstanceId>,
         name: &str,
-        kind: &str,
+        kind: EventKind,
         detail: &str,
     ) -> Result<(), StoreError> {
-        let (name, kind, detail) = (name.to_owned(), kind.to_owned(), detail.to_owned());
+        let (name, detail) = (name.to_owned(), detail.to_owned());
         self.record_row(
             instance,
             &EventRow {
@@ -59,7 +60,7 @@ impl Store {
             row.at.0,
             instance.map(|i| i.0),
             row.name,
-            row.kind,
+            row.kind.as_str(),
             row.detail,
             row.phases
         ];
@@ -78,7 +79,7 @@ impl Store {
             Ok(EventRow {
                 at: WallTime(r.get(0)?),
                 name: r.get(1)?,
-                kind: r.get(2)?,
+                kind: r.get::<_, String>(2)?.into(),
                 detail: r.get(3)?,
                 phases: r.get(4)?,
             })

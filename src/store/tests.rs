@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
+use crate::domain::event_kind::EventKind;
 use crate::domain::instance::{DesiredState, Exit, Launch, Process};
 use crate::domain::lifecycle::{Failure, Machine, Phase, Stored};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
@@ -346,7 +347,7 @@ fn use_everything(store: &Store) {
     ));
     for n in 0..3 {
         store
-            .record(WallTime(n), Some(id), "shop", "woke", "x")
+            .record(WallTime(n), Some(id), "shop", EventKind::Woke, "x")
             .unwrap();
     }
     drop((store.events(None, 9), store.events(Some(id), 9)));
@@ -523,7 +524,7 @@ fn the_events_are_bounded_by_age_and_by_count() {
     let day = 24 * 3600 * 1000;
     for n in 0..5 {
         store
-            .record(WallTime(n * 40 * day), None, "a", "woke", "x")
+            .record(WallTime(n * 40 * day), None, "a", EventKind::Woke, "x")
             .unwrap();
     }
     store.prune_events(WallTime(110 * day), 5).unwrap();
@@ -539,7 +540,9 @@ fn the_events_are_bounded_by_age_and_by_count() {
         [160]
     );
     // After a wall clock that was set back nothing is older than the oldest: the count still holds.
-    store.record(WallTime(1), None, "a", "woke", "x").unwrap();
+    store
+        .record(WallTime(1), None, "a", EventKind::Woke, "x")
+        .unwrap();
     store.prune_events(WallTime(0), 1).unwrap();
     assert_eq!(store.events(None, 10).unwrap().len(), 1);
 }
@@ -549,7 +552,7 @@ fn fill(store: &Store, bytes: usize) {
     let detail = "x".repeat(100_000);
     for n in 0..bytes / detail.len() {
         store
-            .record(WallTime(0), None, "a", "woke", &detail)
+            .record(WallTime(0), None, "a", EventKind::Woke, &detail)
             .unwrap();
         store.prune_events(WallTime(0), 10).unwrap();
         assert!(n < 10_000);
@@ -582,7 +585,7 @@ async fn a_thread_beside_writes_the_log_back() {
     let detail = "x".repeat(3000);
     for _ in 0..write_back::USES {
         store
-            .record(WallTime(0), None, "a", "woke", &detail)
+            .record(WallTime(0), None, "a", EventKind::Woke, &detail)
             .unwrap();
     }
     // Only the log grows, until it is written back: it was too little for the writer to do
@@ -596,7 +599,7 @@ async fn a_thread_beside_writes_the_log_back() {
     // Faster than the thread can write it back. Without an end it would be five times as much.
     for _ in 0..20_000 {
         store
-            .record(WallTime(0), None, "a", "woke", &detail)
+            .record(WallTime(0), None, "a", EventKind::Woke, &detail)
             .unwrap();
     }
     assert!(store.wal_size() < 40_000_000, "{}", store.wal_size());

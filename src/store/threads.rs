@@ -134,12 +134,12 @@ mod tests {
             .events(None, 10)
             .unwrap()
             .into_iter()
-            .map(|event| event.kind)
+            .map(|event| event.kind.into())
             .collect()
     }
 
     fn note(writes: &StoreThreads, kind: &'static str) -> Written<()> {
-        writes.write(move |store| store.record(WallTime(0), None, "", kind, ""))
+        writes.write(move |store| store.record(WallTime(0), None, "", kind.to_owned().into(), ""))
     }
 
     #[tokio::test]

@@ -4,9 +4,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::domain::instance::DesiredState;
 use crate::domain::lifecycle::Phase;
 
 /// Runs many mostly idle web applications on one host: asleep until the next request.
@@ -239,8 +240,8 @@ pub struct CreateArgs {
     #[arg(long, value_name = "DURATION", value_parser = some_time)]
     pub idle: Option<Duration>,
     /// Desired state: sleep and wake automatically, always awake, or disabled [default: auto].
-    #[arg(long, value_name = "auto|up|down", value_parser = ["auto", "up", "down"], hide_possible_values = true)]
-    pub desired: Option<String>,
+    #[arg(long, value_name = "auto|up|down", value_parser = a_desired_state(), hide_possible_values = true)]
+    pub desired: Option<DesiredState>,
     /// Do not start it: the first request does.
     #[arg(long)]
     pub asleep: bool,
@@ -272,8 +273,8 @@ pub struct DestroyArgs {
 #[derive(Debug, Clone, Args)]
 pub struct ListArgs {
     /// Only instances in this phase.
-    #[arg(long, value_name = "PHASE", value_parser = PossibleValuesParser::new(Phase::ALL.map(Phase::as_str)))]
-    pub phase: Option<String>,
+    #[arg(long, value_name = "PHASE", value_parser = a_phase())]
+    pub phase: Option<Phase>,
     /// Only instances of this model.
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
@@ -405,6 +406,17 @@ pub struct ManArgs {
 /// Zero lines would look like an empty log.
 fn some_lines() -> clap::builder::RangedU64ValueParser<usize> {
     clap::builder::RangedU64ValueParser::new().range(1..)
+}
+
+/// One of the words of phases.
+fn a_phase() -> impl TypedValueParser<Value = Phase> {
+    PossibleValuesParser::new(Phase::ALL.map(Phase::as_str))
+        .try_map(|word| Phase::parse(&word).ok_or("no phase"))
+}
+
+/// `auto`, `up` or `down`.
+fn a_desired_state() -> impl TypedValueParser<Value = DesiredState> {
+    PossibleValuesParser::new(["auto", "up", "down"]).try_map(DesiredState::try_from)
 }
 
 /// A duration of at least a millisecond.

@@ -34,6 +34,7 @@ use clap::Parser;
 
 use crate::config::Config;
 use crate::config::env::Env;
+use crate::domain::instance::DesiredState;
 use crate::service::error::{ServiceError, chain};
 use args::{Cli, Command, ConfigCommand};
 use config_file::load;
@@ -138,9 +139,9 @@ async fn dispatch(mut call: CommandContext<'_>, command: Command) -> CommandEnd 
         Command::Start(args) => commands::start::run(call, args).await,
         Command::Stop(args) => commands::stop::run(call, args).await,
         Command::Restart(args) => commands::restart::run(call, args).await,
-        Command::Enable(args) => commands::desired::run(call, args, "auto").await,
-        Command::Disable(args) => commands::desired::run(call, args, "down").await,
-        Command::Pin(args) => commands::desired::run(call, args, "up").await,
+        Command::Enable(args) => commands::desired::run(call, args, DesiredState::Auto).await,
+        Command::Disable(args) => commands::desired::run(call, args, DesiredState::Down).await,
+        Command::Pin(args) => commands::desired::run(call, args, DesiredState::Up).await,
         Command::Reset(args) => commands::reset::run(call, args).await,
         Command::Destroy(args) => commands::destroy::run(call, args).await,
         Command::Purge(args) => commands::purge::run(call, args).await,

@@ -92,7 +92,7 @@ fn spinner(what: &str) -> ProgressBar {
     bar
 }
 
-async fn phase_of(config: &Config, instance: Option<&str>) -> Option<String> {
+async fn phase_of(config: &Config, instance: Option<&str>) -> Option<&'static str> {
     let (config, name) = (config.clone(), instance?.to_owned());
     tokio::task::spawn_blocking(move || {
         Reader::open(&config)
@@ -101,7 +101,7 @@ async fn phase_of(config: &Config, instance: Option<&str>) -> Option<String> {
     })
     .await
     .ok()?
-    .map(|i| i.phase)
+    .map(|i| i.phase.as_str())
 }
 
 #[cfg(test)]

@@ -6,9 +6,11 @@ use std::time::Duration;
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
 
 use super::human::{NEVER, NONE, ago, clean, duration, maybe_ago};
+use crate::domain::instance::DesiredState;
+use crate::domain::lifecycle::Phase;
 use crate::domain::model::{ListenKind, Model, Param, Ready};
 use crate::domain::time::WallTime;
-use crate::service::outcome::{EventView, InstanceView, ListenView, MonitorLine, Outcome};
+use crate::service::outcome::{Deed, EventView, InstanceView, ListenView, MonitorLine, Outcome};
 
 /// An empty table: no lines, columns set apart by two spaces.
 fn table(colour: bool, header: &[&str]) -> Table {
@@ -48,14 +50,16 @@ fn right(table: &mut Table, column: usize) {
     }
 }
 
-fn phase_cell(phase: &str) -> Cell {
-    let cell = Cell::new(clean(phase));
+fn phase_cell(phase: Phase) -> Cell {
+    let cell = Cell::new(phase.as_str());
     match phase {
-        "awake" => cell.fg(Color::Green),
-        "waking" | "draining" | "stopping" | "creating" => cell.fg(Color::Yellow),
-        "failed" => cell.fg(Color::Red),
-        "destroyed" => cell.fg(Color::DarkGrey),
-        _ => cell,
+        Phase::Awake => cell.fg(Color::Green),
+        Phase::Waking | Phase::Draining | Phase::Stopping | Phase::Creating => {
+            cell.fg(Color::Yellow)
+        }
+        Phase::Failed => cell.fg(Color::Red),
+        Phase::Destroyed => cell.fg(Color::DarkGrey),
+        Phase::Asleep => cell,
     }
 }
 
@@ -82,8 +86,8 @@ pub fn list(instances: &[InstanceView], now: WallTime, colour: bool) -> String {
             Cell::new(i.id),
             Cell::new(clean(&i.name)),
             Cell::new(clean(&i.model)),
-            phase_cell(&i.phase),
-            Cell::new(clean(&i.desired)),
+            phase_cell(i.phase),
+            Cell::new(i.desired.as_str()),
             Cell::new(maybe_ago(now, i.last_active_at.as_deref())),
             Cell::new(i.wakes),
             Cell::new(clean(&i.url)),
@@ -142,8 +146,8 @@ fn listen_of(i: &InstanceView) -> String {
 #[must_use]
 pub fn info(i: &InstanceView, now: WallTime) -> String {
     let phase = match i.pid {
-        Some(pid) => format!("{}, pid {pid}", i.phase),
-        None => i.phase.clone(),
+        Some(pid) => format!("{}, pid {pid}", i.phase.as_str()),
+        None => i.phase.as_str().to_owned(),
     };
     let idle =
         Duration::try_from_secs_f64(i.idle_timeout_s).map_or_else(|_| NONE.to_owned(), duration);
@@ -151,8 +155,8 @@ pub fn info(i: &InstanceView, now: WallTime) -> String {
         ("name", clean(&i.name)),
         ("id", i.id.to_string()),
         ("model", clean(&i.model)),
-        ("phase", clean(&phase)),
-        ("desired", clean(&i.desired)),
+        ("phase", phase),
+        ("desired", i.desired.as_str().to_owned()),
         ("url", clean(&i.url)),
         ("hosts", clean(&i.hosts.join(", "))),
         ("listen", listen_of(i)),
@@ -176,7 +180,7 @@ pub fn info(i: &InstanceView, now: WallTime) -> String {
         lines.push(("failure", clean(failure)));
     }
     // A disabled one is not started by any request.
-    if i.phase == "failed" && i.desired != "down" {
+    if i.phase == Phase::Failed && i.desired != DesiredState::Down {
         let next = i
             .retry_at
             .as_deref()
@@ -215,7 +219,7 @@ pub fn events(events: &[EventView], now: WallTime, colour: bool) -> String {
         table.add_row(vec![
             ago(now, &e.at),
             instance,
-            clean(&e.kind),
+            clean(e.kind.as_str()),
             clean(&e.detail),
         ]);
     }
@@ -333,7 +337,11 @@ pub fn monitor(lines: &[MonitorLine], colour: bool) -> String {
     }
     let mut table = table(colour, &["INSTANCE", "ACTION", "WHY"]);
     for l in lines {
-        table.add_row(vec![clean(&l.instance), clean(&l.action), clean(&l.why)]);
+        table.add_row(vec![
+            clean(&l.instance),
+            l.action.as_str().to_owned(),
+            clean(&l.why),
+        ]);
     }
     text(&table)
 }
@@ -357,30 +365,33 @@ pub fn sentence(outcome: &Outcome) -> String {
             already,
             took_ms,
             instance,
-        } => instance_sentence(did, *already, *took_ms, instance),
+        } => instance_sentence(*did, *already, *took_ms, instance),
         Outcome::Monitor(run) => format!("checked all instances: {} findings", run.lines.len()),
         Outcome::Busy => "another monitor run is in progress; nothing was done".to_owned(),
         Outcome::Quiesced { stopped } => format!("put {stopped} instances to sleep"),
     }
 }
 
-fn instance_sentence(did: &str, already: bool, took_ms: u64, i: &InstanceView) -> String {
+fn instance_sentence(did: Deed, already: bool, took_ms: u64, i: &InstanceView) -> String {
     let name = clean(&i.name);
     let took = duration(Duration::from_millis(took_ms));
+    let (phase, desired) = (i.phase.as_str(), i.desired.as_str());
     match (did, already) {
-        ("changed", true) => format!("the desired state of `{name}` is already {}", i.desired),
-        ("changed", false) => format!(
-            "the desired state of `{name}` is now {}; it is {}",
-            i.desired, i.phase
-        ),
-        ("reset", true) => format!("`{name}` has no failure to clear: it is {}", i.phase),
-        ("reset", false) => format!("cleared the failure of `{name}`"),
-        (_, true) => format!("`{name}` is already {}", i.phase),
-        ("created", false) => format!("created `{name}` in {took}: {}", i.phase),
-        ("destroyed", false) => format!(
+        (Deed::Changed, true) => format!("the desired state of `{name}` is already {desired}"),
+        (Deed::Changed, false) => {
+            format!("the desired state of `{name}` is now {desired}; it is {phase}")
+        }
+        (Deed::Reset, true) => format!("`{name}` has no failure to clear: it is {phase}"),
+        (Deed::Reset, false) => format!("cleared the failure of `{name}`"),
+        (_, true) => format!("`{name}` is already {phase}"),
+        (Deed::Created, false) => format!("created `{name}` in {took}: {phase}"),
+        (Deed::Destroyed, false) => format!(
             "destroyed `{name}`: files are kept in `{}` until `acc purge {name}`",
             clean(&i.dir)
         ),
-        (did, false) => format!("{} `{name}` in {took}", clean(did)),
+        (Deed::Started, false) => format!("started `{name}` in {took}"),
+        (Deed::Stopped, false) => format!("stopped `{name}` in {took}"),
+        (Deed::Restarted, false) => format!("restarted `{name}` in {took}"),
+        (Deed::Purged, false) => format!("purged `{name}` in {took}"),
     }
 }

@@ -8,9 +8,11 @@ use async_trait::async_trait;
 
 use super::output::testing::ui;
 use super::*;
+use crate::domain::lifecycle::Phase;
 use crate::service::error::ErrorKind;
 use crate::service::outcome::{
-    BootReport, HaltReport, InstanceView, ListenView, MonitorLine, MonitorRun, Outcome,
+    BootReport, Deed, HaltReport, InstanceView, ListenView, MonitorAction, MonitorLine, MonitorRun,
+    Outcome,
 };
 use crate::service::request::Request;
 
@@ -29,18 +31,20 @@ impl Engine for Fake {
     async fn dispatch(&self, _: &Config, request: Request) -> Result<Outcome, ServiceError> {
         self.seen.lock().unwrap().push(request.clone());
         match request {
-            Request::Start { instance } => start(&instance),
+            Request::Start { instance } => start(&instance.to_string()),
             Request::Create(new) => Ok(done(
-                "created",
+                Deed::Created,
                 false,
                 new.name.as_deref().unwrap_or("hello"),
             )),
-            Request::SetDesired { instance, .. } => Ok(done("changed", false, &instance)),
+            Request::SetDesired { instance, .. } => {
+                Ok(done(Deed::Changed, false, &instance.to_string()))
+            }
             Request::Monitor { .. } if self.busy => Ok(Outcome::Busy),
             Request::Monitor { .. } => Ok(Outcome::Monitor(MonitorRun {
                 lines: self.pass.clone(),
             })),
-            Request::Stop { instance, .. } => Ok(done("stopped", true, &instance)),
+            Request::Stop { instance, .. } => Ok(done(Deed::Stopped, true, &instance.to_string())),
             other => panic!("{other:?}"),
         }
     }
@@ -83,7 +87,7 @@ fn start(name: &str) -> Result<Outcome, ServiceError> {
         "gone" => ErrorKind::NotFound,
         "wrong" => ErrorKind::Invalid,
         "broken" => ErrorKind::Failed,
-        _ => return Ok(done("started", false, name)),
+        _ => return Ok(done(Deed::Started, false, name)),
     };
     Err(ServiceError::new(
         kind,
@@ -92,13 +96,13 @@ fn start(name: &str) -> Result<Outcome, ServiceError> {
     ))
 }
 
-fn done(did: &str, already: bool, name: &str) -> Outcome {
+fn done(did: Deed, already: bool, name: &str) -> Outcome {
     let instance = InstanceView {
         id: 1,
         name: name.to_owned(),
         model: "hello".to_owned(),
-        phase: "awake".to_owned(),
-        desired: "auto".to_owned(),
+        phase: Phase::Awake,
+        desired: DesiredState::Auto,
         hosts: vec![format!("{name}.apps.localhost")],
         url: format!("http://{name}.apps.localhost:8080/"),
         listen: ListenView::Unix(format!("/run/acc/sock/{name}/app.sock")),
@@ -117,7 +121,7 @@ fn done(did: &str, already: bool, name: &str) -> Outcome {
         dir: format!("/var/lib/acc/instances/{name}"),
     };
     Outcome::Instance {
-        did: did.to_owned(),
+        did,
         already,
         took_ms: 52,
         instance: Box::new(instance),
@@ -234,11 +238,15 @@ fn already_so_is_said_and_is_success() {
 #[test]
 fn the_three_wishes() {
     let fake = Fake::default();
-    for (word, desired) in [("enable", "auto"), ("disable", "down"), ("pin", "up")] {
+    for (word, desired) in [
+        ("enable", DesiredState::Auto),
+        ("disable", DesiredState::Down),
+        ("pin", DesiredState::Up),
+    ] {
         assert_eq!(acc(&fake, &[word, "a"]).exit, 0);
         let want = Request::SetDesired {
-            instance: "a".to_owned(),
-            desired: desired.to_owned(),
+            instance: "a".into(),
+            desired,
         };
         assert_eq!(fake.seen.lock().unwrap().pop(), Some(want));
     }
@@ -278,14 +286,14 @@ fn monitor_is_quiet_when_nothing_happened() {
     );
     assert_eq!((ran.exit, ran.out.as_str()), (0, ""));
     assert!(ran.err.contains("another monitor run is in progress"));
-    let line = |action: &str| MonitorLine {
+    let line = |action| MonitorLine {
         instance: "a".to_owned(),
-        action: action.to_owned(),
+        action,
         why: "quiet for 15 min".to_owned(),
     };
     let ran = acc(
         &Fake {
-            pass: vec![line("sleep")],
+            pass: vec![line(MonitorAction::Sleep)],
             ..Fake::default()
         },
         &["monitor"],
@@ -299,7 +307,7 @@ fn monitor_is_quiet_when_nothing_happened() {
     );
     let ran = acc(
         &Fake {
-            pass: vec![line("sleep"), line("error")],
+            pass: vec![line(MonitorAction::Sleep), line(MonitorAction::Error)],
             ..Fake::default()
         },
         &["monitor"],

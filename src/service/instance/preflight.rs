@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
+use crate::domain::event_kind::EventKind;
 use crate::domain::instance::{Instance, Launch, Process};
 use crate::domain::model::ListenKind;
 use crate::driver::probe::{NotifySocket, Obstacle};
@@ -19,6 +20,7 @@ use crate::service::error::{ServiceError, chain, store as store_error};
 use crate::service::instance::handle::Handle;
 use crate::service::instance::revive::ASK_AGAIN;
 use crate::service::instance::{free_port, revive};
+use crate::service::outcome::MonitorAction;
 use crate::service::{events, launch_spec, routes};
 use crate::store::{Row, StoreError};
 
@@ -112,7 +114,7 @@ async fn relocate(
         row.port.unwrap_or(0)
     );
     handle.relaunch(moved);
-    events::line(ctx, instance, "moved", detail, None);
+    events::line(ctx, instance, EventKind::Moved, detail, None);
     route(ctx).await;
     Ok(())
 }
@@ -204,7 +206,7 @@ pub(in crate::service) async fn start(
                     warn!(instance = %program.name, "{}: {}", line.instance, line.why);
                 }
                 // One that was brought back answers.
-                if revived.is_none_or(|line| line.action == "error") {
+                if revived.is_none_or(|line| line.action == MonitorAction::Error) {
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
             }

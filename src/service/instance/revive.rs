@@ -11,7 +11,7 @@ use crate::driver::supervisor::{Ensured, SupervisorError};
 use crate::service::context::Context;
 use crate::service::error::chain;
 use crate::service::instance::handle::Handle;
-use crate::service::outcome::MonitorLine;
+use crate::service::outcome::{MonitorAction, MonitorLine};
 
 /// How long to wait before asking a supervisor again that could not be asked.
 pub(in crate::service) const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -54,12 +54,12 @@ pub(in crate::service) async fn revive(ctx: &Context) -> Option<MonitorLine> {
             ctx.note_revival();
             Some(MonitorLine::new(
                 kind,
-                "repaired",
+                MonitorAction::Repaired,
                 "it had died; restarted it",
             ))
         }
         Ok(Ensured::Already) => None,
-        Err(e) => Some(MonitorLine::new(kind, "error", chain(&e))),
+        Err(e) => Some(MonitorLine::new(kind, MonitorAction::Error, chain(&e))),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::host::rotate::Trimmed;
 use crate::service::access_logs;
 use crate::service::error::chain;
 use crate::service::monitor::log_bound;
-use crate::service::outcome::{MonitorLine, MonitorRun};
+use crate::service::outcome::{MonitorAction, MonitorLine, MonitorRun};
 use crate::service::world::World;
 use crate::store::{Store, StoreError};
 
@@ -38,13 +38,16 @@ pub(in crate::service) async fn keep(world: &Arc<World>, run: &mut MonitorRun) {
         .collect();
     drop(handles);
     if let Err(e) = world.runner.tidy(&live).await {
-        run.lines.push(MonitorLine::new("acc", "error", chain(&e)));
+        run.lines
+            .push(MonitorLine::new("acc", MonitorAction::Error, chain(&e)));
     }
     let config = world.config();
     let mut names: BTreeSet<String> = live.iter().map(ToString::to_string).collect();
     match next_sleepers(world, config.idle.check_every).await {
         Ok(sleepers) => names.extend(sleepers),
-        Err(e) => run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
+        Err(e) => run
+            .lines
+            .push(MonitorLine::new("acc", MonitorAction::Error, chain(&e))),
     }
     access_logs::make_all(&config, &names);
     bound_logs(&config, &names, run).await;
@@ -58,7 +61,8 @@ pub(in crate::service) async fn keep(world: &Arc<World>, run: &mut MonitorRun) {
             .and_then(|()| store.bound_wal())
     });
     if let Err(e) = bounded.await {
-        run.lines.push(MonitorLine::new("acc", "error", chain(&e)));
+        run.lines
+            .push(MonitorLine::new("acc", MonitorAction::Error, chain(&e)));
     }
 }
 
@@ -71,7 +75,7 @@ async fn bound_logs(config: &Config, names: &BTreeSet<String>, run: &mut Monitor
             Ok(Trimmed::NoRoom) => {
                 run.lines.push(MonitorLine::new(
                     "acc",
-                    "error",
+                    MonitorAction::Error,
                     format!(
                         "truncated `{}`; no space to keep a copy of its end",
                         log.display()
@@ -81,7 +85,7 @@ async fn bound_logs(config: &Config, names: &BTreeSet<String>, run: &mut Monitor
             Ok(_) => {}
             Err(e) => run.lines.push(MonitorLine::new(
                 "acc",
-                "error",
+                MonitorAction::Error,
                 format!("could not rotate `{}`: {e}", log.display()),
             )),
         }
@@ -94,7 +98,7 @@ async fn empty_trash(config: &Config, run: &mut MonitorRun) {
         if let Err(e) = empty(trash.clone()).await {
             run.lines.push(MonitorLine::new(
                 "acc",
-                "error",
+                MonitorAction::Error,
                 format!("could not remove all in `{}`: {e}", trash.display()),
             ));
         }

@@ -16,7 +16,7 @@ use crate::driver::activity::{LogMark, Seen, Target};
 use crate::service::error::{ServiceError, chain};
 use crate::service::instance::handle::{Handle, LastLook, offset};
 use crate::service::instance::transition;
-use crate::service::outcome::{MonitorLine, MonitorRun};
+use crate::service::outcome::{MonitorAction, MonitorLine, MonitorRun};
 use crate::service::world::World;
 use crate::store::Look;
 
@@ -104,28 +104,30 @@ pub(in crate::service) fn preview(world: &World, handle: &Handle, seen: Seen) ->
     match idle::verdict(&look, now) {
         IdleVerdict::Sleep => MonitorLine::new(
             name,
-            "sleep",
+            MonitorAction::Sleep,
             format!(
                 "quiet for {}, its idle timeout is {}",
                 short(quiet),
                 short(look.timeout)
             ),
         ),
-        IdleVerdict::Pinned => MonitorLine::new(name, "keep", "desired state: up"),
-        IdleVerdict::InUse(1) => MonitorLine::new(name, "keep", "1 request or connection is open"),
+        IdleVerdict::Pinned => MonitorLine::new(name, MonitorAction::Keep, "desired state: up"),
+        IdleVerdict::InUse(1) => {
+            MonitorLine::new(name, MonitorAction::Keep, "1 request or connection is open")
+        }
         IdleVerdict::InUse(n) => MonitorLine::new(
             name,
-            "keep",
+            MonitorAction::Keep,
             format!("{n} requests or connections are open"),
         ),
         IdleVerdict::JustWoken(left) => MonitorLine::new(
             name,
-            "keep",
+            MonitorAction::Keep,
             format!("just woken, kept awake for {} more", short(left)),
         ),
         IdleVerdict::NotYet(left) => MonitorLine::new(
             name,
-            "keep",
+            MonitorAction::Keep,
             format!("quiet for {}, idle in {}", short(quiet), short(left)),
         ),
     }
@@ -163,7 +165,7 @@ async fn give(world: &World, handle: &Arc<Handle>, seen: Seen) -> Option<Monitor
     if let Err(refused) = handle.ask(event).await {
         return Some(MonitorLine::new(
             name,
-            "error",
+            MonitorAction::Error,
             transition::refused("check", &handle.instance.name, refused).message,
         ));
     }
@@ -177,14 +179,14 @@ async fn give(world: &World, handle: &Arc<Handle>, seen: Seen) -> Option<Monitor
             let quiet = humantime::format_duration(Duration::from_secs(quiet.as_secs()));
             Some(MonitorLine::new(
                 name,
-                "sleep",
+                MonitorAction::Sleep,
                 format!("it was idle for {quiet}"),
             ))
         }
         Ok(_) => None,
         Err(_) => Some(MonitorLine::new(
             name,
-            "error",
+            MonitorAction::Error,
             format!("it is still {}", handle.snapshot().phase.as_str()),
         )),
     }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::instance::Listen;
 use crate::domain::lifecycle::{Event, Phase};
 use crate::service::instance::handle::{Handle, Snapshot};
-use crate::service::outcome::{MonitorLine, MonitorRun};
+use crate::service::outcome::{MonitorAction, MonitorLine, MonitorRun};
 use crate::service::world::World;
 
 /// Pause between two checks of a server.
@@ -33,7 +33,7 @@ pub(in crate::service) async fn keep(
         let _ = tokio::time::timeout(limits.stop * 3, left).await;
         run.lines.push(MonitorLine::new(
             handle.instance.name.as_str(),
-            "displaced",
+            MonitorAction::Displaced,
             why,
         ));
     }

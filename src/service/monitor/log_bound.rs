@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::config::Config;
+use crate::domain::event_kind::EventKind;
 use crate::domain::time::Timestamp;
 use crate::host::file_work::file_work;
 use crate::host::rotate::{self, LOG_MAX, Trimmed};
@@ -148,7 +149,7 @@ impl Watched {
             events::line(
                 world,
                 &handle.launched(),
-                "log_cut",
+                EventKind::LogCut,
                 format!("{name} was cut and is not all kept: {why}"),
                 None,
             );

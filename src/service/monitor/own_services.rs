@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use crate::config::{Booted, Config};
+use crate::domain::event_kind::EventKind;
 use crate::driver::supervisor::{Ensured, SERVER, Service};
 use crate::host::append;
 use crate::service::error::chain;
 use crate::service::instance::revive;
-use crate::service::outcome::{MonitorLine, MonitorRun};
+use crate::service::outcome::{MonitorAction, MonitorLine, MonitorRun};
 use crate::service::routes;
 use crate::service::world::World;
 
@@ -38,14 +39,17 @@ pub(in crate::service) async fn keep(world: &Arc<World>, thorough: bool, run: &m
 
 async fn edge(world: &Arc<World>, thorough: bool, run: &mut MonitorRun) {
     match world.edge.is_up().await {
-        Err(e) => run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
+        Err(e) => run
+            .lines
+            .push(MonitorLine::new("acc", MonitorAction::Error, chain(&e))),
         Ok(up) => {
             // Before it is started again, and on request: the texts are written anew
             // if they are not what they should be.
             if (thorough || !up)
                 && let Err(e) = routes::apply(world).await
             {
-                run.lines.push(MonitorLine::new("acc", "error", e.message));
+                run.lines
+                    .push(MonitorLine::new("acc", MonitorAction::Error, e.message));
             }
             if up {
                 repair_edge(world, run).await;
@@ -65,9 +69,11 @@ async fn repair_edge(world: &Arc<World>, run: &mut MonitorRun) {
         Ok(did) => did
             .into_iter()
             .for_each(|did| report(world, world.edge.kind(), did, run)),
-        Err(e) => run
-            .lines
-            .push(MonitorLine::new(world.edge.kind(), "error", chain(&e))),
+        Err(e) => run.lines.push(MonitorLine::new(
+            world.edge.kind(),
+            MonitorAction::Error,
+            chain(&e),
+        )),
     }
 }
 
@@ -75,21 +81,26 @@ async fn repair_edge(world: &Arc<World>, run: &mut MonitorRun) {
 pub(in crate::service) fn report(world: &World, part: &str, what: String, run: &mut MonitorRun) {
     let (at, detail) = (world.clock.wall(), what.clone());
     drop(world.write(move |store| {
-        let noted = store.record(at, None, "", "repaired", &detail);
+        let noted = store.record(at, None, "", EventKind::Repaired, &detail);
         noted.inspect_err(|e| tracing::warn!("could not write an event: {}", chain(e)))
     }));
-    run.lines.push(MonitorLine::new(part, "repaired", what));
+    run.lines
+        .push(MonitorLine::new(part, MonitorAction::Repaired, what));
 }
 
 async fn ensure(world: &Arc<World>, service: &Service) -> Option<MonitorLine> {
     match world.own_services.ensure_service(service).await {
         Ok(Ensured::Started) => Some(MonitorLine::new(
             service.name,
-            "repaired",
+            MonitorAction::Repaired,
             "it was not running; started it",
         )),
         Ok(Ensured::Already) => None,
-        Err(e) => Some(MonitorLine::new(service.name, "error", chain(&e))),
+        Err(e) => Some(MonitorLine::new(
+            service.name,
+            MonitorAction::Error,
+            chain(&e),
+        )),
     }
 }
 

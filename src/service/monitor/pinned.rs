@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::domain::lifecycle::{Cause, Phase};
 use crate::service::error::chain;
 use crate::service::instance::transition::{self, Settled};
-use crate::service::outcome::{MonitorLine, MonitorRun};
+use crate::service::outcome::{MonitorAction, MonitorLine, MonitorRun};
 use crate::service::world::World;
 use crate::store::{Row, Store};
 
@@ -17,7 +17,11 @@ use crate::store::{Row, Store};
 pub(in crate::service) async fn bring_up(world: &Arc<World>, run: &mut MonitorRun) {
     let rows = match world.read(Store::desired_up).await {
         Ok(rows) => rows,
-        Err(e) => return run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
+        Err(e) => {
+            return run
+                .lines
+                .push(MonitorLine::new("acc", MonitorAction::Error, chain(&e)));
+        }
     };
     let mut starts = JoinSet::new();
     for row in rows.into_iter().filter(|r| !r.stored.phase.is_live()) {
@@ -33,7 +37,7 @@ async fn start_pinned(world: &Arc<World>, row: &Row) -> Option<MonitorLine> {
     let name = row.name.as_str();
     let handle = match world.handle(row).await {
         Ok(handle) => handle,
-        Err(e) => return Some(MonitorLine::new(name, "error", e.message)),
+        Err(e) => return Some(MonitorLine::new(name, MonitorAction::Error, e.message)),
     };
     let (phase, retry_at) = {
         let machine = handle.machine();
@@ -45,11 +49,17 @@ async fn start_pinned(world: &Arc<World>, row: &Row) -> Option<MonitorLine> {
     }
     match transition::start(world, &handle, Cause::Pinned).await {
         Ok((true, _)) => None,
-        Ok((false, Settled::There)) => Some(MonitorLine::new(name, "started", "desired state: up")),
+        Ok((false, Settled::There)) => Some(MonitorLine::new(
+            name,
+            MonitorAction::Started,
+            "desired state: up",
+        )),
         Ok((_, Settled::Stopped)) => None,
-        Ok((false, Settled::Failed(failure))) => {
-            Some(MonitorLine::new(name, "error", failure.to_string()))
-        }
-        Err(e) => Some(MonitorLine::new(name, "error", e.message)),
+        Ok((false, Settled::Failed(failure))) => Some(MonitorLine::new(
+            name,
+            MonitorAction::Error,
+            failure.to_string(),
+        )),
+        Err(e) => Some(MonitorLine::new(name, MonitorAction::Error, e.message)),
     }
 }

@@ -13,7 +13,7 @@ use crate::domain::name::InstanceName;
 use crate::driver::edge::Gate;
 use crate::service::error::chain;
 use crate::service::launch_spec;
-use crate::service::outcome::{MonitorLine, MonitorRun};
+use crate::service::outcome::{MonitorAction, MonitorLine, MonitorRun};
 use crate::service::world::World;
 
 /// How long a killed process may take to disappear.
@@ -26,7 +26,9 @@ pub(in crate::service) async fn reconcile(world: &Arc<World>, run: &mut MonitorR
             let open: BTreeSet<String> = open.iter().map(ToString::to_string).collect();
             gates(world, &open, run).await;
         }
-        Err(e) => run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
+        Err(e) => run
+            .lines
+            .push(MonitorLine::new("acc", MonitorAction::Error, chain(&e))),
     }
     match world.runner.running().await {
         Ok(running) => {
@@ -34,7 +36,9 @@ pub(in crate::service) async fn reconcile(world: &Arc<World>, run: &mut MonitorR
                 strays(world, &name, process, run).await;
             }
         }
-        Err(e) => run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
+        Err(e) => run
+            .lines
+            .push(MonitorLine::new("acc", MonitorAction::Error, chain(&e))),
     }
     sweep(world, run).await;
 }
@@ -53,11 +57,13 @@ async fn sweep(world: &World, run: &mut MonitorRun) {
             let processes = if *count == 1 { "process" } else { "processes" };
             MonitorLine::new(
                 name.as_str(),
-                "repaired",
+                MonitorAction::Repaired,
                 format!("ended {count} orphan {processes}"),
             )
         })),
-        Err(e) => run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
+        Err(e) => run
+            .lines
+            .push(MonitorLine::new("acc", MonitorAction::Error, chain(&e))),
     }
 }
 
@@ -77,15 +83,18 @@ async fn gates(world: &Arc<World>, open: &BTreeSet<String>, run: &mut MonitorRun
         {
             run.lines.push(MonitorLine::new(
                 name,
-                "repaired",
+                MonitorAction::Repaired,
                 "the edge could not connect to its socket",
             ));
         }
         if handle.known() && !open.contains(name) {
             let process = handle.machine().process();
             handle.tell_if(snapshot, Event::Found(process));
-            run.lines
-                .push(MonitorLine::new(name, "repaired", "its gate was missing"));
+            run.lines.push(MonitorLine::new(
+                name,
+                MonitorAction::Repaired,
+                "its gate was missing",
+            ));
         }
     }
     for name in open.difference(&awake) {
@@ -101,7 +110,11 @@ async fn close_gate(world: &Arc<World>, name: &str, run: &mut MonitorRun) {
     let given = name.to_owned();
     let row = match world.read(move |store| store.by_name(&given)).await {
         Ok(row) => row,
-        Err(e) => return run.lines.push(MonitorLine::new(name, "error", chain(&e))),
+        Err(e) => {
+            return run
+                .lines
+                .push(MonitorLine::new(name, MonitorAction::Error, chain(&e)));
+        }
     };
     let Some(row) = row else {
         if let Ok(name) = InstanceName::parse(name)
@@ -109,7 +122,7 @@ async fn close_gate(world: &Arc<World>, name: &str, run: &mut MonitorRun) {
         {
             run.lines.push(MonitorLine::new(
                 name.as_str(),
-                "repaired",
+                MonitorAction::Repaired,
                 "removed a gate without an instance",
             ));
         }
@@ -130,7 +143,7 @@ async fn close_gate(world: &Arc<World>, name: &str, run: &mut MonitorRun) {
     if !row.stored.phase.is_live() && world.edge.close(&gate).await.is_ok() {
         run.lines.push(MonitorLine::new(
             name,
-            "repaired",
+            MonitorAction::Repaired,
             "its gate was open although it is not running",
         ));
     }
@@ -144,9 +157,11 @@ async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, run: 
     };
     let given = name.clone();
     match world.read(move |store| store.by_name(given.as_str())).await {
-        Err(e) => run
-            .lines
-            .push(MonitorLine::new(name.as_str(), "error", chain(&e))),
+        Err(e) => run.lines.push(MonitorLine::new(
+            name.as_str(),
+            MonitorAction::Error,
+            chain(&e),
+        )),
         Ok(None) => {
             end_stray(
                 world,
@@ -180,7 +195,7 @@ async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, run: 
                 handle.tell_if(seen, Event::Found(Some(process)));
                 run.lines.push(MonitorLine::new(
                     name.as_str(),
-                    "repaired",
+                    MonitorAction::Repaired,
                     "it was running although it should be asleep",
                 ));
             }
@@ -198,7 +213,10 @@ async fn end_stray(
     let killed = world.runner.kill(name, process).await.is_ok();
     let _ = tokio::time::timeout(END_WITHIN, world.runner.wait(name, process)).await;
     if killed && world.runner.forget(name).await.is_ok() {
-        run.lines
-            .push(MonitorLine::new(name.as_str(), "repaired", what));
+        run.lines.push(MonitorLine::new(
+            name.as_str(),
+            MonitorAction::Repaired,
+            what,
+        ));
     }
 }

@@ -11,7 +11,7 @@ use crate::service::error::ServiceError;
 use crate::service::instance::handle::Handle;
 use crate::service::monitor::run_folder;
 use crate::service::monitor::{housekeeping, idle, listeners, own_services, pinned, reconcile};
-use crate::service::outcome::{MonitorLine, MonitorRun, Outcome};
+use crate::service::outcome::{MonitorAction, MonitorLine, MonitorRun, Outcome};
 use crate::service::recover;
 use crate::service::world::World;
 use crate::store::Store;
@@ -50,7 +50,9 @@ pub(in crate::service) async fn run(
         }
         Ok(seen) => idle::sleep_idle(world, &awake, &seen, &mut run).await,
         // Which instances are in use is not known: none is put to sleep.
-        Err(e) => run.lines.push(MonitorLine::new("acc", "error", e.message)),
+        Err(e) => run
+            .lines
+            .push(MonitorLine::new("acc", MonitorAction::Error, e.message)),
     }
     drop(awake);
     if !dry_run && !world.halting() {
@@ -67,9 +69,13 @@ pub fn report(outcome: Result<Outcome, ServiceError>) {
     match outcome {
         Ok(Outcome::Monitor(run)) => {
             for line in run.lines {
-                match line.action.as_str() {
-                    "error" => tracing::warn!(instance = %line.instance, "{}", line.why),
-                    action => tracing::info!(instance = %line.instance, action, "{}", line.why),
+                match line.action {
+                    MonitorAction::Error => {
+                        tracing::warn!(instance = %line.instance, "{}", line.why)
+                    }
+                    action => {
+                        tracing::info!(instance = %line.instance, action = action.as_str(), "{}", line.why);
+                    }
                 }
             }
         }
@@ -89,9 +95,11 @@ async fn live(world: &Arc<World>, run: &mut MonitorRun) -> Result<Vec<Arc<Handle
         if row.stored.phase.is_live() {
             match world.handle(&row).await {
                 Ok(handle) => handles.push((row.stored.phase, handle)),
-                Err(e) => run
-                    .lines
-                    .push(MonitorLine::new(row.name.as_str(), "error", e.message)),
+                Err(e) => run.lines.push(MonitorLine::new(
+                    row.name.as_str(),
+                    MonitorAction::Error,
+                    e.message,
+                )),
             }
         }
     }
@@ -102,7 +110,7 @@ async fn live(world: &Arc<World>, run: &mut MonitorRun) -> Result<Vec<Arc<Handle
         if !handle.until_known(deadline.since(world.now())).await {
             run.lines.push(MonitorLine::new(
                 &name,
-                "error",
+                MonitorAction::Error,
                 "could not query the supervisor for its state",
             ));
             continue;
@@ -112,7 +120,8 @@ async fn live(world: &Arc<World>, run: &mut MonitorRun) -> Result<Vec<Arc<Handle
                 .machine()
                 .failure()
                 .map_or_else(String::new, ToString::to_string);
-            run.lines.push(MonitorLine::new(&name, "died", why));
+            run.lines
+                .push(MonitorLine::new(&name, MonitorAction::Died, why));
         }
         known.push(handle);
     }
@@ -125,9 +134,11 @@ async fn resume(world: &Arc<World>, run: &mut MonitorRun) {
         Ok(all) => run
             .lines
             .extend(all.into_iter().map(|(name, done)| match done {
-                Ok(done) => MonitorLine::new(&name, "repaired", done),
-                Err(e) => MonitorLine::new(&name, "error", e.message),
+                Ok(done) => MonitorLine::new(&name, MonitorAction::Repaired, done),
+                Err(e) => MonitorLine::new(&name, MonitorAction::Error, e.message),
             })),
-        Err(e) => run.lines.push(MonitorLine::new("acc", "error", e.message)),
+        Err(e) => run
+            .lines
+            .push(MonitorLine::new("acc", MonitorAction::Error, e.message)),
     }
 }

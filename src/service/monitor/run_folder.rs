@@ -14,7 +14,7 @@ use crate::driver::supervisor::{SERVER, SupervisorError};
 use crate::service::error::chain;
 use crate::service::instance::handle::Handle;
 use crate::service::monitor::own_services::report;
-use crate::service::outcome::{MonitorLine, MonitorRun};
+use crate::service::outcome::{MonitorAction, MonitorLine, MonitorRun};
 use crate::service::places;
 use crate::service::world::World;
 
@@ -40,7 +40,11 @@ pub(in crate::service) async fn keep(world: &Arc<World>, run: &mut MonitorRun) {
     if places::one_is_gone(&config) {
         match places::prepare(&config) {
             Ok(()) => again.push("folders".to_owned()),
-            Err(e) => return run.lines.push(MonitorLine::new("acc", "error", e.message)),
+            Err(e) => {
+                return run
+                    .lines
+                    .push(MonitorLine::new("acc", MonitorAction::Error, e.message));
+            }
         }
     }
     world.run_folder.learn(&config);
@@ -48,14 +52,16 @@ pub(in crate::service) async fn keep(world: &Arc<World>, run: &mut MonitorRun) {
         Ok(notes) => again.extend(notes),
         Err(e) => run.lines.push(MonitorLine::new(
             "acc",
-            "error",
+            MonitorAction::Error,
             format!("could not write a note in `{}`: {e}", config.run.display()),
         )),
     }
     match records(world, &config).await {
         Ok(0) => {}
         Ok(count) => again.push(format!("the records of {count} processes")),
-        Err(e) => run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
+        Err(e) => run
+            .lines
+            .push(MonitorLine::new("acc", MonitorAction::Error, chain(&e))),
     }
     if let Some(path) = world.run_folder.lost() {
         world.run_folder.expect_replacement(world.now());

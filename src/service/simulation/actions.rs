@@ -7,11 +7,11 @@ use std::time::Duration;
 use super::client;
 use super::host::{Host, NAMES, Verb, Why};
 use super::rng::Rng;
-use crate::domain::instance::Exit;
+use crate::domain::instance::{DesiredState, Exit};
 use crate::service::error::{ErrorKind, ServiceError};
 use crate::service::handle;
 use crate::service::outcome::Outcome;
-use crate::service::request::{NewInstance, Request};
+use crate::service::request::{InstanceRef, NewInstance, Request};
 use crate::service::world::World;
 
 /// One life of acc on its host.
@@ -92,10 +92,10 @@ impl Life {
     }
 
     fn operator(&self, rng: &mut Rng, who: usize) {
-        let instance = NAMES[who].to_owned();
-        let set_desired = |desired: &str| Request::SetDesired {
-            instance: instance.clone(),
-            desired: desired.into(),
+        let instance = InstanceRef::from(NAMES[who]);
+        let set_desired = |desired| Request::SetDesired {
+            instance: NAMES[who].into(),
+            desired,
         };
         let request = match rng.below(20) {
             0..5 => Request::Start { instance },
@@ -108,16 +108,16 @@ impl Life {
                 now: true,
             },
             11..14 => Request::Restart { instance },
-            14 if rng.percent(40) => set_desired("down"),
-            14..18 => set_desired("auto"),
-            18 => set_desired("up"),
+            14 if rng.percent(40) => set_desired(DesiredState::Down),
+            14..18 => set_desired(DesiredState::Auto),
+            18 => set_desired(DesiredState::Up),
             _ => Request::Reset { instance },
         };
         self.verb(rng.next(), who, request);
     }
 
     fn maker(&self, rng: &mut Rng, who: usize) {
-        let instance = NAMES[who].to_owned();
+        let instance = InstanceRef::from(NAMES[who]);
         let request = match rng.below(8) {
             0 => Request::Destroy {
                 instance,
@@ -235,7 +235,7 @@ impl super::host::State {
     ) {
         match outcome {
             Ok(Outcome::Instance { did, already, .. }) => self.say(format_args!(
-                "  ended {request:?}: {did} already: {already}"
+                "  ended {request:?}: {did:?} already: {already}"
             )),
             other => self.say(format_args!("  ended {request:?}: {other:?}")),
         }
@@ -258,7 +258,7 @@ impl super::host::State {
                 self.end_excuse(Why::Gone, Some(who))
             }
             (Request::SetDesired { desired, .. }, Ok(_))
-                if desired != "down" && !self.under_way(who, Why::Down) =>
+                if *desired != DesiredState::Down && !self.under_way(who, Why::Down) =>
             {
                 self.end_excuse(Why::Down, Some(who));
             }
@@ -309,7 +309,10 @@ fn allows(request: &Request) -> &'static [Why] {
     match request {
         Request::Stop { now: true, .. } => &[Why::Cut],
         Request::Stop { now: false, .. } | Request::Restart { .. } => &[Why::Stop],
-        Request::SetDesired { desired, .. } if desired == "down" => &[Why::Stop, Why::Down],
+        Request::SetDesired {
+            desired: DesiredState::Down,
+            ..
+        } => &[Why::Stop, Why::Down],
         Request::Destroy { .. } => &[Why::Cut, Why::Gone],
         Request::Create(_) => &[Why::Cut, Why::Gone],
         Request::Purge { .. } => &[Why::Gone],

@@ -90,7 +90,7 @@ async fn the_log_of_a_use_is_believed_when_it_says_when_that_was() {
         Outcome::Monitor(pass) => pass
             .lines
             .into_iter()
-            .map(|l| format!("{} {}", l.instance, l.action))
+            .map(|l| format!("{} {}", l.instance, l.action.as_str()))
             .collect::<Vec<_>>(),
         other => panic!("{other:?}"),
     };

@@ -4,12 +4,15 @@
 use super::*;
 
 fn row(bed: &Bed) -> crate::store::Row {
-    find_row(&bed.world.store, "a").unwrap()
+    find_row(&bed.world.store, &"a".into()).unwrap()
 }
 
 fn events(bed: &Bed) -> Vec<(String, String)> {
     let events = bed.world.store.events(Some(InstanceId(1)), 100).unwrap();
-    events.into_iter().map(|e| (e.kind, e.detail)).collect()
+    events
+        .into_iter()
+        .map(|e| (e.kind.into(), e.detail))
+        .collect()
 }
 
 /// As an acc of other places would have written it. The task of a sleeper that was used just now

@@ -18,10 +18,7 @@ async fn a_gate_that_cannot_be_opened_cuts_nobody_off() {
     bed.edge.set_failing(Method::Open, true);
     let request = pass(&bed.world, "a").await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(
-        (bed.phase("a").as_str(), bed.edge.gate(&name("a"))),
-        ("awake", None)
-    );
+    assert_eq!((bed.phase("a"), bed.edge.gate(&name("a"))), ("awake", None));
     assert!(!bed.supervisor.calls().contains(&"terminate a".to_owned()));
     drop(request);
     bed.edge.set_failing(Method::Open, false);
@@ -38,7 +35,7 @@ async fn one_disabled_while_it_drains_ends_all_the_same() {
     let world = bed.world.clone();
     let disable = Request::SetDesired {
         instance: "a".into(),
-        desired: "down".into(),
+        desired: DesiredState::Down,
     };
     let disabling = tokio::spawn(async move { handle(&world, disable).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -105,8 +102,11 @@ async fn one_that_is_always_wanted_can_be_destroyed() {
 async fn a_process_of_a_destroyed_instance_is_ended_by_a_pass() {
     let bed = Bed::new();
     bed.create("a", true).await.unwrap();
-    let instance =
-        launch_spec::instance(&bed.world, &find_row(&bed.world.store, "a").unwrap()).unwrap();
+    let instance = launch_spec::instance(
+        &bed.world,
+        &find_row(&bed.world.store, &"a".into()).unwrap(),
+    )
+    .unwrap();
     bed.ask(force("a")).await.unwrap();
     bed.supervisor
         .start(&launch_spec::program(&bed.world, &instance))
@@ -150,8 +150,11 @@ async fn half_done_work_is_taken_up_by_the_next_pass_too() {
 async fn a_start_whose_answer_was_lost_is_found_again() {
     let bed = Bed::new();
     bed.create("a", true).await.unwrap();
-    let instance =
-        launch_spec::instance(&bed.world, &find_row(&bed.world.store, "a").unwrap()).unwrap();
+    let instance = launch_spec::instance(
+        &bed.world,
+        &find_row(&bed.world.store, &"a".into()).unwrap(),
+    )
+    .unwrap();
     let process = bed
         .supervisor
         .start(&launch_spec::program(&bed.world, &instance))
@@ -160,7 +163,7 @@ async fn a_start_whose_answer_was_lost_is_found_again() {
     bed.probe.obstacle.store(true, Ordering::SeqCst);
     drop(pass(&bed.world, "a").await.unwrap());
     bed.written().await;
-    let row = find_row(&bed.world.store, "a").unwrap();
+    let row = find_row(&bed.world.store, &"a".into()).unwrap();
     assert_eq!(
         (row.stored.phase, row.stored.process),
         (Phase::Awake, Some(process))
@@ -310,7 +313,7 @@ async fn one_that_answers_as_soon_as_it_was_started_is_not_waited_for() {
     assert!(one.is_ok() && other.is_ok());
     bed.written().await;
     assert_eq!(
-        (bed.phase("a").as_str(), bed.supervisor.starts(&name("a"))),
+        (bed.phase("a"), bed.supervisor.starts(&name("a"))),
         ("awake", 1)
     );
     assert_eq!(bed.view("a").wakes, 1);

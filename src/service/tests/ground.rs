@@ -22,7 +22,7 @@ async fn robbed(model: &str, files: Option<&str>) -> (Bed, u16) {
 }
 
 fn row(bed: &Bed) -> crate::store::Row {
-    find_row(&bed.world.store, "a").unwrap()
+    find_row(&bed.world.store, &"a".into()).unwrap()
 }
 
 fn address(port: u16) -> std::net::SocketAddr {
@@ -33,7 +33,7 @@ fn moves(bed: &Bed) -> Vec<String> {
     let events = bed.world.store.events(Some(InstanceId(1)), 100).unwrap();
     events
         .into_iter()
-        .filter(|e| e.kind == "moved")
+        .filter(|e| e.kind == EventKind::Moved)
         .map(|e| e.detail)
         .collect()
 }

@@ -33,7 +33,7 @@ fn a_handle_that_was_handed_out_has_a_task() {
                     let name = ["a", "b"][(n + round) % 2];
                     // A sleeper's task leaves as soon as nobody holds its handle: each ask meets
                     // one that is about to.
-                    let handle = find(&world, name).await.unwrap();
+                    let handle = find(&world, &name.into()).await.unwrap();
                     let (answer, _) = handle
                         .ask(crate::domain::lifecycle::Event::Reset)
                         .await
@@ -44,7 +44,7 @@ fn a_handle_that_was_handed_out_has_a_task() {
                         tokio::task::yield_now().await;
                     }
                     let event = if round % 2 == 0 { "up" } else { "auto" };
-                    let handle = find(&world, name).await.unwrap();
+                    let handle = find(&world, &name.into()).await.unwrap();
                     let desired = crate::domain::instance::DesiredState::parse(event).unwrap();
                     handle
                         .ask(crate::domain::lifecycle::Event::SetDesired(desired))

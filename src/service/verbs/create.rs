@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::event_kind::EventKind;
 use crate::domain::instance::DesiredState;
 use crate::domain::lifecycle::{Cause, Event, Machine, Phase};
 use crate::domain::model::{ListenKind, Model};
@@ -15,9 +16,9 @@ use crate::service::error::{ErrorKind, ServiceError, chain};
 use crate::service::instance::free_port;
 use crate::service::instance::handle::Handle;
 use crate::service::instance::transition::{self, Settled};
-use crate::service::outcome::Outcome;
+use crate::service::outcome::{Deed, Outcome};
 use crate::service::request::NewInstance;
-use crate::service::verbs::{desired, destroy, failed_logs, purge, start};
+use crate::service::verbs::{destroy, failed_logs, purge, start};
 use crate::service::view::done;
 use crate::service::world::World;
 use crate::service::{access_logs, launch_spec, lookup, routes};
@@ -66,7 +67,7 @@ pub(in crate::service) async fn run(
     match build(world, &plan, id).await {
         Ok(()) => {
             let _ = world.reached("create.done");
-            done(world, &plan.name, "created", false, since)
+            done(world, &plan.name, Deed::Created, false, since)
         }
         Err(e) => Err(undo(world, id, e).await),
     }
@@ -106,10 +107,7 @@ async fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
         }
     };
     let hosts = parse_hosts(&new.hosts)?;
-    let desired = new
-        .desired
-        .as_deref()
-        .map_or(Ok(DesiredState::Auto), desired::parse)?;
+    let desired = new.desired.unwrap_or(DesiredState::Auto);
     let owner = new.owner.as_deref().map(parse_owner).transpose()?;
     let idle = new.idle_ms.map(Duration::from_millis);
     if idle.is_some_and(|idle| idle.is_zero()) {
@@ -412,7 +410,9 @@ async fn ended_at_once(
         .events(Some(handle.instance.id), 1)
         .map_err(crate::service::error::store)?;
     let ended = handle.snapshot().phase == Phase::Failed
-        || last.first().is_some_and(|event| event.kind == "ended");
+        || last
+            .first()
+            .is_some_and(|event| event.kind == EventKind::Ended);
     let message = "its first process exited right after it answered; it must run in the foreground, not as a daemon";
     Ok(ended.then(|| ServiceError::failed(message, "")))
 }

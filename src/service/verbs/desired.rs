@@ -5,31 +5,20 @@ use std::sync::Arc;
 
 use crate::domain::instance::DesiredState;
 use crate::domain::lifecycle::{Answer, Cause, Event, Phase};
-use crate::service::error::{ErrorKind, ServiceError};
+use crate::service::error::ServiceError;
 use crate::service::instance::transition::{self, Settled};
 use crate::service::lookup::find;
-use crate::service::outcome::Outcome;
+use crate::service::outcome::{Deed, Outcome};
+use crate::service::request::InstanceRef;
 use crate::service::view::done;
 use crate::service::world::World;
 
-/// A wish as it is written.
-pub(in crate::service) fn parse(text: &str) -> Result<DesiredState, ServiceError> {
-    DesiredState::parse(text).ok_or_else(|| {
-        ServiceError::new(
-            ErrorKind::Invalid,
-            format!("`{text}` is not a desired state"),
-            "use auto, up or down",
-        )
-    })
-}
-
 pub(in crate::service) async fn run(
     world: &Arc<World>,
-    given: &str,
-    desired: &str,
+    given: &InstanceRef,
+    desired: DesiredState,
 ) -> Result<Outcome, ServiceError> {
     let since = world.now();
-    let desired = parse(desired)?;
     let handle = find(world, given).await?;
     let name = handle.instance.name.clone();
     let (answer, _) = handle
@@ -52,13 +41,19 @@ pub(in crate::service) async fn run(
         }
         DesiredState::Auto | DesiredState::Up | DesiredState::Down => {}
     }
-    done(world, &name, "changed", answer == Answer::Already, since)
+    done(
+        world,
+        &name,
+        Deed::Changed,
+        answer == Answer::Already,
+        since,
+    )
 }
 
 /// Forgets a failure: the next request starts it at once.
 pub(in crate::service) async fn reset(
     world: &Arc<World>,
-    given: &str,
+    given: &InstanceRef,
 ) -> Result<Outcome, ServiceError> {
     let since = world.now();
     let handle = find(world, given).await?;
@@ -67,5 +62,5 @@ pub(in crate::service) async fn reset(
         .ask(Event::Reset)
         .await
         .map_err(|r| transition::refused("reset", name, r))?;
-    done(world, name, "reset", answer == Answer::Already, since)
+    done(world, name, Deed::Reset, answer == Answer::Already, since)
 }

@@ -10,7 +10,8 @@ use crate::service::error::ServiceError;
 use crate::service::instance::handle::Handle;
 use crate::service::instance::transition;
 use crate::service::lookup::find;
-use crate::service::outcome::Outcome;
+use crate::service::outcome::{Deed, Outcome};
+use crate::service::request::InstanceRef;
 use crate::service::routes;
 use crate::service::view::done;
 use crate::service::world::World;
@@ -18,7 +19,7 @@ use crate::store::{Row, Work};
 
 pub(in crate::service) async fn run(
     world: &Arc<World>,
-    given: &str,
+    given: &InstanceRef,
     force: bool,
 ) -> Result<Outcome, ServiceError> {
     let since = world.now();
@@ -65,7 +66,13 @@ pub(in crate::service) async fn run(
             .map_err(crate::service::error::store)?;
     }
     let _ = world.reached("destroy.done");
-    done(world, &name, "destroyed", answer == Answer::Already, since)
+    done(
+        world,
+        &name,
+        Deed::Destroyed,
+        answer == Answer::Already,
+        since,
+    )
 }
 
 /// Ends it and takes it out of service. Waiting requests are refused: else they would wake

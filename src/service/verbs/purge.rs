@@ -4,13 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::event_kind::EventKind;
 use crate::domain::lifecycle::Phase;
 use crate::domain::name::InstanceName;
 use crate::domain::time::millis;
 use crate::host::{fs, removal};
 use crate::service::error::{ErrorKind, ServiceError};
 use crate::service::lookup::find_row;
-use crate::service::outcome::Outcome;
+use crate::service::outcome::{Deed, Outcome};
+use crate::service::request::InstanceRef;
 use crate::service::world::World;
 use crate::service::{routes, view};
 use crate::store::{Row, Work};
@@ -21,12 +23,12 @@ const REMOVE_WITHIN: Duration = Duration::from_secs(5);
 
 pub(in crate::service) async fn run(
     world: &Arc<World>,
-    given: &str,
+    given: &InstanceRef,
 ) -> Result<Outcome, ServiceError> {
     let since = world.now();
     let row = find_row(&world.store, given)?;
     let _alone = world.building(row.name.as_str()).await;
-    let row = find_row(&world.store, row.name.as_str())?;
+    let row = find_row(&world.store, &(&row.name).into())?;
     if row.stored.phase != Phase::Destroyed {
         let message = format!(
             "could not purge `{}`: it is {}, not destroyed",
@@ -49,7 +51,7 @@ pub(in crate::service) async fn run(
     remove(world, &row).await?;
     let took_ms = millis(world.now().since(since));
     Ok(Outcome::Instance {
-        did: "purged".into(),
+        did: Deed::Purged,
         already: false,
         took_ms,
         instance,
@@ -94,8 +96,15 @@ pub(in crate::service) async fn remove(world: &Arc<World>, row: &Row) -> Result<
     world.registry.forget(row.id);
     world.reached("remove.row")?;
     let (at, purged) = (world.clock.wall(), name.clone());
-    let noted = world
-        .write(move |store| store.record(at, Some(id), purged.as_str(), "purged", "files removed"));
+    let noted = world.write(move |store| {
+        store.record(
+            at,
+            Some(id),
+            purged.as_str(),
+            EventKind::Purged,
+            "files removed",
+        )
+    });
     if let Err(e) = noted.await {
         tracing::warn!(instance = %name, "could not write an event: {e}");
     }

@@ -6,14 +6,15 @@ use crate::domain::lifecycle::Cause;
 use crate::service::error::ServiceError;
 use crate::service::instance::transition::{self, Settled};
 use crate::service::lookup::find;
-use crate::service::outcome::Outcome;
+use crate::service::outcome::{Deed, Outcome};
+use crate::service::request::InstanceRef;
 use crate::service::verbs::start;
 use crate::service::view::done;
 use crate::service::world::World;
 
 pub(in crate::service) async fn run(
     world: &Arc<World>,
-    given: &str,
+    given: &InstanceRef,
 ) -> Result<Outcome, ServiceError> {
     let since = world.now();
     let handle = find(world, given).await?;
@@ -23,7 +24,7 @@ pub(in crate::service) async fn run(
     }
     transition::stop(world, &handle, false).await?;
     match transition::start(world, &handle, Cause::Operator).await? {
-        (_, Settled::There) => done(world, &name, "restarted", false, since),
+        (_, Settled::There) => done(world, &name, Deed::Restarted, false, since),
         (_, Settled::Failed(failure)) => Err(transition::failed("restart", &name, &failure)),
         (_, Settled::Stopped) => Err(transition::stopped("restart", &name)),
     }

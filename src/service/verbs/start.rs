@@ -6,13 +6,14 @@ use crate::domain::lifecycle::Cause;
 use crate::service::error::{ErrorKind, ServiceError};
 use crate::service::instance::transition::{self, Settled};
 use crate::service::lookup::find;
-use crate::service::outcome::Outcome;
+use crate::service::outcome::{Deed, Outcome};
+use crate::service::request::InstanceRef;
 use crate::service::view::done;
 use crate::service::world::World;
 
 pub(in crate::service) async fn run(
     world: &Arc<World>,
-    given: &str,
+    given: &InstanceRef,
 ) -> Result<Outcome, ServiceError> {
     let since = world.now();
     let handle = find(world, given).await?;
@@ -21,7 +22,7 @@ pub(in crate::service) async fn run(
         return Err(halting("start", name.as_str()));
     }
     match transition::start(world, &handle, Cause::Operator).await? {
-        (already, Settled::There) => done(world, &name, "started", already, since),
+        (already, Settled::There) => done(world, &name, Deed::Started, already, since),
         (_, Settled::Failed(failure)) => Err(transition::failed("start", &name, &failure)),
         (_, Settled::Stopped) => Err(transition::stopped("start", &name)),
     }

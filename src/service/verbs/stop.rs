@@ -5,17 +5,18 @@ use std::sync::Arc;
 use crate::service::error::ServiceError;
 use crate::service::instance::transition;
 use crate::service::lookup::find;
-use crate::service::outcome::Outcome;
+use crate::service::outcome::{Deed, Outcome};
+use crate::service::request::InstanceRef;
 use crate::service::view::done;
 use crate::service::world::World;
 
 pub(in crate::service) async fn run(
     world: &Arc<World>,
-    given: &str,
+    given: &InstanceRef,
     now: bool,
 ) -> Result<Outcome, ServiceError> {
     let since = world.now();
     let handle = find(world, given).await?;
     let already = transition::stop(world, &handle, now).await?;
-    done(world, &handle.instance.name, "stopped", already, since)
+    done(world, &handle.instance.name, Deed::Stopped, already, since)
 }

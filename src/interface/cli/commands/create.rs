@@ -91,6 +91,7 @@ mod tests {
 
     use super::super::super::args::{Cli, Command};
     use super::*;
+    use crate::domain::instance::DesiredState;
 
     fn parse(words: &[&str]) -> Result<NewInstance, ServiceError> {
         let words = ["acc", "create"].iter().chain(words);
@@ -115,7 +116,7 @@ mod tests {
             owner: Some("a@b.org".to_owned()),
             set: BTreeMap::from([("x".to_owned(), "1=2".to_owned())]),
             idle_ms: Some(5_400_000),
-            desired: Some("down".to_owned()),
+            desired: Some(DesiredState::Down),
             asleep: true,
         };
         assert_eq!(new, expected);

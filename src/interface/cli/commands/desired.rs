@@ -4,22 +4,22 @@ use super::super::args::Names;
 use super::super::context::CommandContext;
 use super::super::output::CommandEnd;
 use super::for_each;
+use crate::domain::instance::DesiredState;
 use crate::service::request::Request;
 
-/// `desired`: `auto`, `down` or `up`.
 pub(in super::super) async fn run(
     call: &mut CommandContext<'_>,
     args: Names,
-    desired: &str,
+    desired: DesiredState,
 ) -> CommandEnd {
     let waiting = |name: &str| match desired {
-        "up" => format!("waiting for `{name}` to answer"),
-        "down" => format!("waiting for `{name}` to finish its requests and stop"),
-        _ => format!("changing `{name}`"),
+        DesiredState::Up => format!("waiting for `{name}` to answer"),
+        DesiredState::Down => format!("waiting for `{name}` to finish its requests and stop"),
+        DesiredState::Auto => format!("changing `{name}`"),
     };
     for_each::run(call, args, waiting, |instance| Request::SetDesired {
         instance,
-        desired: desired.to_owned(),
+        desired,
     })
     .await
 }

@@ -8,7 +8,7 @@ use super::super::output::CommandEnd;
 use super::super::{progress, show};
 use crate::service::error::{ErrorKind, ServiceError};
 use crate::service::outcome::Outcome;
-use crate::service::request::Request;
+use crate::service::request::{InstanceRef, Request};
 use crate::service::view::Reader;
 
 /// One after the other: without a server each request takes the owner lock. `waiting`: what a
@@ -17,7 +17,7 @@ pub(super) async fn run(
     call: &mut CommandContext<'_>,
     names: Names,
     waiting: impl Fn(&str) -> String,
-    request: impl Fn(String) -> Request,
+    request: impl Fn(InstanceRef) -> Request,
 ) -> CommandEnd {
     if let Some(exit) = all_exist(call, &names.names) {
         return Ok(exit);
@@ -25,7 +25,7 @@ pub(super) async fn run(
     let mut exit = CommandExit::Done;
     for name in names.names {
         let waiting = waiting(&name);
-        match one(call, &waiting, Some(&name), request(name.clone())).await {
+        match one(call, &waiting, Some(&name), request(name.as_str().into())).await {
             Ok(outcome) => print(call, &outcome)?,
             Err(error) => {
                 call.ui.error(&error);

@@ -6,6 +6,7 @@ use super::super::exit::CommandExit;
 use super::super::output::CommandEnd;
 use super::super::show;
 use crate::config::Config;
+use crate::domain::lifecycle::Phase;
 use crate::host::fs;
 use crate::service::outcome::InstanceView;
 use crate::service::view::Reader;
@@ -41,5 +42,6 @@ struct WithTail<'a> {
 
 /// The last lines of one that failed. A log that cannot be read has none.
 fn tail(config: &Config, instance: &InstanceView) -> Option<Vec<String>> {
-    (instance.phase == "failed").then(|| fs::last_lines(&config.app_log(&instance.name), LINES))
+    (instance.phase == Phase::Failed)
+        .then(|| fs::last_lines(&config.app_log(&instance.name), LINES))
 }

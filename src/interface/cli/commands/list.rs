@@ -6,6 +6,7 @@ use super::super::exit::CommandExit;
 use super::super::output::CommandEnd;
 use super::super::show;
 use crate::config::Config;
+use crate::domain::lifecycle::Phase;
 use crate::models::{ModelError, find_model};
 use crate::service::outcome::InstanceView;
 use crate::service::view::{Filter, Reader};
@@ -14,7 +15,7 @@ pub(in super::super) fn run(call: &mut CommandContext<'_>, args: &ListArgs) -> C
     // One more than is shown tells whether there are more.
     let limit = args.limit.map(|limit| limit.saturating_add(1));
     let filter = Filter {
-        phase: args.phase.as_deref(),
+        phase: args.phase.map(Phase::as_str),
         model: args.model.as_deref(),
         after: args.after.as_deref(),
         limit,
@@ -63,13 +64,11 @@ fn next_page(args: &ListArgs, found: &[InstanceView]) -> Option<String> {
     let limit = args.limit.filter(|limit| found.len() > *limit)?;
     let last = &found.get(limit.checked_sub(1)?)?.name;
     let mut command = "acc list".to_owned();
-    for (option, value) in [("--phase", &args.phase), ("--model", &args.model)] {
-        command.push_str(
-            &value
-                .as_ref()
-                .map(|value| format!(" {option} {value}"))
-                .unwrap_or_default(),
-        );
+    let phase = args.phase.map(Phase::as_str);
+    for (option, value) in [("--phase", phase), ("--model", args.model.as_deref())] {
+        if let Some(value) = value {
+            command.push_str(&format!(" {option} {value}"));
+        }
     }
     Some(format!("{command} --limit {limit} --after {last}"))
 }

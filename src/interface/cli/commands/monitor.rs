@@ -7,7 +7,7 @@ use super::super::exit::CommandExit;
 use super::super::output::CommandEnd;
 use super::super::show;
 use super::for_each;
-use crate::service::outcome::Outcome;
+use crate::service::outcome::{MonitorAction, Outcome};
 use crate::service::request::Request;
 
 pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: &MonitorArgs) -> CommandEnd {
@@ -35,7 +35,10 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: &MonitorA
     if args.dry_run && run.lines.is_empty() {
         ui.say("no instance is awake");
     }
-    let failed = run.lines.iter().any(|line| line.action == "error");
+    let failed = run
+        .lines
+        .iter()
+        .any(|line| line.action == MonitorAction::Error);
     Ok(if failed {
         CommandExit::Failed
     } else {
