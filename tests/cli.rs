@@ -21,7 +21,8 @@ use acc::interface::cli::{show, show_proof};
 use acc::prove::report::{Report, RequestFault, Spread, Streams, Strikes, Tally};
 use acc::service::instance::wake_timing::Phases;
 use acc::service::outcome::{
-    Deed, EventView, InstanceView, ListenView, MonitorAction, MonitorLine, MonitorRun, Outcome,
+    Deed, EventView, InstanceView, ListenView, ModelView, MonitorAction, MonitorLine, MonitorRun,
+    Outcome,
 };
 
 /// 2026-01-02T03:04:05Z.
@@ -256,8 +257,9 @@ fn tables() {
     let infos: Vec<String> = instances().iter().map(|i| show::info(i, NOW)).collect();
     snapshot("info.txt", &infos.join("\n"));
     snapshot("events.txt", &show::events(&events(), NOW, false));
-    snapshot("models.txt", &show::models(&models(), false));
-    let each: Vec<String> = models().iter().map(|m| show::model(m, false)).collect();
+    let views: Vec<ModelView> = models().iter().map(Into::into).collect();
+    snapshot("models.txt", &show::models(&views, false));
+    let each: Vec<String> = views.iter().map(|m| show::model(m, false)).collect();
     snapshot("model.txt", &each.join("\n"));
     let line = |instance: &str, action, why: &str| MonitorLine {
         instance: instance.to_owned(),

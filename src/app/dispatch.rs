@@ -1,5 +1,5 @@
-//! Where a verb runs: in the server when it is up, else here, under the owner's lock. The same code
-//! either way.
+//! Where a request is answered: a read here, from the files; a verb in the server when it is up,
+//! else here, under the owner's lock. The same code either way.
 
 use std::time::Duration;
 
@@ -11,15 +11,20 @@ use crate::config::Config;
 use crate::control::{self, CallError, ControlReply};
 use crate::domain::instance::DesiredState;
 use crate::service::error::{ErrorKind, ServiceError, chain};
+use crate::service::handler::{EntryPoint, RequestCaller};
 use crate::service::outcome::Outcome;
+use crate::service::reads::Reader;
 use crate::service::request::Request;
 use crate::service::{self, moved, places, recover};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(25);
 
-/// Runs a verb.
+/// Has a request answered.
 pub async fn dispatch(config: &Config, request: Request) -> Result<Outcome, ServiceError> {
+    if request.is_read() {
+        return service::handle(&Reader::new(config), &own(), request).await;
+    }
     // A socket or a lock in another user's folder is a trap, also for root, who has become the
     // owner of another user's folders by now.
     places::ours(config)?;
@@ -44,6 +49,11 @@ pub async fn dispatch(config: &Config, request: Request) -> Result<Outcome, Serv
             () = tokio::time::sleep(AGAIN) => {}
         }
     }
+}
+
+/// The user of this command.
+fn own() -> RequestCaller {
+    RequestCaller::own(EntryPoint::CommandLine)
 }
 
 /// The server's answer; `None`: there is no server.
@@ -94,7 +104,7 @@ async fn run_here(config: &Config, request: Request) -> Result<Outcome, ServiceE
     moved::refuse_other_places(config, &store)?;
     let world = world(config, &drivers, store)?;
     recover::recover(&world).await?;
-    let answer = service::handle(&world, request).await;
+    let answer = service::handle(&world, &own(), request).await;
     service::wait_settled::settle(&world).await;
     answer
 }

@@ -32,6 +32,7 @@ use crate::interface::cli::Reload;
 use crate::proxy::{self, ServeReport, ShutdownSignals};
 use crate::render::pages::Pages;
 use crate::service::error::ServiceError;
+use crate::service::handler::{EntryPoint, RequestCaller};
 use crate::service::handover::retire;
 use crate::service::monitor::{self, listeners, log_bound, run_watch};
 use crate::service::request::Request;
@@ -267,9 +268,11 @@ async fn look_around(
         },
     }
     recovering.send_replace(true);
+    let caller = RequestCaller::own(EntryPoint::Timer);
     loop {
         let pass = service::handle(
             &world,
+            &caller,
             Request::Monitor {
                 dry_run: false,
                 thorough: false,

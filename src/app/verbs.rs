@@ -13,9 +13,8 @@ use tracing::warn;
 use super::binary::Binary;
 use super::master::{MasterChannel, Word, current};
 use super::reload::Reloader;
-use crate::control;
-use crate::service;
 use crate::service::error::ServiceError;
+use crate::service::handler::Handler;
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;
 use crate::service::world::World;
@@ -76,15 +75,15 @@ impl ControlVerbs {
 }
 
 #[async_trait]
-impl control::Handler for ControlVerbs {
-    async fn handle(&self, request: Request) -> Result<Outcome, ServiceError> {
+impl Handler for ControlVerbs {
+    async fn answer(&self, request: Request) -> Result<Outcome, ServiceError> {
         match request {
             Request::Upgrade => {
                 current(&self.channel).say(Word::Upgrade);
                 return Ok(Outcome::Upgrading);
             }
             Request::Ping => {
-                return Ok(match service::handle(&self.world, request).await? {
+                return Ok(match self.world.answer(request).await? {
                     Outcome::Pong { pid, version, .. } => Outcome::Pong {
                         pid,
                         version,
@@ -93,13 +92,15 @@ impl control::Handler for ControlVerbs {
                     other => other,
                 });
             }
+            // Nothing is waited for: reads are answered whatever else is under way.
+            request if request.is_read() => return self.world.answer(request).await,
             _ => {}
         }
         self.until_recovered().await;
         self.at_work.send_modify(|n| *n += 1);
         let outcome = match request {
             Request::Reload => self.reloader.run().await.map(Outcome::Reloaded),
-            request => service::handle(&self.world, request).await,
+            request => self.world.answer(request).await,
         };
         self.at_work.send_modify(|n| *n -= 1);
         outcome

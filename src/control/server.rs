@@ -20,9 +20,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::patient::PatientStream;
-use super::{BODY_MAX, Handler, ROUTE};
+use super::{BODY_MAX, ROUTE};
 use crate::host::{fs, listen};
 use crate::service::error::{ErrorKind, ServiceError};
+use crate::service::handler::{EntryPoint, Handler, RequestCaller, handle};
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;
 
@@ -89,13 +90,13 @@ async fn connection(
     verbs: TaskTracker,
     shutdown: CancellationToken,
 ) {
-    let allowed = may_speak(&stream);
+    let caller = peer(&stream);
     let service = hyper::service::service_fn(move |request: HttpRequest| {
         let (handler, verbs) = (Arc::clone(&handler), verbs.clone());
         async move {
-            Ok::<_, std::convert::Infallible>(match allowed {
-                true => answer(request, handler, &verbs).await,
-                false => refuse(
+            Ok::<_, std::convert::Infallible>(match caller {
+                Some(caller) => answer(request, handler, caller, &verbs).await,
+                None => refuse(
                     StatusCode::FORBIDDEN,
                     &ServiceError::failed(
                         "only its owner may use the control socket",
@@ -131,17 +132,19 @@ async fn stopped_for(stop: &CancellationToken, time: Duration) {
     tokio::time::sleep(time).await;
 }
 
-/// The mode of the socket does the same; this also holds when the mode was changed.
-fn may_speak(stream: &UnixStream) -> bool {
+/// The caller, by what the kernel says of the connection; `None`: it may not speak here. The mode of
+/// the socket does the same; this also holds when the mode was changed.
+pub(super) fn peer(stream: &UnixStream) -> Option<RequestCaller> {
     let own = rustix::process::geteuid().as_raw();
-    stream
-        .peer_cred()
-        .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own)
+    let uid = stream.peer_cred().ok()?.uid();
+    let allowed = uid == 0 || uid == own;
+    allowed.then(|| RequestCaller::operator(uid, EntryPoint::ControlSocket))
 }
 
 async fn answer(
     request: HttpRequest,
     handler: Arc<dyn Handler>,
+    caller: RequestCaller,
     verbs: &TaskTracker,
 ) -> HttpResponse {
     if request.uri().path() != ROUTE {
@@ -176,7 +179,7 @@ async fn answer(
     // A task of its own: when the client leaves, hyper drops this future, and the verb must not end
     // half done with it.
     match verbs
-        .spawn(async move { handler.handle(request).await })
+        .spawn(async move { handle(&*handler, &caller, request).await })
         .await
     {
         Ok(Ok(outcome)) => done(&outcome),

@@ -10,8 +10,13 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use async_trait::async_trait;
+
 use super::*;
-use crate::service::error::ErrorKind;
+use crate::service::error::{ErrorKind, ServiceError};
+use crate::service::handler::{EntryPoint, Handler, RequestCaller};
+use crate::service::outcome::Outcome;
+use crate::service::request::Request;
 
 /// Notes what it was asked; `Start` waits for `go`; `Stop` fails; `Purge` panics.
 #[derive(Default)]
@@ -24,7 +29,7 @@ struct Fake {
 
 #[async_trait]
 impl Handler for Fake {
-    async fn handle(&self, request: Request) -> Result<Outcome, ServiceError> {
+    async fn answer(&self, request: Request) -> Result<Outcome, ServiceError> {
         self.seen.lock().unwrap().push(request.clone());
         match request {
             Request::Start { .. } => {
@@ -174,6 +179,14 @@ async fn another_user_is_refused_even_by_an_open_socket() {
     assert!(bed.fake.seen.lock().unwrap().is_empty());
     let answer = soon(asked(0).output()).await.unwrap();
     assert!(answer.stdout.starts_with(b"HTTP/1.1 200 "), "{answer:?}");
+}
+
+#[tokio::test]
+async fn the_kernel_says_who_the_caller_is() {
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let own = rustix::process::geteuid().as_raw();
+    let caller = RequestCaller::operator(own, EntryPoint::ControlSocket);
+    assert_eq!(server::peer(&ours), Some(caller));
 }
 
 #[tokio::test]

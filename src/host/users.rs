@@ -15,6 +15,13 @@ pub fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
+/// The name of a user; `None`: the host knows none, or cannot say.
+#[must_use]
+pub fn name(uid: u32) -> Option<String> {
+    let user = User::from_uid(Uid::from_raw(uid)).ok()??;
+    Some(user.name)
+}
+
 /// Becomes this user for good: their groups, and nothing of root's rights. `gid` is for one whom
 /// the host has no name for. Their home folder, if they have a name.
 ///

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::context::ProveContext;
-use super::operator::{BACK, Operator, boot_again, server};
+use super::operator::{BACK, Operator, boot_again, find, server};
 use super::rng::Rng;
 use super::strike::{Strike, Struck};
 use crate::config::{Config, EdgeKind, SupervisorKind};
@@ -29,7 +29,6 @@ use crate::host::process;
 use crate::host::stopped::Stopped;
 use crate::render::nginx::pid_file;
 use crate::service::error::ServiceError;
-use crate::service::view::Reader;
 
 /// Between two kills, in milliseconds: least, and how much more at most.
 const PAUSE: (u64, u64) = (300, 900);
@@ -79,7 +78,7 @@ impl Chaos<'_> {
         let n = usize::try_from(self.rng.below(all.len() as u64)).unwrap_or(0);
         let what = *all.get(n)?;
         let pid = match what {
-            Struck::Instance => self.instance(last_instance)?,
+            Struck::Instance => self.instance(last_instance).await?,
             Struck::Server => server(self.operator).await?,
             Struck::Master => number_in(&self.config.server_lock())?,
             Struck::Supervisor => number_in(&self.config.supervisord_pid())?,
@@ -93,11 +92,9 @@ impl Chaos<'_> {
         Some((what, pid))
     }
 
-    fn instance(&self, last: &mut u64) -> Option<i32> {
+    async fn instance(&self, last: &mut u64) -> Option<i32> {
         let cycle = self.context.meter.cycles.load(Ordering::Relaxed) + 1;
-        let view = Reader::open(self.config)
-            .and_then(|reader| reader.find(&self.context.name))
-            .ok()?;
+        let view = find(self.operator, &self.context.name).await.ok()?;
         let pid = view
             .pid
             .filter(|_| view.phase == Phase::Awake && *last != cycle)?;

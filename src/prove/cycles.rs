@@ -9,16 +9,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::context::{Order, ProveContext};
-use super::operator::Operator;
+use super::operator::{Operator, find};
 use super::rng::Rng;
 use super::target::ProofTarget;
 use crate::config::Config;
 use crate::domain::lifecycle::Phase;
 use crate::host::clock::monotonic_ns;
-use crate::service::error::ServiceError;
 use crate::service::outcome::{MonitorAction, Outcome};
 use crate::service::request::Request;
-use crate::service::view::Reader;
 
 /// Every how manyth stop is an idle one.
 const IDLE_EVERY: u32 = 5;
@@ -128,7 +126,7 @@ impl Cycles<'_> {
         }
         let rest = self.target.idle.max(self.config.idle.min_awake) + Duration::from_millis(20);
         tokio::time::sleep(rest).await;
-        let already = self.is_asleep();
+        let already = self.is_asleep().await;
         // Mostly while acc checks and closes the gate, and now and then later: a check of many TCP
         // connections takes a while.
         let moment =
@@ -160,9 +158,8 @@ impl Cycles<'_> {
         }
     }
 
-    fn is_asleep(&self) -> bool {
-        let view: Result<_, ServiceError> =
-            Reader::open(self.config).and_then(|reader| reader.find(&self.target.name));
+    async fn is_asleep(&self) -> bool {
+        let view = find(self.operator, &self.target.name).await;
         view.is_ok_and(|view| view.phase == Phase::Asleep)
     }
 }

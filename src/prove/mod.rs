@@ -107,7 +107,7 @@ pub async fn run(
     let interrupts = Interrupts::follow();
     let target = match &options.instance {
         None => ProofTarget::scratch(config, &options.model, options.seed, operator).await?,
-        Some(given) => ProofTarget::existing(config, given, operator).await?,
+        Some(given) => ProofTarget::existing(given, operator).await?,
     };
     let report = prove(config, options, operator, meter, &target, &interrupts.run).await;
     let left = tokio::select! {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::service::error::{ErrorKind, ServiceError};
-use crate::service::outcome::Outcome;
+use crate::service::error::{ErrorKind, ServiceError, unexpected};
+use crate::service::outcome::{InstanceView, Outcome};
 use crate::service::request::Request;
 
 /// Everything that was killed is back within this, or the proof ends.
@@ -50,6 +50,18 @@ pub(super) async fn boot_again(
             message: format!("what was killed did not start again: {}", last.message),
             ..last
         }),
+    }
+}
+
+/// One instance.
+pub(super) async fn find(
+    operator: &dyn Operator,
+    name: &str,
+) -> Result<InstanceView, ServiceError> {
+    let instance = name.into();
+    match operator.ask(Request::Info { instance }).await? {
+        Outcome::Info(info) => Ok(info.instance),
+        _ => Err(unexpected()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::operator::Operator;
+use super::operator::{Operator, find};
 use super::rng::Rng;
 use super::wire::Wire;
 use crate::config::Config;
@@ -14,7 +14,6 @@ use crate::models::list_models;
 use crate::service::error::{ErrorKind, ServiceError};
 use crate::service::outcome::{InstanceView, Outcome};
 use crate::service::request::{InstanceRef, NewInstance, Request};
-use crate::service::view::Reader;
 
 /// The idle timeout of a scratch instance.
 pub(super) const IDLE: Duration = Duration::from_millis(300);
@@ -48,15 +47,12 @@ impl ProofTarget {
         operator: &dyn Operator,
     ) -> Result<Self, ServiceError> {
         let mut rng = Rng::new(seed, u64::from(std::process::id()));
-        let reader = Reader::open(config)?;
         let name = loop {
             let name = format!("prove-{:04x}", rng.below(0x1_0000));
-            if reader
-                .find(&name)
-                .is_err_and(|e| e.kind == ErrorKind::NotFound)
-            {
-                break name;
-            }
+            match find(operator, &name).await {
+                Err(e) if e.kind == ErrorKind::NotFound => break name,
+                found => found?,
+            };
         };
         let record = records(config, model).then(|| config.data_dir(&name).join("prove.log"));
         let set: BTreeMap<String, String> = record
@@ -85,11 +81,10 @@ impl ProofTarget {
 
     /// Takes an instance that is there, and wakes it.
     pub(super) async fn existing(
-        config: &Config,
         given: &str,
         operator: &dyn Operator,
     ) -> Result<Self, ServiceError> {
-        let found = Reader::open(config)?.find(given)?;
+        let found = find(operator, given).await?;
         let was_awake = matches!(found.phase, Phase::Awake | Phase::Waking);
         match operator
             .ask(Request::Start {

@@ -81,6 +81,15 @@ pub(crate) fn store(e: crate::store::StoreError) -> ServiceError {
     ServiceError::failed(chain(&e), hint)
 }
 
+/// An answer that is none to what was asked for: client and server are of different versions.
+#[must_use]
+pub fn unexpected() -> ServiceError {
+    ServiceError::failed(
+        "the answer does not fit the request",
+        "check with `acc doctor` whether the server has the version of this command",
+    )
+}
+
 /// There is no such instance.
 #[must_use]
 pub(crate) fn no_instance(name: &str) -> ServiceError {

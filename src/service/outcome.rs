@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::event_kind::EventKind;
 use crate::domain::instance::DesiredState;
 use crate::domain::lifecycle::Phase;
+use crate::domain::model::{ListenKind, Ready};
 use crate::service::instance::wake_timing::Phases;
 
 /// The end of a request that succeeded.
@@ -52,6 +53,37 @@ pub enum Outcome {
     Quiesced {
         /// How many were put to sleep.
         stopped: usize,
+    },
+    /// Instances, by name.
+    Instances {
+        /// Those that were asked for.
+        instances: Vec<InstanceView>,
+    },
+    /// One instance.
+    Info(Box<InstanceInfo>),
+    /// Names of instances, in order.
+    Names {
+        /// All of them.
+        names: Vec<String>,
+    },
+    /// Events, oldest first.
+    Events {
+        /// Those that were asked for.
+        events: Vec<EventView>,
+    },
+    /// What instances can be made from.
+    Models {
+        /// Those that are right.
+        models: Vec<ModelView>,
+        /// What is wrong with others, a sentence each.
+        faults: Vec<String>,
+    },
+    /// One model.
+    Model(Box<ModelView>),
+    /// The last lines of a log.
+    Logs {
+        /// Oldest first, without their ends.
+        lines: Vec<String>,
     },
 }
 
@@ -226,6 +258,54 @@ pub struct InstanceView {
     pub params: BTreeMap<String, String>,
     /// Its folder.
     pub dir: String,
+}
+
+/// An instance, and of one that failed what it printed last.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstanceInfo {
+    /// The instance.
+    #[serde(flatten)]
+    pub instance: InstanceView,
+    /// Its last lines; none when its log cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_tail: Option<Vec<String>>,
+}
+
+/// A model as everybody sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelView {
+    /// One line for people.
+    pub description: String,
+    /// Its folder.
+    pub dir: String,
+    /// Path of the health check.
+    pub health: Option<String>,
+    /// How its instances listen.
+    pub listen: ListenKind,
+    /// Its name.
+    pub name: String,
+    /// Its parameters, by name.
+    pub params: Vec<ParamView>,
+    /// What tells that an instance is ready.
+    pub ready: Ready,
+}
+
+/// A parameter of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParamView {
+    /// Value when none is given; that of a secret is a secret too.
+    pub default: Option<String>,
+    /// For people.
+    pub description: String,
+    /// It has a default, which is not shown.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hidden_default: bool,
+    /// Its name.
+    pub name: String,
+    /// Must be given when there is no default.
+    pub required: bool,
+    /// Never shown again once set.
+    pub secret: bool,
 }
 
 /// An event.

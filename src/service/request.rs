@@ -1,7 +1,7 @@
-//! Every verb that changes something, as a value: the same for the command line, the control socket
-//! and timers.
+//! Everything that acc can be asked for, as a value: the same for the command line, the control
+//! socket and timers.
 //!
-//! Reading needs no request: `service::view` reads the database.
+//! It decides nothing and says nothing of the caller.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::instance::DesiredState;
+use crate::domain::lifecycle::Phase;
 use crate::domain::name::{InstanceId, InstanceName};
 
 /// How a request names an instance. In text and in JSON both are one word: only digits are a number.
@@ -55,6 +56,20 @@ impl fmt::Display for InstanceRef {
             Self::Name(name) => f.write_str(name),
         }
     }
+}
+
+/// Which instances.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListFilter {
+    /// Only those in this phase.
+    pub phase: Option<Phase>,
+    /// Only those of this model.
+    pub model: Option<String>,
+    /// Only those whose names come after this one.
+    pub after: Option<String>,
+    /// At most this many.
+    pub limit: Option<usize>,
 }
 
 /// What to make.
@@ -119,6 +134,107 @@ pub enum Request {
     },
     /// Everything to sleep, and no wake from now on.
     Quiesce,
+    /// The instances, by name.
+    List(ListFilter),
+    /// Everything about an instance.
+    Info { instance: InstanceRef },
+    /// The names of all instances.
+    Names,
+    /// The newest events, oldest first; of one instance, or of all.
+    Events {
+        instance: Option<InstanceRef>,
+        lines: usize,
+    },
+    /// What instances can be made from.
+    Models,
+    /// One model.
+    Model { model: String },
+    /// The last lines that an instance printed, or with `access` of the requests to it; a thousand
+    /// at most. To follow a log, read its file.
+    Logs {
+        instance: InstanceRef,
+        access: bool,
+        lines: usize,
+    },
+}
+
+impl Request {
+    /// Its verb, as in JSON.
+    #[must_use]
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::Settings => "settings",
+            Self::Upgrade => "upgrade",
+            Self::Reload => "reload",
+            Self::Create(_) => "create",
+            Self::Start { .. } => "start",
+            Self::Stop { .. } => "stop",
+            Self::Restart { .. } => "restart",
+            Self::SetDesired { .. } => "set_desired",
+            Self::Reset { .. } => "reset",
+            Self::Destroy { .. } => "destroy",
+            Self::Purge { .. } => "purge",
+            Self::Monitor { .. } => "monitor",
+            Self::Quiesce => "quiesce",
+            Self::List(_) => "list",
+            Self::Info { .. } => "info",
+            Self::Names => "names",
+            Self::Events { .. } => "events",
+            Self::Models => "models",
+            Self::Model { .. } => "model",
+            Self::Logs { .. } => "logs",
+        }
+    }
+
+    /// The instance that it is about.
+    #[must_use]
+    pub fn instance(&self) -> Option<String> {
+        match self {
+            Self::Create(new) => new.name.clone(),
+            Self::Start { instance }
+            | Self::Stop { instance, .. }
+            | Self::Restart { instance }
+            | Self::SetDesired { instance, .. }
+            | Self::Reset { instance }
+            | Self::Destroy { instance, .. }
+            | Self::Purge { instance }
+            | Self::Info { instance }
+            | Self::Logs { instance, .. } => Some(instance.to_string()),
+            Self::Events { instance, .. } => instance.as_ref().map(ToString::to_string),
+            Self::Ping
+            | Self::Settings
+            | Self::Upgrade
+            | Self::Reload
+            | Self::Monitor { .. }
+            | Self::Quiesce
+            | Self::List(_)
+            | Self::Names
+            | Self::Models
+            | Self::Model { .. } => None,
+        }
+    }
+
+    /// Is it answered from the files of the installation, without a lock or a server?
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        matches!(
+            self,
+            Self::List(_)
+                | Self::Info { .. }
+                | Self::Names
+                | Self::Events { .. }
+                | Self::Models
+                | Self::Model { .. }
+                | Self::Logs { .. }
+        )
+    }
+
+    /// Does it change something?
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        !self.is_read() && !matches!(self, Self::Ping | Self::Settings)
+    }
 }
 
 #[cfg(test)]
@@ -154,12 +270,28 @@ mod tests {
                 r#"{"verb":"set_desired","instance":"shop","desired":"down"}"#,
             ),
             (
+                Request::List(ListFilter {
+                    phase: Some(Phase::Awake),
+                    ..ListFilter::default()
+                }),
+                r#"{"verb":"list","phase":"awake","model":null,"after":null,"limit":null}"#,
+            ),
+            (
+                Request::Events {
+                    instance: None,
+                    lines: 5,
+                },
+                r#"{"verb":"events","instance":null,"lines":5}"#,
+            ),
+            (
                 create,
                 r#"{"verb":"create","name":null,"model":"hello","hosts":[],"owner":null,"set":{},"idle_ms":null,"desired":"up","asleep":false}"#,
             ),
         ] {
             assert_eq!(serde_json::to_string(&request).unwrap(), text);
             assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request);
+            let json = serde_json::to_value(&request).unwrap();
+            assert_eq!(json["verb"], request.verb());
         }
     }
 }

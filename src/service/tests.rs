@@ -5,6 +5,7 @@ mod fit;
 mod found;
 mod ground;
 mod many;
+mod reads;
 mod registry;
 
 use std::path::Path;
@@ -18,6 +19,7 @@ use tokio::sync::Notify;
 use super::admission::{Admission, Admitted, Caller, Ticket};
 use super::context::Parts;
 use super::error::{ErrorKind, ServiceError};
+use super::handler::{EntryPoint, RequestCaller};
 use super::lookup::{find, find_row};
 use super::outcome::{InstanceView, Outcome};
 use super::request::{NewInstance, Request};
@@ -239,7 +241,7 @@ impl Bed {
     }
 
     async fn ask(&self, request: Request) -> Result<Outcome, ServiceError> {
-        handle(&self.world, request).await
+        handle(&self.world, &caller(), request).await
     }
 
     async fn create(&self, name: &str, asleep: bool) -> Result<Outcome, ServiceError> {
@@ -285,6 +287,10 @@ impl Bed {
     fn phase(&self, name: &str) -> &'static str {
         self.view(name).phase.as_str()
     }
+}
+
+fn caller() -> RequestCaller {
+    RequestCaller::own(EntryPoint::CommandLine)
 }
 
 fn name(text: &str) -> InstanceName {
@@ -484,7 +490,7 @@ async fn requests_during_an_operators_stop_wait_and_wake_it_again() {
     bed.create("a", false).await.unwrap();
     let held = pass(&bed.world, "a").await.unwrap();
     let world = bed.world.clone();
-    let stopping = tokio::spawn(async move { handle(&world, stop("a")).await });
+    let stopping = tokio::spawn(async move { handle(&world, &caller(), stop("a")).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(bed.phase("a"), "draining");
     let world = bed.world.clone();
@@ -502,7 +508,7 @@ async fn a_start_that_is_withdrawn_ends_at_once() {
     let held = pass(&bed.world, "a").await.unwrap();
     let verb = |request: Request| {
         let world = bed.world.clone();
-        tokio::spawn(async move { handle(&world, request).await })
+        tokio::spawn(async move { handle(&world, &caller(), request).await })
     };
     bed.supervisor.make_stubborn(&name("a"), true);
     let stopping = verb(Request::Stop {
@@ -542,7 +548,7 @@ async fn who_waits_does_not_hear_of_a_supervisor_that_is_brought_back() {
     let held = tokio::spawn(async move { pass(&request, "a").await.map(drop) });
     let started = tokio::spawn(async move {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        handle(&verb, start("a")).await
+        handle(&verb, &caller(), start("a")).await
     });
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert!(!held.is_finished() && !started.is_finished());
@@ -558,7 +564,7 @@ async fn could_not_ask_is_not_gone() {
     bed.create("a", false).await.unwrap();
     let another = bed.another();
     bed.supervisor.make_unreachable(true);
-    let error = handle(&another, stop("a")).await.unwrap_err();
+    let error = handle(&another, &caller(), stop("a")).await.unwrap_err();
     assert!(
         error
             .message
@@ -568,7 +574,9 @@ async fn could_not_ask_is_not_gone() {
     assert_eq!(bed.phase("a"), "awake");
     bed.supervisor.make_unreachable(false);
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(already(&handle(&another, start("a")).await.unwrap()));
+    assert!(already(
+        &handle(&another, &caller(), start("a")).await.unwrap()
+    ));
     assert_eq!(bed.supervisor.starts(&name("a")), 1);
 }
 

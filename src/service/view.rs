@@ -1,4 +1,4 @@
-//! Looking: instances and events as everybody sees them, read from the database without a lock.
+//! Instances, events and models as everybody sees them, made from rows and files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -6,92 +6,89 @@ use std::os::unix::fs::MetadataExt;
 use crate::config::Config;
 use crate::domain::instance::Listen;
 use crate::domain::lifecycle::Phase;
+use crate::domain::model::{Model, Param};
 use crate::domain::name::InstanceName;
 use crate::domain::time::{Timestamp, WallTime, millis};
 use crate::host::clock::{Clock, SystemClock};
 use crate::host::process;
 use crate::models::open_params;
 use crate::service::context::Context;
-use crate::service::error::ServiceError;
+use crate::service::error::{self, ServiceError};
 use crate::service::launch_spec;
 use crate::service::lookup::find_row;
-use crate::service::outcome::{Deed, EventView, InstanceView, ListenView, Outcome};
-use crate::store::{EventRow, Row, Store};
-
-pub use crate::store::{Filter, WAL_TOO_LARGE};
+use crate::service::outcome::{
+    Deed, EventView, InstanceView, ListenView, ModelView, Outcome, ParamView,
+};
+use crate::service::request::{InstanceRef, ListFilter};
+use crate::store::{EventRow, Filter, Row, Store};
 
 /// What stands for the value of a secret.
 const MASK: &str = "****";
 
-/// Reads the database of an installation; changes nothing.
-pub struct Reader {
-    config: Config,
-    store: Store,
+/// Instances by name.
+pub(super) fn list(
+    config: &Config,
+    store: &Store,
+    filter: &ListFilter,
+) -> Result<Outcome, ServiceError> {
+    let rows = store
+        .list(&Filter {
+            phase: filter.phase.map(Phase::as_str),
+            model: filter.model.as_deref(),
+            after: filter.after.as_deref(),
+            limit: filter.limit,
+        })
+        .map_err(error::store)?;
+    let mut masks = Masks::default();
+    let instances = rows.iter().map(|row| view(config, row, &mut masks));
+    Ok(Outcome::Instances {
+        instances: instances.collect(),
+    })
 }
 
-impl Reader {
-    /// Opens it. Not booted yet is an error that says so.
-    pub fn open(config: &Config) -> Result<Self, ServiceError> {
-        let store =
-            Store::open_readonly(&config.database()).map_err(crate::service::error::store)?;
-        Ok(Self {
-            config: config.clone(),
-            store,
-        })
-    }
+/// The newest `lines` events, oldest first.
+pub(super) fn events(
+    store: &Store,
+    given: Option<&InstanceRef>,
+    lines: usize,
+) -> Result<Outcome, ServiceError> {
+    let id = given
+        .map(|g| find_row(store, g))
+        .transpose()?
+        .map(|row| row.id);
+    let rows = store.events(id, lines).map_err(error::store)?;
+    let phases = |text: Option<String>| text.and_then(|t| serde_json::from_str(&t).ok());
+    let view = |e: EventRow| EventView {
+        at: rfc3339(e.at),
+        instance: e.name,
+        kind: e.kind,
+        detail: e.detail,
+        phases: phases(e.phases),
+    };
+    Ok(Outcome::Events {
+        events: rows.into_iter().map(view).collect(),
+    })
+}
 
-    /// Instances by name.
-    pub fn list(&self, filter: &Filter<'_>) -> Result<Vec<InstanceView>, ServiceError> {
-        let rows = self
-            .store
-            .list(filter)
-            .map_err(crate::service::error::store)?;
-        let mut masks = Masks::default();
-        Ok(rows
-            .iter()
-            .map(|row| view(&self.config, row, &mut masks))
-            .collect())
-    }
-
-    /// One instance by name or number.
-    pub fn find(&self, given: &str) -> Result<InstanceView, ServiceError> {
-        Ok(of_row(&self.config, &find_row(&self.store, &given.into())?))
-    }
-
-    /// The names of all instances.
-    pub fn names(&self) -> Result<Vec<String>, ServiceError> {
-        self.store.names().map_err(crate::service::error::store)
-    }
-
-    /// Bytes of the database's log that are not written back yet.
-    #[must_use]
-    pub fn wal_size(&self) -> u64 {
-        self.store.wal_size()
-    }
-
-    /// The newest `lines` events, oldest first.
-    pub fn events(
-        &self,
-        given: Option<&str>,
-        lines: usize,
-    ) -> Result<Vec<EventView>, ServiceError> {
-        let id = given
-            .map(|g| find_row(&self.store, &g.into()))
-            .transpose()?
-            .map(|row| row.id);
-        let rows = self
-            .store
-            .events(id, lines)
-            .map_err(crate::service::error::store)?;
-        let phases = |text: Option<String>| text.and_then(|t| serde_json::from_str(&t).ok());
-        let view = |e: EventRow| EventView {
-            at: rfc3339(e.at),
-            instance: e.name,
-            kind: e.kind,
-            detail: e.detail,
-            phases: phases(e.phases),
+impl From<&Model> for ModelView {
+    fn from(model: &Model) -> Self {
+        let param = |(name, param): (&String, &Param)| ParamView {
+            default: param.default.clone().filter(|_| !param.secret),
+            description: param.description.clone(),
+            hidden_default: param.secret && param.default.is_some(),
+            name: name.clone(),
+            required: param.required,
+            secret: param.secret,
         };
-        Ok(rows.into_iter().map(view).collect())
+        Self {
+            description: model.description.clone(),
+            dir: model.dir.display().to_string(),
+            health: model.health.clone(),
+            listen: model.listen,
+            name: model.name.clone(),
+            params: model.params.iter().map(param).collect(),
+            ready: model.ready,
+        }
     }
 }
 

@@ -5,6 +5,9 @@ use super::in_force;
 use super::output::Ui;
 use crate::config::Config;
 use crate::config::reload::Difference;
+use crate::service::error::ServiceError;
+use crate::service::outcome::Outcome;
+use crate::service::request::Request;
 
 /// What every command is given.
 pub(super) struct CommandContext<'a> {
@@ -17,6 +20,11 @@ pub(super) struct CommandContext<'a> {
 }
 
 impl CommandContext<'_> {
+    /// Has a request answered.
+    pub(super) async fn ask(&self, request: Request) -> Result<Outcome, ServiceError> {
+        self.engine.dispatch(self.config, request).await
+    }
+
     /// Says beside what was shown that it goes by what is in force, when the file says otherwise.
     pub(super) fn say_what_waits(&mut self) {
         if let Some(line) =

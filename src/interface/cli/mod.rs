@@ -17,13 +17,11 @@ pub mod exit;
 pub mod human;
 pub mod in_force;
 pub mod logging;
-mod merged;
 pub mod output;
 pub mod progress;
 mod server_check;
 pub mod show;
 pub mod show_proof;
-pub mod tail;
 #[cfg(test)]
 mod tests;
 
@@ -145,12 +143,12 @@ async fn dispatch(mut call: CommandContext<'_>, command: Command) -> CommandEnd 
         Command::Reset(args) => commands::reset::run(call, args).await,
         Command::Destroy(args) => commands::destroy::run(call, args).await,
         Command::Purge(args) => commands::purge::run(call, args).await,
-        Command::List(args) => commands::list::run(call, &args),
-        Command::Info(args) => commands::info::run(call, &args),
-        Command::Models(args) => commands::models::run(call, &args),
-        Command::Names(args) => commands::names::run(call, &args),
+        Command::List(args) => commands::list::run(call, &args).await,
+        Command::Info(args) => commands::info::run(call, &args).await,
+        Command::Models(args) => commands::models::run(call, &args).await,
+        Command::Names(args) => commands::names::run(call, &args).await,
         Command::Logs(args) => commands::logs::run(call, &args).await,
-        Command::Events(args) => commands::events::run(call, &args),
+        Command::Events(args) => commands::events::run(call, &args).await,
         Command::Monitor(args) => commands::monitor::run(call, &args).await,
         Command::Prove(args) => commands::prove::run(call, args).await,
         Command::Config(ConfigCommand::Check) => commands::config::check(call),

@@ -9,9 +9,11 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::MissedTickBehavior;
 
+use super::engine::Engine;
 use super::output::Style;
 use crate::config::Config;
-use crate::service::view::Reader;
+use crate::service::outcome::Outcome;
+use crate::service::request::Request;
 
 /// What ends sooner shows nothing.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -24,7 +26,7 @@ pub async fn watch<T>(
     style: Style,
     config: &Config,
     what: &str,
-    instance: Option<&str>,
+    instance: Option<(&dyn Engine, &str)>,
     work: impl Future<Output = T>,
 ) -> T {
     if !shown(style) {
@@ -92,16 +94,13 @@ fn spinner(what: &str) -> ProgressBar {
     bar
 }
 
-async fn phase_of(config: &Config, instance: Option<&str>) -> Option<&'static str> {
-    let (config, name) = (config.clone(), instance?.to_owned());
-    tokio::task::spawn_blocking(move || {
-        Reader::open(&config)
-            .and_then(|reader| reader.find(&name))
-            .ok()
-    })
-    .await
-    .ok()?
-    .map(|i| i.phase.as_str())
+async fn phase_of(config: &Config, instance: Option<(&dyn Engine, &str)>) -> Option<&'static str> {
+    let (engine, name) = instance?;
+    let instance = name.into();
+    match engine.dispatch(config, Request::Info { instance }).await {
+        Ok(Outcome::Info(info)) => Some(info.instance.phase.as_str()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

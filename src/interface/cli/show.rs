@@ -8,9 +8,11 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Tab
 use super::human::{NEVER, NONE, ago, clean, duration, maybe_ago};
 use crate::domain::instance::DesiredState;
 use crate::domain::lifecycle::Phase;
-use crate::domain::model::{ListenKind, Model, Param, Ready};
+use crate::domain::model::{ListenKind, Ready};
 use crate::domain::time::WallTime;
-use crate::service::outcome::{Deed, EventView, InstanceView, ListenView, MonitorLine, Outcome};
+use crate::service::outcome::{
+    Deed, EventView, InstanceView, ListenView, ModelView, MonitorLine, Outcome, ParamView,
+};
 
 /// An empty table: no lines, columns set apart by two spaces.
 fn table(colour: bool, header: &[&str]) -> Table {
@@ -227,8 +229,7 @@ pub fn events(events: &[EventView], now: WallTime, colour: bool) -> String {
 }
 
 /// How a model's instances listen, in one word.
-#[must_use]
-pub fn listen_kind(kind: ListenKind) -> &'static str {
+fn listen_kind(kind: ListenKind) -> &'static str {
     match kind {
         ListenKind::Unix => "unix",
         ListenKind::Tcp => "tcp",
@@ -237,8 +238,7 @@ pub fn listen_kind(kind: ListenKind) -> &'static str {
 }
 
 /// What tells that a model's instances are ready, in one word.
-#[must_use]
-pub fn ready_kind(ready: Ready) -> &'static str {
+fn ready_kind(ready: Ready) -> &'static str {
     match ready {
         Ready::Socket => "socket",
         Ready::Notify => "notify",
@@ -246,18 +246,17 @@ pub fn ready_kind(ready: Ready) -> &'static str {
 }
 
 /// A parameter in a table: `name` must be given, `[name=default]` may be.
-fn param((name, p): (&String, &Param)) -> String {
+fn param(p: &ParamView) -> String {
     match &p.default {
-        Some(_) if p.secret => format!("[{name}]"),
-        Some(default) => format!("[{name}={}]", clean(default)),
-        None if p.required => name.clone(),
-        None => format!("[{name}]"),
+        Some(default) => format!("[{}={}]", p.name, clean(default)),
+        None if p.required && !p.hidden_default => p.name.clone(),
+        None => format!("[{}]", p.name),
     }
 }
 
 /// `acc models`.
 #[must_use]
-pub fn models(models: &[Model], colour: bool) -> String {
+pub fn models(models: &[ModelView], colour: bool) -> String {
     let mut table = table(colour, &["MODEL", "LISTEN", "PARAMETERS", "DESCRIPTION"]);
     for m in models {
         let params: Vec<String> = m.params.iter().map(param).collect();
@@ -278,7 +277,7 @@ pub fn models(models: &[Model], colour: bool) -> String {
 
 /// What the signs in the table of [`models`] mean; nothing when there are none.
 #[must_use]
-pub fn legend(models: &[Model]) -> Option<&'static str> {
+pub fn legend(models: &[ModelView]) -> Option<&'static str> {
     let any = models.iter().any(|m| !m.params.is_empty());
     any.then_some(
         "parameters in [ ] are optional; the default follows =; details: `acc models NAME`",
@@ -287,7 +286,7 @@ pub fn legend(models: &[Model]) -> Option<&'static str> {
 
 /// `acc models NAME`.
 #[must_use]
-pub fn model(m: &Model, colour: bool) -> String {
+pub fn model(m: &ModelView, colour: bool) -> String {
     let mut lines = vec![
         ("model", m.name.clone()),
         ("about", clean(&m.description)),
@@ -298,7 +297,7 @@ pub fn model(m: &Model, colour: bool) -> String {
         "health",
         m.health.as_deref().map_or_else(|| NONE.to_owned(), clean),
     ));
-    lines.push(("folder", clean(&m.dir.display().to_string())));
+    lines.push(("folder", clean(&m.dir)));
     let head: String = lines
         .iter()
         .map(|(key, value)| format!("{key:<12}{value}\n"))
@@ -311,15 +310,15 @@ pub fn model(m: &Model, colour: bool) -> String {
         &["PARAMETER", "DEFAULT", "REQUIRED", "SECRET", "DESCRIPTION"],
     );
     let yes = |truth: bool| if truth { "yes" } else { "no" }.to_owned();
-    for (name, p) in &m.params {
+    for p in &m.params {
         let default = match &p.default {
-            Some(_) if p.secret => "(hidden)".to_owned(),
+            None if p.hidden_default => "(hidden)".to_owned(),
             Some(default) if default.is_empty() => "\"\"".to_owned(),
             Some(default) => clean(default),
             None => NONE.to_owned(),
         };
         table.add_row(vec![
-            name.clone(),
+            p.name.clone(),
             default,
             yes(p.required),
             yes(p.secret),
@@ -369,6 +368,13 @@ pub fn sentence(outcome: &Outcome) -> String {
         Outcome::Monitor(run) => format!("checked all instances: {} findings", run.lines.len()),
         Outcome::Busy => "another monitor run is in progress; nothing was done".to_owned(),
         Outcome::Quiesced { stopped } => format!("put {stopped} instances to sleep"),
+        Outcome::Instances { .. }
+        | Outcome::Info(_)
+        | Outcome::Names { .. }
+        | Outcome::Events { .. }
+        | Outcome::Models { .. }
+        | Outcome::Model(_)
+        | Outcome::Logs { .. } => "read".to_owned(),
     }
 }
 

@@ -10,10 +10,13 @@ use super::output::testing::ui;
 use super::*;
 use crate::domain::lifecycle::Phase;
 use crate::service::error::ErrorKind;
+use crate::service::handle;
+use crate::service::handler::{EntryPoint, RequestCaller};
 use crate::service::outcome::{
     BootReport, Deed, HaltReport, InstanceView, ListenView, MonitorAction, MonitorLine, MonitorRun,
     Outcome,
 };
+use crate::service::reads::Reader;
 use crate::service::request::Request;
 
 /// Answers `Start` of `denied`, `slow`, `gone`, `wrong` and `broken` with the error of that name,
@@ -28,7 +31,11 @@ struct Fake {
 
 #[async_trait(?Send)]
 impl Engine for Fake {
-    async fn dispatch(&self, _: &Config, request: Request) -> Result<Outcome, ServiceError> {
+    async fn dispatch(&self, config: &Config, request: Request) -> Result<Outcome, ServiceError> {
+        if request.is_read() {
+            let caller = RequestCaller::own(EntryPoint::CommandLine);
+            return handle(&Reader::new(config), &caller, request).await;
+        }
         self.seen.lock().unwrap().push(request.clone());
         match request {
             Request::Start { instance } => start(&instance.to_string()),

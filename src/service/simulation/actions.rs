@@ -10,6 +10,7 @@ use super::rng::Rng;
 use crate::domain::instance::{DesiredState, Exit};
 use crate::service::error::{ErrorKind, ServiceError};
 use crate::service::handle;
+use crate::service::handler::{EntryPoint, RequestCaller};
 use crate::service::outcome::Outcome;
 use crate::service::request::{InstanceRef, NewInstance, Request};
 use crate::service::world::World;
@@ -132,9 +133,10 @@ impl Life {
     /// Runs a verb beside everything else, with what it may break while it runs.
     pub(super) fn verb(&self, id: u64, who: usize, request: Request) {
         let (host, world) = (self.host.clone(), self.world.clone());
+        let caller = RequestCaller::own(EntryPoint::CommandLine);
         host.state().begin_verb(id, who, &request);
         tokio::spawn(async move {
-            let outcome = handle(&world, request.clone()).await;
+            let outcome = handle(&world, &caller, request.clone()).await;
             host.state().end_verb(id, who, &request, &outcome);
         });
     }
@@ -324,6 +326,13 @@ fn allows(request: &Request) -> &'static [Why] {
         | Request::SetDesired { .. }
         | Request::Reset { .. }
         | Request::Monitor { .. }
-        | Request::Quiesce => &[],
+        | Request::Quiesce
+        | Request::List(_)
+        | Request::Info { .. }
+        | Request::Names
+        | Request::Events { .. }
+        | Request::Models
+        | Request::Model { .. }
+        | Request::Logs { .. } => &[],
     }
 }

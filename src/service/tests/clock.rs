@@ -53,7 +53,7 @@ async fn a_drain_and_a_start_take_as_long_as_they_may() {
     bed.create("a", false).await.unwrap();
     let held = pass(&bed.world, "a").await.unwrap();
     let world = bed.world.clone();
-    let stopping = tokio::spawn(async move { handle(&world, stop("a")).await });
+    let stopping = tokio::spawn(async move { handle(&world, &caller(), stop("a")).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     bed.clock.set_by(24 * HOUR);
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -79,6 +79,7 @@ async fn the_log_of_a_use_is_believed_when_it_says_when_that_was() {
     bed.written().await;
     let pass = async || match handle(
         &bed.another(),
+        &caller(),
         Request::Monitor {
             dry_run: false,
             thorough: false,

@@ -37,7 +37,7 @@ async fn one_disabled_while_it_drains_ends_all_the_same() {
         instance: "a".into(),
         desired: DesiredState::Down,
     };
-    let disabling = tokio::spawn(async move { handle(&world, disable).await });
+    let disabling = tokio::spawn(async move { handle(&world, &caller(), disable).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(matches!(
         pass(&bed.world, "a").await.map(drop),
@@ -55,7 +55,7 @@ async fn a_start_that_a_later_stop_takes_back_hears_of_it_at_once() {
     bed.supervisor.make_stubborn(&name("a"), true);
     let verb = |request| {
         let world = bed.world.clone();
-        tokio::spawn(async move { handle(&world, request).await })
+        tokio::spawn(async move { handle(&world, &caller(), request).await })
     };
     let first = verb(Request::Stop {
         instance: "a".into(),
@@ -86,7 +86,7 @@ async fn one_that_is_always_wanted_can_be_destroyed() {
     bed.create("a", false).await.unwrap();
     bed.supervisor.make_stubborn(&name("a"), true);
     let world = bed.world.clone();
-    let destroying = tokio::spawn(async move { handle(&world, force("a")).await });
+    let destroying = tokio::spawn(async move { handle(&world, &caller(), force("a")).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     for _ in 0..3 {
         assert!(matches!(
@@ -180,7 +180,8 @@ async fn a_stop_during_the_first_start_leaves_it_made() {
         model: "test".into(),
         ..NewInstance::default()
     };
-    let creating = tokio::spawn(async move { handle(&world, Request::Create(new)).await });
+    let creating =
+        tokio::spawn(async move { handle(&world, &caller(), Request::Create(new)).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     bed.ask(stop("a")).await.unwrap();
     creating.await.unwrap().unwrap();
@@ -225,6 +226,7 @@ async fn nothing_is_started_that_cannot_be_written_down() {
     let stopping = tokio::spawn(async move {
         handle(
             &world,
+            &caller(),
             Request::Stop {
                 instance: "a".into(),
                 now: true,
@@ -268,12 +270,12 @@ async fn a_start_is_no_use_and_a_request_is() {
     let world = bed.another();
     tokio::time::sleep(Duration::from_secs(1)).await;
     drop(pass(&world, "a").await.unwrap());
-    handle(&world, stop("a")).await.unwrap();
+    handle(&world, &caller(), stop("a")).await.unwrap();
     assert!(used(&bed));
     let before = bed.view("a").last_active_at;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    handle(&world, start("a")).await.unwrap();
-    handle(&world, stop("a")).await.unwrap();
+    handle(&world, &caller(), start("a")).await.unwrap();
+    handle(&world, &caller(), stop("a")).await.unwrap();
     assert_eq!(
         bed.view("a").last_active_at,
         before,

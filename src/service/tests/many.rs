@@ -41,7 +41,7 @@ async fn names_that_nobody_chose_are_different_also_when_asked_for_at_once() {
     for _ in 0..20 {
         let (world, new) = (bed.world.clone(), new.clone());
         tasks.push(tokio::spawn(async move {
-            handle(&world, Request::Create(new)).await
+            handle(&world, &caller(), Request::Create(new)).await
         }));
     }
     let mut names = BTreeSet::new();

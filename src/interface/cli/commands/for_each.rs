@@ -9,7 +9,6 @@ use super::super::{progress, show};
 use crate::service::error::{ErrorKind, ServiceError};
 use crate::service::outcome::Outcome;
 use crate::service::request::{InstanceRef, Request};
-use crate::service::view::Reader;
 
 /// One after the other: without a server each request takes the owner lock. `waiting`: what a
 /// spinner says, for instance "waiting for `shop` to answer", made from the name.
@@ -19,7 +18,7 @@ pub(super) async fn run(
     waiting: impl Fn(&str) -> String,
     request: impl Fn(InstanceRef) -> Request,
 ) -> CommandEnd {
-    if let Some(exit) = all_exist(call, &names.names) {
+    if let Some(exit) = all_exist(call, &names.names).await {
         return Ok(exit);
     }
     let mut exit = CommandExit::Done;
@@ -39,14 +38,16 @@ pub(super) async fn run(
 /// Checks all names before the first instance is changed; one that does not exist ends
 /// the command. A lookup that fails is left to the verb, which fails in the same way and reports
 /// it.
-fn all_exist(call: &mut CommandContext<'_>, names: &[String]) -> Option<CommandExit> {
+async fn all_exist(call: &mut CommandContext<'_>, names: &[String]) -> Option<CommandExit> {
     let [_, _, ..] = names else { return None };
-    let reader = Reader::open(call.config).ok()?;
-    let missing: Vec<ServiceError> = names
-        .iter()
-        .filter_map(|name| reader.find(name).err())
-        .filter(|e| e.kind == ErrorKind::NotFound)
-        .collect();
+    let mut missing = Vec::new();
+    for name in names {
+        let instance = name.as_str().into();
+        match call.ask(Request::Info { instance }).await {
+            Err(e) if e.kind == ErrorKind::NotFound => missing.push(e),
+            _ => {}
+        }
+    }
     for error in &missing {
         call.ui.error(&ServiceError {
             hint: format!("{}; nothing was done for the other names", error.hint),
@@ -67,7 +68,7 @@ pub(super) async fn one(
         call.ui.style,
         call.config,
         waiting,
-        name,
+        name.map(|name| (call.engine, name)),
         call.engine.dispatch(call.config, request),
     )
     .await

@@ -8,19 +8,22 @@ use super::super::show;
 use crate::config::Config;
 use crate::domain::lifecycle::Phase;
 use crate::models::{ModelError, find_model};
-use crate::service::outcome::InstanceView;
-use crate::service::view::{Filter, Reader};
+use crate::service::error::unexpected;
+use crate::service::outcome::{InstanceView, Outcome};
+use crate::service::request::{ListFilter, Request};
 
-pub(in super::super) fn run(call: &mut CommandContext<'_>, args: &ListArgs) -> CommandEnd {
+pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: &ListArgs) -> CommandEnd {
     // One more than is shown tells whether there are more.
     let limit = args.limit.map(|limit| limit.saturating_add(1));
-    let filter = Filter {
-        phase: args.phase.map(Phase::as_str),
-        model: args.model.as_deref(),
-        after: args.after.as_deref(),
+    let filter = ListFilter {
+        phase: args.phase,
+        model: args.model.clone(),
+        after: args.after.clone(),
         limit,
     };
-    let mut instances = Reader::open(call.config)?.list(&filter)?;
+    let Outcome::Instances { mut instances } = call.ask(Request::List(filter)).await? else {
+        return Err(unexpected().into());
+    };
     let next = next_page(args, &instances);
     instances.truncate(args.limit.unwrap_or(usize::MAX));
     let ui = &mut *call.ui;

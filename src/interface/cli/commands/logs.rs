@@ -1,4 +1,5 @@
-//! `acc logs`: what an instance printed, or the requests to it.
+//! `acc logs`: what an instance printed, or the requests to it. The files are read here, piece by
+//! piece: there is no bound, bytes stay what they are, and they can be followed.
 
 use std::time::Duration;
 
@@ -8,10 +9,11 @@ use super::super::args::LogsArgs;
 use super::super::context::CommandContext;
 use super::super::escape::Pieces;
 use super::super::exit::CommandExit;
-use super::super::merged::{LogFault, Merged};
 use super::super::output::CommandEnd;
-use crate::service::error::ServiceError;
-use crate::service::view::Reader;
+use crate::service::error::unexpected;
+use crate::service::logs::{self, Merged, unreadable};
+use crate::service::outcome::Outcome;
+use crate::service::request::Request;
 
 /// With `-f`, pause between two reads at the end of the file.
 const CHECK_EVERY: Duration = Duration::from_millis(200);
@@ -20,14 +22,11 @@ const CHECK_EVERY: Duration = Duration::from_millis(200);
 const LONGEST: usize = 1024 * 1024;
 
 pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: &LogsArgs) -> CommandEnd {
-    let name = Reader::open(call.config)?.find(&args.name.name)?.name;
-    let config = call.config;
-    // What does not count as use is a request, too.
-    let paths = if args.access {
-        vec![config.access_log(&name), config.uncounted_log(&name)]
-    } else {
-        vec![config.app_log(&name)]
+    let instance = args.name.name.as_str().into();
+    let Outcome::Info(info) = call.ask(Request::Info { instance }).await? else {
+        return Err(unexpected().into());
     };
+    let paths = logs::paths(call.config, &info.instance.name, args.access);
     let mut tail = Merged::open(paths, args.lines).map_err(unreadable)?;
     if !tail.is_there() {
         call.ui.say(if args.access {
@@ -105,16 +104,6 @@ impl Lines {
             line: String::from_utf8_lossy(&rest).into_owned(),
         })
     }
-}
-
-fn unreadable((path, error): LogFault) -> ServiceError {
-    let hint = match error.kind() {
-        std::io::ErrorKind::PermissionDenied => {
-            "run this command as root or as the user who booted acc"
-        }
-        _ => "check what is at that path; the next start of the instance creates a new log",
-    };
-    ServiceError::because(format!("could not read `{}`", path.display()), &error, hint)
 }
 
 #[cfg(test)]

@@ -5,18 +5,19 @@ use super::super::args::NamesArgs;
 use super::super::context::CommandContext;
 use super::super::exit::CommandExit;
 use super::super::output::CommandEnd;
-use crate::models::list_models;
-use crate::service::error::{ServiceError, chain};
-use crate::service::view::Reader;
+use crate::service::error::unexpected;
+use crate::service::outcome::Outcome;
+use crate::service::request::Request;
 
-pub(in super::super) fn run(call: &mut CommandContext<'_>, args: &NamesArgs) -> CommandEnd {
-    let names = match args.models {
-        false => Reader::open(call.config)?.names()?,
-        true => {
-            let all = list_models(&call.config.models())
-                .map_err(|e| ServiceError::failed(chain(&e), "check its owner and mode"))?;
-            all.into_iter().flatten().map(|model| model.name).collect()
-        }
+pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: &NamesArgs) -> CommandEnd {
+    let request = match args.models {
+        false => Request::Names,
+        true => Request::Models,
+    };
+    let names: Vec<String> = match call.ask(request).await? {
+        Outcome::Names { names } => names,
+        Outcome::Models { models, .. } => models.into_iter().map(|model| model.name).collect(),
+        _ => return Err(unexpected().into()),
     };
     call.ui.data(
         &names

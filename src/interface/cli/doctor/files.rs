@@ -10,7 +10,8 @@ use crate::config::accounts::Owner;
 use crate::config::{Config, trust};
 use crate::host::rotate::{LOG_MAX, ROOM};
 use crate::host::users;
-use crate::service::view::{Filter, Reader, WAL_TOO_LARGE};
+use crate::service::error;
+use crate::store::{Filter, Store, WAL_TOO_LARGE};
 
 /// `f_type` of a tmpfs, see statfs(2).
 const TMPFS: i64 = 0x0102_1994;
@@ -226,8 +227,9 @@ fn database(config: &Config) -> Finding {
         limit: Some(1),
         ..Filter::default()
     };
-    let read =
-        Reader::open(config).and_then(|reader| reader.list(&first).map(|_| reader.wal_size()));
+    let read = Store::open_readonly(&path)
+        .and_then(|store| store.list(&first).map(|_| store.wal_size()))
+        .map_err(error::store);
     match read {
         Ok(size) if size >= WAL_TOO_LARGE => warn(
             format!(

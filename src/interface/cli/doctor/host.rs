@@ -9,7 +9,7 @@ use crate::config::{Config, trust};
 use crate::host::cgroup::{CgroupKind, Cgroups};
 use crate::host::clock::{Clock, SystemClock};
 use crate::host::limits::GroupLimits;
-use crate::service::view::{Filter, Reader};
+use crate::store::{Filter, Store};
 
 /// What acc asks for when it listens: see `somaxconn`.
 const BACKLOG: u64 = 4096;
@@ -50,8 +50,8 @@ pub(super) fn shared(config: &Config) -> Option<Finding> {
         limit: Some(1000),
         ..Filter::default()
     };
-    let all = Reader::open(config)
-        .and_then(|reader| reader.list(&some))
+    let all = Store::open_readonly(&config.database())
+        .and_then(|store| store.list(&some))
         .ok()?;
     let owners: BTreeSet<Option<&str>> = all
         .iter()
