@@ -60,8 +60,8 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     }
     // In the foreground the builtin edge may be given its sockets, which are then not free: it
     // tells by itself.
-    let told_by_server = foreground && !drivers.edge.has_program();
-    if !(listens || told_by_server || foreground && runs) {
+    let reported_by_server = foreground && !drivers.edge.has_program();
+    if !(listens || reported_by_server || foreground && runs) {
         addresses_are_free(config, &drivers).await?;
     }
     // One that is run by systemd stays so when `acc boot` only repairs it.

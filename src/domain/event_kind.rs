@@ -20,13 +20,15 @@ pub enum EventKind {
     Failed,
     /// It was killed, because it did not stop in time.
     Killed,
-    /// A stop for idleness was called off.
-    CalledOff,
+    /// An idle stop was cancelled: requests were in flight.
+    StopCancelled,
     /// It exited by itself.
     Ended,
     /// It is not to be reached at its address.
     Displaced,
-    /// It runs with another port, or in other folders.
+    /// It has another port.
+    PortChanged,
+    /// The installation runs in other folders.
     Moved,
     /// Another desired state.
     Desired,
@@ -43,15 +45,16 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    const KNOWN: [Self; 14] = [
+    const KNOWN: [Self; 15] = [
         Self::Created,
         Self::Woke,
         Self::Slept,
         Self::Failed,
         Self::Killed,
-        Self::CalledOff,
+        Self::StopCancelled,
         Self::Ended,
         Self::Displaced,
+        Self::PortChanged,
         Self::Moved,
         Self::Desired,
         Self::Destroyed,
@@ -69,9 +72,10 @@ impl EventKind {
             Self::Slept => "slept",
             Self::Failed => "failed",
             Self::Killed => "killed",
-            Self::CalledOff => "called_off",
+            Self::StopCancelled => "stop_cancelled",
             Self::Ended => "ended",
             Self::Displaced => "displaced",
+            Self::PortChanged => "port_changed",
             Self::Moved => "moved",
             Self::Desired => "desired",
             Self::Destroyed => "destroyed",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::instance::DesiredState;
 use super::time::Timestamp;
 
-/// What the rule looks at.
+/// What the rule reads.
 #[derive(Debug, Clone, Copy)]
 pub struct IdleSample {
     /// What the operator asked for.
@@ -42,22 +42,22 @@ pub enum IdleVerdict {
 
 /// Decides.
 #[must_use]
-pub fn verdict(look: &IdleSample, now: Timestamp) -> IdleVerdict {
-    if look.desired == DesiredState::Up {
+pub fn verdict(sample: &IdleSample, now: Timestamp) -> IdleVerdict {
+    if sample.desired == DesiredState::Up {
         return IdleVerdict::Pinned;
     }
-    if look.in_flight > 0 {
-        return IdleVerdict::InUse(look.in_flight);
+    if sample.in_flight > 0 {
+        return IdleVerdict::InUse(sample.in_flight);
     }
-    let awake = now.since(look.awake_since);
-    if awake < look.min_awake {
-        return IdleVerdict::JustWoken(look.min_awake.saturating_sub(awake));
+    let awake = now.since(sample.awake_since);
+    if awake < sample.min_awake {
+        return IdleVerdict::JustWoken(sample.min_awake.saturating_sub(awake));
     }
     // The clock starts again with every wake: an old quiet time must not put a fresh instance to
     // sleep.
-    let quiet = now.since(look.quiet_since.max(look.awake_since));
-    if quiet < look.timeout {
-        return IdleVerdict::NotYet(look.timeout.saturating_sub(quiet));
+    let quiet = now.since(sample.quiet_since.max(sample.awake_since));
+    if quiet < sample.timeout {
+        return IdleVerdict::NotYet(sample.timeout.saturating_sub(quiet));
     }
     IdleVerdict::Sleep
 }
@@ -66,7 +66,7 @@ pub fn verdict(look: &IdleSample, now: Timestamp) -> IdleVerdict {
 mod tests {
     use super::*;
 
-    fn look() -> IdleSample {
+    fn sample() -> IdleSample {
         IdleSample {
             desired: DesiredState::Auto,
             in_flight: 0,
@@ -79,16 +79,16 @@ mod tests {
 
     #[test]
     fn sleeps_only_when_quiet_for_the_whole_timeout() {
-        assert_eq!(verdict(&look(), Timestamp(70_000)), IdleVerdict::Sleep);
+        assert_eq!(verdict(&sample(), Timestamp(70_000)), IdleVerdict::Sleep);
         assert_eq!(
-            verdict(&look(), Timestamp(69_999)),
+            verdict(&sample(), Timestamp(69_999)),
             IdleVerdict::NotYet(Duration::from_millis(1))
         );
         assert_eq!(
             verdict(
                 &IdleSample {
                     in_flight: 2,
-                    ..look()
+                    ..sample()
                 },
                 Timestamp(900_000)
             ),
@@ -98,7 +98,7 @@ mod tests {
             verdict(
                 &IdleSample {
                     desired: DesiredState::Up,
-                    ..look()
+                    ..sample()
                 },
                 Timestamp(900_000)
             ),
@@ -111,7 +111,7 @@ mod tests {
         let woken_late = IdleSample {
             awake_since: Timestamp(900_000),
             quiet_since: Timestamp(1),
-            ..look()
+            ..sample()
         };
         assert_eq!(
             verdict(&woken_late, Timestamp(901_000)),
@@ -129,7 +129,7 @@ mod tests {
             verdict(
                 &IdleSample {
                     desired: DesiredState::Down,
-                    ..look()
+                    ..sample()
                 },
                 Timestamp(70_000)
             ),

@@ -137,7 +137,7 @@ impl Listeners {
                 .into_iter()
                 .for_each(|l| by_port.entry(l.address.port()).or_default().push(l));
         }
-        let look = |(address, process): &(SocketAddr, Process)| {
+        let owner = |(address, process): &(SocketAddr, Process)| {
             let all = by_port.get(&address.port()).map_or(&[][..], Vec::as_slice);
             let there: Vec<Listening> = all
                 .iter()
@@ -154,7 +154,7 @@ impl Listeners {
                 found => Ok(found),
             }
         };
-        Ok(instances.iter().map(look).collect())
+        Ok(instances.iter().map(owner).collect())
     }
 
     fn are_known(&self, address: SocketAddr, process: Process, there: &[Listening]) -> bool {

@@ -280,8 +280,8 @@ fn ended_child(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
 /// to its own user).
 fn zombie_exit(process: Process) -> Option<Exit> {
     let seen = stat(process.pid).ok()??;
-    let may_look = seen.wait_status != 0 || rustix::process::geteuid().is_root();
-    (seen.zombie && seen.start_time == process.start_time && may_look)
+    let may_read = seen.wait_status != 0 || rustix::process::geteuid().is_root();
+    (seen.zombie && seen.start_time == process.start_time && may_read)
         .then(|| decode(seen.wait_status))
 }
 

@@ -84,8 +84,8 @@ fn words(note: &Note) -> (EventKind, String) {
         Note::Displaced(why) => (EventKind::Displaced, why.clone()),
         Note::EndedItself => (EventKind::Ended, "it exited by itself with code 0".into()),
         Note::Failed(failure) => (EventKind::Failed, failure.to_string()),
-        Note::CalledOff(in_flight) => (
-            EventKind::CalledOff,
+        Note::StopCancelled(in_flight) => (
+            EventKind::StopCancelled,
             format!("idle stop cancelled: {in_flight} in flight"),
         ),
         Note::Killed => (

@@ -19,7 +19,7 @@ use crate::driver::edge::Gate;
 use crate::service::admission::Ticket;
 use crate::service::error::chain;
 use crate::service::world::World;
-use crate::store::Look;
+use crate::store::LogCheck;
 
 /// How long a start that has just been given to the supervisor may take to be known.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -89,10 +89,10 @@ pub async fn retire(world: &Arc<World>) {
             .last_look
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let mark = (last.mark.inode, last.mark.size, last.mark.modified);
+        let log_mark = (last.mark.inode, last.mark.size, last.mark.modified);
         let active_at = used.map(|at| world.wall_at(at));
-        let look = Look {
-            mark,
+        let check = LogCheck {
+            log_mark,
             at: last.at,
             quiet_since: quiet,
             active_at,
@@ -100,7 +100,7 @@ pub async fn retire(world: &Arc<World>) {
         };
         let (id, name) = (handle.instance.id, handle.instance.name.clone());
         drop(world.write(move |store| {
-            store.looked(id, &look).inspect_err(
+            store.log_checked(id, &check).inspect_err(
                 |e| warn!(instance = %name, "could not record its last use: {}", chain(e)),
             )
         }));

@@ -144,7 +144,7 @@ impl TestActivity {
 
 #[async_trait]
 impl Activity for TestActivity {
-    async fn look(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError> {
+    async fn sample(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError> {
         *self.asked.lock().unwrap() = targets.to_vec();
         if self.blind.load(Ordering::SeqCst) {
             return Err(ActivityError {

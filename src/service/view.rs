@@ -248,8 +248,8 @@ mod tests {
             wakes: 0,
             stored: Machine::creating(DesiredState::Auto, SystemClock.now()).stored(),
             boot: process::boot_id(),
-            mark: (0, 0, 0),
-            looked_at: SystemClock.now(),
+            log_mark: (0, 0, 0),
+            checked_at: SystemClock.now(),
             clock: None,
         }
     }

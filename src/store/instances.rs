@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, params};
 
-use super::row::{Filter, Look, NewRow, Row, Save};
+use super::row::{Filter, LogCheck, NewRow, Row, Save};
 use super::{Conflict, Store, StoreError, Work, encode};
 use crate::domain::instance::{DesiredState, Launch, Process};
 use crate::domain::lifecycle::{Phase, Stored};
@@ -13,8 +13,8 @@ use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::domain::time::{Timestamp, WallTime};
 
 const COLUMNS: &str = "id, name, model, port, params, launch, launch_key, owner, idle_ms, created_at, last_wake_at, \
-     last_active_at, wakes, phase, desired, run, pid, pid_start, boot, since, quiet_since, failures, failure, retry_at, mark, \
-     looked_at, clock, (SELECT group_concat(host, ' ') FROM (SELECT host FROM hosts WHERE instance = instances.id ORDER BY place))";
+     last_active_at, wakes, phase, desired, run, pid, pid_start, boot, since, quiet_since, failures, failure, retry_at, log_mark, \
+     checked_at, clock, (SELECT group_concat(host, ' ') FROM (SELECT host FROM hosts WHERE instance = instances.id ORDER BY place))";
 
 const HAS_NAME: &str = "SELECT 1 FROM instances WHERE name = ?1";
 const RELAUNCH: &str = "UPDATE instances SET launch = ?2, launch_key = ?3 WHERE id = ?1";
@@ -260,17 +260,20 @@ impl Store {
     }
 
     /// Records what a check of the access log showed, and when the instance was last in use.
-    pub fn looked(&self, id: InstanceId, look: &Look) -> Result<(), StoreError> {
-        let mark = format!("{} {} {}", look.mark.0, look.mark.1, look.mark.2);
-        let sql = "UPDATE instances SET mark = ?2, looked_at = ?3, quiet_since = ?4, last_active_at = coalesce(?5, last_active_at), \
+    pub fn log_checked(&self, id: InstanceId, check: &LogCheck) -> Result<(), StoreError> {
+        let log_mark = format!(
+            "{} {} {}",
+            check.log_mark.0, check.log_mark.1, check.log_mark.2
+        );
+        let sql = "UPDATE instances SET log_mark = ?2, checked_at = ?3, quiet_since = ?4, last_active_at = coalesce(?5, last_active_at), \
              clock = coalesce(?6, clock) WHERE id = ?1";
         let values = params![
             id.0,
-            mark,
-            stamp(look.at),
-            stamp(look.quiet_since),
-            look.active_at.map(|t| t.0),
-            look.clock
+            log_mark,
+            stamp(check.at),
+            stamp(check.quiet_since),
+            check.active_at.map(|t| t.0),
+            check.clock
         ];
         self.change(&*self.writer()?, sql, values).map(drop)
     }
@@ -301,7 +304,7 @@ impl Store {
             .map_err(|e| self.taken_port(&e, Some(port)))
     }
 
-    /// A port is the only column that two rows may not share and that was not looked at before.
+    /// A port is the only column that two rows may not share and that was not checked before.
     fn taken_port(&self, e: &rusqlite::Error, port: Option<u16>) -> StoreError {
         match e.sqlite_error_code() {
             Some(rusqlite::ErrorCode::ConstraintViolation) => {
@@ -454,13 +457,13 @@ fn read_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
             retry_at: Timestamp(unsigned(r.get(23)?)),
         },
         boot: r.get(18)?,
-        mark: read_mark(&r.get::<_, String>(24)?),
-        looked_at: Timestamp(unsigned(r.get(25)?)),
+        log_mark: read_log_mark(&r.get::<_, String>(24)?),
+        checked_at: Timestamp(unsigned(r.get(25)?)),
         clock: r.get(26)?,
     })
 }
 
-fn read_mark(text: &str) -> (u64, u64, i64) {
+fn read_log_mark(text: &str) -> (u64, u64, i64) {
     let mut parts = text.split(' ');
     let mut next = || parts.next().unwrap_or("0");
     (

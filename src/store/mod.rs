@@ -33,7 +33,7 @@ use error::translate;
 pub use error::{Conflict, StoreError};
 pub use events::EventRow;
 pub use journal::Work;
-pub use row::{Filter, Look, NewRow, Row, Save};
+pub use row::{Filter, LogCheck, NewRow, Row, Save};
 pub use threads::{StoreThreads, Written};
 pub use wal::WAL_TOO_LARGE;
 
@@ -46,6 +46,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0004_phases.sql")),
     M::up(include_str!("migrations/0005_clock.sql")),
     M::up(include_str!("migrations/0006_desired.sql")),
+    M::up(include_str!("migrations/0007_names.sql")),
 ];
 
 /// How long to wait for another program that writes.

@@ -70,9 +70,9 @@ pub struct Row {
     /// The boot its timestamps belong to.
     pub boot: String,
     /// The access log when it was last checked: inode, size, mtime in ms.
-    pub mark: (u64, u64, i64),
+    pub log_mark: (u64, u64, i64),
     /// When that was.
-    pub looked_at: Timestamp,
+    pub checked_at: Timestamp,
     /// Wall clock less boot clock when it was last written, in ms; `None`: not known.
     pub clock: Option<i64>,
 }
@@ -94,9 +94,9 @@ pub struct Save<'a> {
 
 /// What is written after a check of the access log.
 #[derive(Debug, Clone, Copy)]
-pub struct Look {
+pub struct LogCheck {
     /// The log: inode, size, mtime in ms.
-    pub mark: (u64, u64, i64),
+    pub log_mark: (u64, u64, i64),
     /// When it was checked.
     pub at: Timestamp,
     /// Since when it has not been in use.

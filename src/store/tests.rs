@@ -97,14 +97,14 @@ fn rows_come_back_as_they_went_in() {
             },
         )
         .unwrap();
-    let look = Look {
-        mark: (1, 2, 3),
+    let check = LogCheck {
+        log_mark: (1, 2, 3),
         at: Timestamp(4),
         quiet_since: Timestamp(7),
         active_at: Some(WallTime(11)),
         clock: None,
     };
-    store.looked(id, &look).unwrap();
+    store.log_checked(id, &check).unwrap();
     let row = Store::open_readonly(&path)
         .unwrap()
         .by_name("shop")
@@ -116,7 +116,7 @@ fn rows_come_back_as_they_went_in() {
         (1, Some(WallTime(8)), Some(WallTime(11)))
     );
     assert_eq!(
-        (row.mark, row.looked_at, row.clock),
+        (row.log_mark, row.checked_at, row.clock),
         ((1, 2, 3), Timestamp(4), Some(12))
     );
 }
@@ -299,14 +299,14 @@ fn use_everything(store: &Store) {
             },
         )
         .unwrap();
-    let look = Look {
-        mark: (1, 2, 3),
+    let check = LogCheck {
+        log_mark: (1, 2, 3),
         at: Timestamp(4),
         quiet_since: Timestamp(7),
         active_at: None,
         clock: Some(1),
     };
-    store.looked(id, &look).unwrap();
+    store.log_checked(id, &check).unwrap();
     store.relaunch(id, &launch(), "key").unwrap();
     store.forget_other_boots("b").unwrap();
     drop((
@@ -682,6 +682,34 @@ fn the_journal_of_the_first_version_is_kept_and_learns_to_destroy() {
     );
     store.delete(InstanceId(7)).unwrap();
     assert_eq!(store.unfinished().unwrap(), [], "it goes with its row");
+}
+
+#[test]
+fn the_columns_and_events_of_the_sixth_version_get_their_new_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("acc.db");
+    let mut connection = Connection::open(&path).unwrap();
+    Migrations::from_slice(&MIGRATIONS[..6])
+        .to_latest(&mut connection)
+        .unwrap();
+    connection
+        .execute_batch(
+            "INSERT INTO instances (id, name, model, params, created_at, phase, desired, boot, since, quiet_since, mark, looked_at) \
+             VALUES (7, 'a', 'm', '{}', 0, 'awake', 'auto', 'b', 0, 0, '1 2 3', 4); \
+             INSERT INTO events (at, instance, name, kind, detail) VALUES \
+             (1, 7, 'a', 'called_off', 'idle stop cancelled: 2 in flight'), \
+             (2, 7, 'a', 'moved', 'from port 20000 to 20001, because it was taken'), \
+             (3, 7, 'a', 'moved', 'from `/h /r /acc` to `/g /r /acc`')",
+        )
+        .unwrap();
+    drop(connection);
+    let store = Store::open(&path).unwrap();
+    let row = store.by_id(InstanceId(7)).unwrap().unwrap();
+    assert_eq!((row.log_mark, row.checked_at), ((1, 2, 3), Timestamp(4)));
+    let mut events = store.events(Some(InstanceId(7)), 10).unwrap();
+    events.sort_by_key(|e| e.at.0);
+    let kinds: Vec<_> = events.into_iter().map(|e| e.kind).collect();
+    assert_eq!(kinds, ["stop_cancelled", "port_changed", "moved"]);
 }
 
 #[test]

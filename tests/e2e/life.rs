@@ -185,9 +185,12 @@ pub fn it_listens_on_tcp(combination: Combination) {
         ),
         format!("pid {}", std::process::id()),
     );
-    bed.acc(&["events", "zebra"])
-        .ok()
-        .says(&["moved", &from, "taken by another program", &to]);
+    bed.acc(&["events", "zebra"]).ok().says(&[
+        "port_changed",
+        &from,
+        "taken by another program",
+        &to,
+    ]);
     // Also once nginx has the new map, and through another sleep.
     for _ in 0..50 {
         bed.get("zebra", "/").status(200);

@@ -22,7 +22,7 @@ use crate::host::{fd_passing, fs, listen, unix_connect};
 use crate::service::error::{ServiceError, chain};
 
 /// How often a worker looks for a master, and a master for the lock.
-const LOOK: Duration = Duration::from_millis(50);
+const CHECK_EVERY: Duration = Duration::from_millis(50);
 /// How long the holder of the owner's lock may take to show that it is a worker without a master.
 const SHOWN_WITHIN: Duration = Duration::from_secs(1);
 /// How long a worker that has connected may take to send what it has.
@@ -51,7 +51,7 @@ impl Inheritance {
                 Ok(claimed) => return claimed,
                 Err(error) => tracing::trace!(%error, "no master yet"),
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_EVERY).await;
         }
     }
 
@@ -101,7 +101,7 @@ pub(super) async fn turn(config: &Config) -> Result<Option<Turn>, ServiceError> 
         }
         let came = tokio::select! {
             came = listener.accept() => came,
-            () = tokio::time::sleep(LOOK) => continue,
+            () = tokio::time::sleep(CHECK_EVERY) => continue,
         };
         match take_over(came.map(|(stream, _)| stream)).await {
             Ok((file, sockets, worker)) => {
@@ -110,7 +110,7 @@ pub(super) async fn turn(config: &Config) -> Result<Option<Turn>, ServiceError> 
             }
             Err(error) => tracing::warn!(%error, "could not take over a worker"),
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(CHECK_EVERY).await;
     };
     let _ = fs::remove_file(&path);
     Ok(turn)

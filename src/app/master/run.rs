@@ -73,7 +73,7 @@ impl Master {
         places::prepare(&config)?;
         let turn = tokio::select! {
             turn = orphan::turn(&config) => turn?,
-            () = followed.told_to_end(&config) => None,
+            () = followed.end_requested(&config) => None,
         };
         let Some(turn) = turn else {
             info!("stopping: acc was halted, or this server was stopped, before it was the master");

@@ -30,7 +30,7 @@ impl MasterSignals {
 
     /// Resolves when this server, which stands by, is told to end. What else it is told is meant
     /// for the one that serves.
-    pub(super) async fn told_to_end(&mut self, config: &Config) {
+    pub(super) async fn end_requested(&mut self, config: &Config) {
         loop {
             let signal = tokio::select! {
                 _ = self.term.recv() => return,

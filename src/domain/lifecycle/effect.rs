@@ -56,7 +56,7 @@ pub enum Note {
     /// It failed.
     Failed(Failure),
     /// An idle stop was called off: this many were in flight.
-    CalledOff(u32),
+    StopCancelled(u32),
     /// It did not end in time and was killed.
     Killed,
     /// Made.

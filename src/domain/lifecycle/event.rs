@@ -54,7 +54,7 @@ pub enum Event {
     },
     /// Somebody looked from outside: connections open now and, when something was used since the
     /// last look, when.
-    Looked {
+    Checked {
         /// Of this run.
         run: u64,
         /// Requests and connections open.

@@ -21,7 +21,7 @@ pub const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::fr
 
 /// How often an idle stop looks again before it is called off: a pooled connection may be closing
 /// just now.
-pub const IDLE_LOOKS: u32 = 5;
+pub const IDLE_CHECKS: u32 = 5;
 
 /// After a kill, how long until it is killed again.
 pub(super) const KILL_AGAIN: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ pub struct Machine {
     /// Since when it has drained for this reason.
     pub(super) drained_since: Timestamp,
     pub(super) streams_ended: bool,
-    pub(super) looks: u32,
+    pub(super) checks: u32,
     pub(super) failures: u32,
     pub(super) failed_run: Option<u64>,
     pub(super) failure: Option<Failure>,
@@ -130,7 +130,7 @@ impl Machine {
             drain: Drain::Operator,
             drained_since: Timestamp(0),
             streams_ended: false,
-            looks: 0,
+            checks: 0,
             failures: stored.failures,
             failed_run: None,
             failure: stored.failure,
@@ -234,7 +234,7 @@ impl Machine {
     }
     /// What the idle rule looks at.
     #[must_use]
-    pub fn look(&self, in_flight: u32, limits: &Limits) -> idle::IdleSample {
+    pub fn idle_sample(&self, in_flight: u32, limits: &Limits) -> idle::IdleSample {
         idle::IdleSample {
             desired: self.desired,
             in_flight: in_flight.max(self.tickets),

@@ -28,7 +28,7 @@ mod words;
 pub use effect::{Effect, Note};
 pub use event::Event;
 pub use limits::Limits;
-pub use machine::{Answer, BACK_OFF, IDLE_LOOKS, Machine, STABLE, Step, Stored};
+pub use machine::{Answer, BACK_OFF, IDLE_CHECKS, Machine, STABLE, Step, Stored};
 pub use phase::{Cause, Denied, Drain, Failure, Phase};
 pub use requests::Requests;
 

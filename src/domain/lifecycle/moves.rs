@@ -141,7 +141,7 @@ impl Machine {
 
     pub(super) fn drain(&self, drain: Drain, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
         let mut next = self.go(Phase::Draining, self.since);
-        next.looks = 0;
+        next.checks = 0;
         next.drains_for(drain, now);
         let arm = next.arm(now.after(l.drain));
         next.with([Effect::Persist, Effect::CloseGate, arm, Effect::Count(0)])

@@ -4,7 +4,7 @@
 use super::effect::{Effect, Note};
 use super::event::Event;
 use super::limits::Limits;
-use super::machine::{IDLE_LOOKS, KILL_AGAIN, Machine, Step};
+use super::machine::{IDLE_CHECKS, KILL_AGAIN, Machine, Step};
 use super::phase::{Cause, Denied, Drain, Failure, Phase};
 use crate::domain::idle;
 use crate::domain::instance::Exit;
@@ -48,7 +48,7 @@ fn creating(m: &Machine, event: &Event, now: Timestamp) -> Result<Step, Denied> 
         | Event::Ready { .. }
         | Event::StartFailed { .. }
         | Event::Exited { .. }
-        | Event::Looked { .. }
+        | Event::Checked { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
         | Event::Displaced { .. }
@@ -76,7 +76,7 @@ fn asleep(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step
         | Event::Ready { .. }
         | Event::StartFailed { .. }
         | Event::Exited { .. }
-        | Event::Looked { .. }
+        | Event::Checked { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
         | Event::Displaced { .. }
@@ -128,7 +128,7 @@ fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step
         | Event::Ready { .. }
         | Event::StartFailed { .. }
         | Event::Exited { .. }
-        | Event::Looked { .. }
+        | Event::Checked { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
         | Event::Displaced { .. }
@@ -149,11 +149,11 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step,
             m.stopping_for(Drain::Displaced, now)
                 .stop_now(now, l, [Effect::CloseGate, noted])
         }
-        Event::Looked {
+        Event::Checked {
             run,
             in_flight,
             used,
-        } if *run == m.run => looked(m, *in_flight, *used, now, l),
+        } if *run == m.run => checked(m, *in_flight, *used, now, l),
         Event::Exited { run, exit } if *run == m.run => m.ended(Failure::Died(*exit), now),
         Event::Found(Some(process)) => {
             let mut next = m.clone();
@@ -170,7 +170,7 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step,
         | Event::Ready { .. }
         | Event::StartFailed { .. }
         | Event::Exited { .. }
-        | Event::Looked { .. }
+        | Event::Checked { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
         | Event::Displaced { .. }
@@ -179,7 +179,7 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step,
 }
 
 /// It was seen from outside: put to sleep if it is idle.
-fn looked(
+fn checked(
     m: &Machine,
     in_flight: u32,
     used: Option<Timestamp>,
@@ -192,7 +192,7 @@ fn looked(
     } else if let Some(used) = used {
         next.quiet_since = next.quiet_since.max(used);
     }
-    match idle::verdict(&next.look(in_flight, l), now) {
+    match idle::verdict(&next.idle_sample(in_flight, l), now) {
         idle::IdleVerdict::Sleep => next.drain(Drain::Idle, now, l),
         idle::IdleVerdict::Pinned
         | idle::IdleVerdict::InUse(_)
@@ -246,7 +246,7 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<St
         | Event::Ready { .. }
         | Event::StartFailed { .. }
         | Event::Exited { .. }
-        | Event::Looked { .. }
+        | Event::Checked { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
         | Event::Displaced { .. }
@@ -256,12 +256,12 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<St
 
 /// Something is in flight: it is waited for, streams for a shorter time.
 fn in_flight(m: &Machine, count: u32, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
-    if m.drain == Drain::Idle && m.looks + 1 >= IDLE_LOOKS {
-        return m.back_to_awake([Effect::Record(Note::CalledOff(count))]);
+    if m.drain == Drain::Idle && m.checks + 1 >= IDLE_CHECKS {
+        return m.back_to_awake([Effect::Record(Note::StopCancelled(count))]);
     }
     let mut next = m.clone();
-    next.looks += 1;
-    let count = Effect::Count(next.looks);
+    next.checks += 1;
+    let count = Effect::Count(next.checks);
     if m.drain == Drain::Idle || m.streams_ended || now.since(m.drained_since) < l.drain_streams {
         return next.with([count]);
     }
@@ -323,7 +323,7 @@ fn stopping(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<St
         | Event::Ready { .. }
         | Event::StartFailed { .. }
         | Event::Exited { .. }
-        | Event::Looked { .. }
+        | Event::Checked { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
         | Event::Displaced { .. }
@@ -362,7 +362,7 @@ fn failed(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step
         | Event::Ready { .. }
         | Event::StartFailed { .. }
         | Event::Exited { .. }
-        | Event::Looked { .. }
+        | Event::Checked { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
         | Event::Displaced { .. }
@@ -381,7 +381,7 @@ fn destroyed(m: &Machine, event: &Event) -> Result<Step, Denied> {
         | Event::Ready { .. }
         | Event::StartFailed { .. }
         | Event::Exited { .. }
-        | Event::Looked { .. }
+        | Event::Checked { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
         | Event::Displaced { .. }

@@ -153,7 +153,7 @@ fn a_wake_is_written_before_it_is_done_and_opens_the_gate_last() {
 
 #[test]
 fn an_idle_stop_closes_the_gate_looks_again_and_gives_way() {
-    let quiet = Event::Looked {
+    let quiet = Event::Checked {
         run: 1,
         in_flight: 0,
         used: None,
@@ -185,13 +185,13 @@ fn an_idle_stop_closes_the_gate_looks_again_and_gives_way() {
     );
 
     let mut busy = then(to_awake(), &[(61, quiet)]);
-    busy.extend((0..IDLE_LOOKS).map(|_| (61, Event::InFlight { run: 1, count: 1 })));
-    let called_off = walk(&busy);
-    assert_eq!(called_off.next.phase(), Phase::Awake);
+    busy.extend((0..IDLE_CHECKS).map(|_| (61, Event::InFlight { run: 1, count: 1 })));
+    let cancelled = walk(&busy);
+    assert_eq!(cancelled.next.phase(), Phase::Awake);
     assert!(
-        called_off
+        cancelled
             .effects
-            .contains(&Effect::Record(Note::CalledOff(1)))
+            .contains(&Effect::Record(Note::StopCancelled(1)))
     );
 }
 
@@ -235,7 +235,7 @@ fn a_drain_that_takes_too_long_is_cut_only_for_the_operator() {
         to_awake(),
         &[(
             61,
-            Event::Looked {
+            Event::Checked {
                 run: 1,
                 in_flight: 0,
                 used: None,
@@ -635,16 +635,16 @@ fn sample_events() -> Vec<(&'static str, Event)> {
             },
         ),
         (
-            "looked: idle",
-            Event::Looked {
+            "checked: idle",
+            Event::Checked {
                 run: 1,
                 in_flight: 0,
                 used: None,
             },
         ),
         (
-            "looked: in use",
-            Event::Looked {
+            "checked: in use",
+            Event::Checked {
                 run: 1,
                 in_flight: 1,
                 used: None,
@@ -788,9 +788,9 @@ fn of_run(event: Event, run: u64) -> Event {
         Event::Ready { .. } => Event::Ready { run },
         Event::StartFailed { failure, .. } => Event::StartFailed { run, failure },
         Event::Exited { exit, .. } => Event::Exited { run, exit },
-        Event::Looked {
+        Event::Checked {
             in_flight, used, ..
-        } => Event::Looked {
+        } => Event::Checked {
             run,
             in_flight,
             used,
@@ -844,7 +844,7 @@ fn check(
     }
     if before.phase() == Phase::Awake
         && next.phase() == Phase::Draining
-        && matches!(event, Event::Looked { .. })
+        && matches!(event, Event::Checked { .. })
     {
         prop_assert!(next.tickets() == 0 && now.since(before.since()) >= LIMITS.idle);
     }

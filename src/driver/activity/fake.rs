@@ -16,7 +16,7 @@ struct FakeActivityState {
     connections: HashMap<Listen, u32>,
     marks: HashMap<PathBuf, LogMark>,
     failing: bool,
-    looks: usize,
+    samples: usize,
 }
 
 /// The fake activity: nothing is in use until a test says otherwise.
@@ -60,16 +60,16 @@ impl FakeActivity {
 
     /// How often it was asked.
     #[must_use]
-    pub fn looks(&self) -> usize {
-        self.state().looks
+    pub fn samples(&self) -> usize {
+        self.state().samples
     }
 }
 
 #[async_trait]
 impl Activity for FakeActivity {
-    async fn look(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError> {
+    async fn sample(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError> {
         let mut state = self.state();
-        state.looks += 1;
+        state.samples += 1;
         if state.failing {
             return Err(ActivityError {
                 what: "the fake was set to fail".into(),

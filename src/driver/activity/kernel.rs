@@ -24,18 +24,18 @@ pub struct KernelActivity {
 
 #[async_trait]
 impl Activity for KernelActivity {
-    async fn look(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError> {
+    async fn sample(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError> {
         let targets = targets.to_vec();
         let gone = self.gone.clone();
-        let looked = tokio::task::spawn_blocking(move || look(&targets, &gone)).await;
-        looked.map_err(|e| ActivityError {
+        let sampled = tokio::task::spawn_blocking(move || sample(&targets, &gone)).await;
+        sampled.map_err(|e| ActivityError {
             what: "the answer was cut short".into(),
             source: io::Error::other(e),
         })?
     }
 }
 
-fn look(targets: &[Target], gone: &Gone) -> Result<Vec<Seen>, ActivityError> {
+fn sample(targets: &[Target], gone: &Gone) -> Result<Vec<Seen>, ActivityError> {
     // Connections first: a request that ends in between has then left its line in the log.
     let listens: Vec<&Listen> = targets.iter().map(|t| &t.listen).collect();
     let counts = count(&listens, gone)?;

@@ -70,5 +70,5 @@ pub struct ActivityError {
 #[async_trait]
 pub trait Activity: Send + Sync {
     /// One [`Seen`] per target, in their order.
-    async fn look(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError>;
+    async fn sample(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError>;
 }

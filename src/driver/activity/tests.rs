@@ -154,7 +154,7 @@ async fn many_targets_in_one_look_in_their_order() {
     }
     let asked: Vec<Target> = targets.iter().map(|(t, _)| t.clone()).collect();
     let counts: Vec<u32> = KernelActivity::default()
-        .look(&asked)
+        .sample(&asked)
         .await
         .unwrap()
         .iter()
@@ -163,7 +163,7 @@ async fn many_targets_in_one_look_in_their_order() {
     assert_eq!(counts, (0..20).map(|n| n % 4).collect::<Vec<_>>());
     assert!(
         KernelActivity::default()
-            .look(&[])
+            .sample(&[])
             .await
             .unwrap()
             .is_empty()
@@ -180,7 +180,7 @@ async fn the_mark_changes_with_every_line_and_with_a_new_file() {
     };
     let mark = async || {
         KernelActivity::default()
-            .look(std::slice::from_ref(&target))
+            .sample(std::slice::from_ref(&target))
             .await
             .unwrap()[0]
             .mark
@@ -211,9 +211,9 @@ async fn a_log_that_cannot_be_looked_at_is_use_of_its_own_instance_alone() {
         target(loops),
         target(bed.path("none")),
     ];
-    let first = KernelActivity::default().look(&targets).await.unwrap();
+    let first = KernelActivity::default().sample(&targets).await.unwrap();
     let second = loop {
-        let again = KernelActivity::default().look(&targets).await.unwrap();
+        let again = KernelActivity::default().sample(&targets).await.unwrap();
         // It counts as written just now.
         if first[0].mark != again[0].mark {
             break again;
@@ -245,7 +245,7 @@ async fn what_the_other_side_has_closed_is_use_for_seconds_only() {
     ];
     let activity = KernelActivity::default();
     let seen = async || {
-        let seen = activity.look(&targets).await.unwrap();
+        let seen = activity.sample(&targets).await.unwrap();
         (seen[0].connections, seen[1].connections)
     };
     let half_closed = UnixStream::connect(&path).unwrap();
@@ -287,7 +287,7 @@ async fn nothing_is_missed_while_connections_are_accepted() {
         let accepting = listener.try_clone().unwrap();
         let accepted = std::thread::spawn(move || accepting.accept().unwrap());
         // Twice is allowed: seen in the queue first and in its own place later in the same dump.
-        let connections = KernelActivity::default().look(&target).await.unwrap()[0].connections;
+        let connections = KernelActivity::default().sample(&target).await.unwrap()[0].connections;
         assert!((1..=2).contains(&connections), "{connections}");
         drop((client, accepted.join().unwrap()));
     }
@@ -300,12 +300,12 @@ async fn the_fake_sees_what_it_is_told() {
         listen: Listen::Unix("/a".into()),
         log: Some("/l".into()),
     }];
-    assert_eq!(fake.look(&target).await.unwrap(), [Seen::default()]);
+    assert_eq!(fake.sample(&target).await.unwrap(), [Seen::default()]);
     fake.set(&target[0].listen, 3);
     fake.touch("/l");
-    let seen = fake.look(&target).await.unwrap()[0];
+    let seen = fake.sample(&target).await.unwrap()[0];
     assert_eq!((seen.connections, seen.mark.size), (3, 1));
     fake.set_failing(true);
-    assert!(fake.look(&target).await.is_err());
-    assert_eq!(fake.looks(), 3);
+    assert!(fake.sample(&target).await.is_err());
+    assert_eq!(fake.samples(), 3);
 }

@@ -116,7 +116,7 @@ pub trait Edge: Send + Sync {
     /// Repairs the edge's program while it is up: sends it a request as clients do, as far
     /// as acc's server unless that is not there to answer (`served`), and fixes what keeps it from
     /// answering. Returns what was fixed, a sentence each.
-    async fn mend(&self, served: bool) -> Result<Vec<String>, EdgeError> {
+    async fn repair(&self, served: bool) -> Result<Vec<String>, EdgeError> {
         let _ = served;
         Ok(Vec::new())
     }

@@ -120,13 +120,13 @@ impl Watch {
     /// Resolves when something appeared since the watch began or since it was last told, or after
     /// `longest`.
     pub async fn change(&mut self, longest: Duration) {
-        let untold = match &mut self.place {
+        let unreported = match &mut self.place {
             Some((_, changes)) => tokio::time::timeout(longest, changes.changed())
                 .await
-                .is_ok_and(|told| told.is_err()),
+                .is_ok_and(|reported| reported.is_err()),
             None => true,
         };
-        if untold {
+        if unreported {
             tokio::time::sleep(longest).await;
         }
     }

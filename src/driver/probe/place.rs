@@ -21,11 +21,11 @@ pub(super) async fn misplaced(
     listeners: &Listeners,
     awake: &[(Listen, Process)],
 ) -> Vec<Option<String>> {
-    let mut found = look(listeners, awake).await;
+    let mut found = sample(listeners, awake).await;
     if found.contains(&Some(ListenerOwner::None)) {
         // It may be about to bind again.
         short_sleep(SILENT).await;
-        found = look(listeners, awake).await;
+        found = sample(listeners, awake).await;
     }
     let why = |((listen, _), found): (&(Listen, Process), Option<ListenerOwner>)| match (
         found?, listen,
@@ -44,7 +44,7 @@ pub(super) async fn misplaced(
 }
 
 /// `None`: could not be found out.
-async fn look(listeners: &Listeners, awake: &[(Listen, Process)]) -> Vec<Option<ListenerOwner>> {
+async fn sample(listeners: &Listeners, awake: &[(Listen, Process)]) -> Vec<Option<ListenerOwner>> {
     let mut tcp: Vec<(SocketAddr, Process)> = Vec::new();
     let mut unix: Vec<(PathBuf, Process)> = Vec::new();
     for (listen, process) in awake {

@@ -147,7 +147,7 @@ impl Fake {
         }
         if let Some(end) = state.ends.get(&process.pid) {
             // The first end counts, as with real processes.
-            end.send_if_modified(|told| told.is_none() && told.replace(exit).is_none());
+            end.send_if_modified(|reported| reported.is_none() && reported.replace(exit).is_none());
         }
     }
 }
@@ -241,7 +241,7 @@ impl Runner for Fake {
             .wait_for(Option::is_some)
             .await
             .ok()
-            .and_then(|told| *told);
+            .and_then(|reported| *reported);
         Ok(exit.unwrap_or(Exit::Unknown))
     }
 

@@ -29,7 +29,7 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 const POLL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 /// The end of a killed process that a debugger holds is looked for this often, and so many times.
 const TRACED_PAUSE: Duration = Duration::from_millis(250);
-const TRACED_LOOKS: u32 = 40;
+const TRACED_CHECKS: u32 = 40;
 /// How often a census is repeated until all processes it finds are stopped: a process that keeps
 /// forking loses, or the next kill goes on.
 const CENSUSES: u32 = 20;
@@ -242,7 +242,7 @@ impl InstanceMembers {
     pub(super) async fn ended_under_a_tracer(&self, first: Process) {
         loop {
             self.killed.notified().await;
-            for _ in 0..TRACED_LOOKS {
+            for _ in 0..TRACED_CHECKS {
                 tokio::time::sleep(TRACED_PAUSE).await;
                 if process::is_same(first).is_ok_and(|same| !same) {
                     return;

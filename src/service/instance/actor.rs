@@ -371,7 +371,7 @@ impl Actor {
                 listen: gate.listen.clone(),
                 log: None,
             };
-            let event = match ctx.activity.look(&[target]).await {
+            let event = match ctx.activity.sample(&[target]).await {
                 Ok(seen) => {
                     let open = seen.first().map_or(0, |s| s.connections);
                     let tickets = handle.upgrade().map_or(0, |h| h.tickets.requests().open());

@@ -38,7 +38,7 @@ pub(in crate::service) fn is_asked_for(event: &Event) -> bool {
         | Event::Retire(_)
         | Event::Destroy
         | Event::Reset
-        | Event::Looked { .. } => true,
+        | Event::Checked { .. } => true,
         Event::Spawned { .. }
         | Event::Ready { .. }
         | Event::StartFailed { .. }

@@ -114,7 +114,7 @@ async fn relocate(
         row.port.unwrap_or(0)
     );
     handle.relaunch(moved);
-    events::line(ctx, instance, EventKind::Moved, detail, None);
+    events::line(ctx, instance, EventKind::PortChanged, detail, None);
     route(ctx).await;
     Ok(())
 }

@@ -38,11 +38,11 @@ impl Entering {
         }
         let last_look = LastLook {
             mark: LogMark {
-                inode: row.mark.0,
-                size: row.mark.1,
-                modified: row.mark.2,
+                inode: row.log_mark.0,
+                size: row.log_mark.1,
+                modified: row.log_mark.2,
             },
-            at: row.looked_at,
+            at: row.checked_at,
             // Of another boot it says nothing: the clock counts as set, and a line that came into
             // the log as of the next check.
             offset: row.clock.filter(|_| row.boot == ctx.boot),

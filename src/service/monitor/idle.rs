@@ -18,7 +18,7 @@ use crate::service::instance::handle::{Handle, LastLook, offset};
 use crate::service::instance::transition;
 use crate::service::outcome::{MonitorAction, MonitorLine, MonitorRun};
 use crate::service::world::World;
-use crate::store::Look;
+use crate::store::LogCheck;
 
 /// The wall clock is slewed by so many ms now and then without being set.
 const CLOCK_DRIFT: u64 = 1_000;
@@ -36,7 +36,7 @@ pub(in crate::service) async fn sample(
     if targets.is_empty() {
         return Ok(Vec::new());
     }
-    let seen = world.activity.look(&targets).await;
+    let seen = world.activity.sample(&targets).await;
     seen.map_err(|e| {
         ServiceError::failed(
             format!("no instance was put to sleep: {}", chain(&e)),
@@ -93,7 +93,7 @@ pub(in crate::service) fn preview(world: &World, handle: &Handle, seen: Seen) ->
     let now = world.now();
     let usage = usage(world, handle, seen);
     let limits = world.limits(&handle.launched());
-    let mut look = handle.machine().look(usage.in_flight, &limits);
+    let mut look = handle.machine().idle_sample(usage.in_flight, &limits);
     if let Some(used) = usage.used {
         look.quiet_since = look.quiet_since.max(used);
     }
@@ -157,7 +157,7 @@ async fn give(world: &World, handle: &Arc<Handle>, seen: Seen) -> Option<Monitor
     let run = handle.snapshot().run;
     let usage = usage(world, handle, seen);
     let quiet = world.now().since(handle.machine().quiet_since());
-    let event = Event::Looked {
+    let event = Event::Checked {
         run,
         in_flight: usage.in_flight,
         used: usage.used,
@@ -207,11 +207,11 @@ fn store_use(world: &World, handle: &Handle, mark: LogMark) {
         let machine = handle.machine();
         (machine.quiet_since(), machine.used())
     };
-    let mark = (mark.inode, mark.size, mark.modified);
+    let log_mark = (mark.inode, mark.size, mark.modified);
     let active_at = used.map(|at| world.wall_at(at));
     let clock = Some(offset(world.clock.wall(), now));
-    let look = Look {
-        mark,
+    let check = LogCheck {
+        log_mark,
         at: now,
         quiet_since: quiet,
         active_at,
@@ -219,7 +219,7 @@ fn store_use(world: &World, handle: &Handle, mark: LogMark) {
     };
     let (id, name) = (handle.instance.id, handle.instance.name.clone());
     drop(world.write(move |store| {
-        let written = store.looked(id, &look);
+        let written = store.log_checked(id, &check);
         written.inspect_err(
             |e| tracing::warn!(instance = %name, "could not record its last use: {}", chain(e)),
         )

@@ -65,7 +65,7 @@ async fn repair_edge(world: &Arc<World>, run: &mut MonitorRun) {
     if world.run_folder.is_replaced(world.now()) {
         return;
     }
-    match world.edge.mend(world.serving()).await {
+    match world.edge.repair(world.serving()).await {
         Ok(did) => did
             .into_iter()
             .for_each(|did| report(world, world.edge.kind(), did, run)),

@@ -495,7 +495,7 @@ impl Probe for Drivers {
 
 #[async_trait]
 impl Activity for Drivers {
-    async fn look(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError> {
+    async fn sample(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError> {
         self.0.call("look", "").await;
         let mut s = self.0.state();
         if s.out.activity {

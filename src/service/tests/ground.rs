@@ -33,7 +33,7 @@ fn moves(bed: &Bed) -> Vec<String> {
     let events = bed.world.store.events(Some(InstanceId(1)), 100).unwrap();
     events
         .into_iter()
-        .filter(|e| e.kind == EventKind::Moved)
+        .filter(|e| e.kind == EventKind::PortChanged)
         .map(|e| e.detail)
         .collect()
 }

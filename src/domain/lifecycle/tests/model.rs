@@ -49,7 +49,7 @@ impl Model {
             }
         }
         match event {
-            Event::Looked { run, in_flight, .. }
+            Event::Checked { run, in_flight, .. }
                 if *run == before.run() && *in_flight > 0 && self.serves =>
             {
                 self.quiet = now
@@ -75,7 +75,7 @@ fn is_fact(event: &Event) -> bool {
             | Event::Ready { .. }
             | Event::StartFailed { .. }
             | Event::Exited { .. }
-            | Event::Looked { .. }
+            | Event::Checked { .. }
             | Event::InFlight { .. }
             | Event::DrainFailed { .. }
             | Event::Displaced { .. }
@@ -135,7 +135,7 @@ fn compare(
         prop_assert_eq!(machine.quiet_since(), model.quiet, "{:?}", event);
     }
     // An idle stop: nothing in flight, and quiet for the whole timeout.
-    if matches!(event, Event::Looked { .. }) && step.effects.contains(&Effect::CloseGate) {
+    if matches!(event, Event::Checked { .. }) && step.effects.contains(&Effect::CloseGate) {
         prop_assert!(
             model.in_flight == 0 && now.since(model.quiet) >= LIMITS.idle,
             "{:?}",

@@ -46,14 +46,14 @@ impl Gates {
     pub fn make(&self) -> Result<(), EdgeError> {
         if !self.dir.is_dir() {
             make_dir(&self.dir, 0o711).map_err(|e| failed("make", &self.dir, e))?;
-            self.put_right()?;
+            self.repair_access()?;
         }
         Ok(())
     }
 
     /// Sees to it that nginx's workers, and no instance, can pass through the folder; `true`: it
     /// was not so.
-    pub fn put_right(&self) -> Result<bool, EdgeError> {
+    pub fn repair_access(&self) -> Result<bool, EdgeError> {
         match self.group {
             Some(group) => share_with(&self.dir, group, 0o710)
                 .map_err(|e| failed("give access for nginx's workers to", &self.dir, e)),

@@ -14,8 +14,8 @@ mod bisect;
 mod gates;
 mod limits;
 mod master;
-mod mend;
 mod program;
+mod repair;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -29,8 +29,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-pub use self::mend::faults;
 pub use self::program::{NginxVersion, OLDEST};
+pub use self::repair::faults;
 use super::{Edge, EdgeError, Gate, Route};
 use crate::config::Config;
 use crate::config::accounts::Accounts;
@@ -405,8 +405,8 @@ impl Edge for Nginx {
         found.map_err(|e| failed("search", Path::new("/proc"), e))
     }
 
-    async fn mend(&self, served: bool) -> Result<Vec<String>, EdgeError> {
-        self.look_after(served).await
+    async fn repair(&self, served: bool) -> Result<Vec<String>, EdgeError> {
+        self.repair_nginx(served).await
     }
 
     async fn apply(&self, routes: &[Route]) -> Result<(), EdgeError> {

@@ -23,7 +23,7 @@ use crate::host::{process, spawn};
 
 /// How often a launcher that has not become its program yet is looked at. It takes less than a
 /// millisecond.
-const LOOK: Duration = Duration::from_secs(2);
+const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// How long it may take on a host that has no time for it.
 const LIMIT: Duration = Duration::from_secs(30);
 /// How long a killed one may take to disappear.
@@ -73,13 +73,13 @@ pub(super) async fn became_program(process: Process, report: Receiver) -> Result
     tokio::pin!(reading);
     let mut waited = Duration::ZERO;
     loop {
-        match tokio::time::timeout(LOOK, &mut reading).await {
+        match tokio::time::timeout(CHECK_EVERY, &mut reading).await {
             Ok(Ok(_)) => break,
             Ok(Err(error)) => {
                 kill(process).await;
                 return Err(format!("could not read from its launcher: {error}"));
             }
-            Err(_) => waited += LOOK,
+            Err(_) => waited += CHECK_EVERY,
         }
         if is_stopped(process.pid) {
             kill(process).await;

@@ -30,7 +30,7 @@ const TIMES: usize = 500;
 /// that is being stopped, and does nothing.
 const NOTE_LIMIT: Duration = Duration::from_millis(100);
 const NOTE_FIRST: Duration = Duration::from_millis(6);
-const NOTE_LOOK: Duration = Duration::from_micros(400);
+const NOTE_CHECK: Duration = Duration::from_micros(400);
 
 /// supervisord's process states that matter here.
 pub(super) mod state {
@@ -174,7 +174,7 @@ impl ProgramGroup<'_> {
         let mut renew = false;
         for turn in 0..TIMES {
             let attempt =
-                if renew || self.sections.kept.look(self.name, text)? != SectionMatch::Same {
+                if renew || self.sections.kept.compare(self.name, text)? != SectionMatch::Same {
                     self.renew(text, renew, noted).await
                 } else {
                     self.attempt(noted).await
@@ -291,7 +291,7 @@ async fn heard(path: Option<&Path>, limit: Duration) -> Option<i32> {
         if Instant::now() >= until {
             return None;
         }
-        short_sleep(NOTE_LOOK).await;
+        short_sleep(NOTE_CHECK).await;
     }
 }
 

@@ -88,7 +88,7 @@ impl Supervisord {
         })?;
         // Of a process that is gone: it must not be taken for this one's.
         pid_file::remove(&pid)?;
-        if self.specs.look(name, &spec)? != SectionMatch::Same {
+        if self.specs.compare(name, &spec)? != SectionMatch::Same {
             self.specs.write(name, &spec)?;
         }
         let text = ProgramText {

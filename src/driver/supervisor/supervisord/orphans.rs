@@ -23,7 +23,7 @@ use super::handle::{Supervisord, end, kernel};
 use super::sections::{SectionMatch, group_name};
 
 /// How often, and with which pauses, it is looked for after the start of supervisord.
-const STANDBY_LOOKS: u32 = 100;
+const STANDBY_CHECKS: u32 = 100;
 const STANDBY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Is the service started together with a supervisord that these have outlived?
@@ -106,7 +106,7 @@ impl Supervisord {
     /// come is supervisord's matter.
     pub(super) async fn record_standby(&self, survivors: &[&str]) -> Result<(), SupervisorError> {
         if survivors.contains(&SERVER) {
-            for _ in 0..STANDBY_LOOKS {
+            for _ in 0..STANDBY_CHECKS {
                 if self.find_service(SERVER).await? != self.survivor(SERVER)? {
                     break;
                 }
@@ -119,7 +119,7 @@ impl Supervisord {
     /// Was the service run by the command that is wanted now?
     fn has_section_of(&self, service: &Service) -> Result<bool, SupervisorError> {
         for autostart in [true, false] {
-            if self.services.kept.look(
+            if self.services.kept.compare(
                 &group_name(service.name),
                 &self.service_text(service, autostart)?,
             )? == SectionMatch::Same

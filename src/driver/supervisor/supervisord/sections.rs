@@ -54,7 +54,7 @@ impl Sections {
     }
 
     /// Compares the file with the text.
-    pub(super) fn look(
+    pub(super) fn compare(
         &self,
         name: &str,
         text: impl AsRef<[u8]>,
@@ -183,11 +183,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sections = Sections::new(dir.path().join("programs"));
         assert_eq!(sections.names().unwrap(), Vec::<String>::new());
-        assert_eq!(sections.look("a", "x").unwrap(), SectionMatch::Missing);
+        assert_eq!(sections.compare("a", "x").unwrap(), SectionMatch::Missing);
         sections.write("a", "x").unwrap();
         sections.write("b", "y").unwrap();
-        assert_eq!(sections.look("a", "x").unwrap(), SectionMatch::Same);
-        assert_eq!(sections.look("a", "z").unwrap(), SectionMatch::Other);
+        assert_eq!(sections.compare("a", "x").unwrap(), SectionMatch::Same);
+        assert_eq!(sections.compare("a", "z").unwrap(), SectionMatch::Other);
         assert_eq!(sections.names().unwrap(), ["a", "b"]);
         let message = format!(
             "CANT_REREAD: Invalid user name x in section 'program:b' (file: '{}')",
@@ -200,7 +200,7 @@ mod tests {
         sections.remove("a").unwrap();
         let other = Sections::new(dir.path().join("other"));
         sections.move_to("b", &other).unwrap();
-        assert!(!sections.has("b") && other.look("b", "y").unwrap() == SectionMatch::Same);
+        assert!(!sections.has("b") && other.compare("b", "y").unwrap() == SectionMatch::Same);
         assert!(sections.move_to("b", &other).is_err());
     }
 }

@@ -187,13 +187,13 @@ impl Supervisord {
         Ok(self
             .services
             .kept
-            .look(section, &self.service_text(service, true)?)?
+            .compare(section, &self.service_text(service, true)?)?
             == SectionMatch::Same
             || survivor
                 && self
                     .services
                     .kept
-                    .look(section, &self.service_text(service, false)?)?
+                    .compare(section, &self.service_text(service, false)?)?
                     == SectionMatch::Same)
     }
 

@@ -48,8 +48,8 @@ fn pids(all: &[i32]) -> String {
 }
 
 impl Nginx {
-    /// See [`Edge::mend`](crate::driver::edge::Edge::mend).
-    pub(super) async fn look_after(&self, served: bool) -> Result<Vec<String>, EdgeError> {
+    /// See [`Edge::repair`](crate::driver::edge::Edge::repair).
+    pub(super) async fn repair_nginx(&self, served: bool) -> Result<Vec<String>, EdgeError> {
         let Some(master) = self.master()? else {
             return Ok(Vec::new());
         };
@@ -76,7 +76,7 @@ impl Nginx {
                 note.display()
             ));
         }
-        if self.gates.put_right()? {
+        if self.gates.repair_access()? {
             did.push(format!(
                 "nginx's workers could not pass through `{}`",
                 config.gate_dir().display()
@@ -84,7 +84,7 @@ impl Nginx {
         }
         let socket = config.wake_socket();
         if self
-            .put_wake_socket_right()
+            .repair_wake_socket()
             .map_err(|e| failed("give access for nginx's workers to", &socket, e))?
         {
             did.push(format!("`{}` had another owner or mode", socket.display()));
@@ -120,7 +120,7 @@ impl Nginx {
     }
 
     /// `true`: it was not right. One that is not there is made by acc's server.
-    fn put_wake_socket_right(&self) -> io::Result<bool> {
+    fn repair_wake_socket(&self) -> io::Result<bool> {
         let path = self.config().wake_socket();
         let found = match fs::symlink_metadata(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
