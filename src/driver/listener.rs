@@ -1,12 +1,13 @@
-//! Which process owns the socket that listens at an instance's address? Only one that the
+//! Which process owns the socket that listens at an instance's address? Only a socket that the
 //! instance's own processes hold is accepted.
 //!
-//! Any user can listen on a port of this host, and the first one is connected to. So the listener
-//! is checked before anything is sent to it, once thoroughly ([`Listeners::examine`]), and from
-//! then on by its number alone, which the kernel gives to no other socket: as long as that one
-//! listens, no other can at this address, except one of the same user where the application has set
-//! `SO_REUSEPORT` itself. A monitor run finds that one ([`Listeners::strangers`]). It ends no
-//! process.
+//! Any user can listen on a port of this host, and the first to do so gets the connections. So the
+//! listener is checked before anything is sent to it: once thoroughly ([`Listeners::examine`]), and
+//! from then on by its number, which the kernel never uses for another socket. As long as that
+//! socket listens, no other can at this address, except one of the same user if the application set
+//! `SO_REUSEPORT` itself. A monitor run finds that one ([`Listeners::strangers`]).
+//!
+//! This module ends no process.
 
 mod owner;
 mod unix;
@@ -27,16 +28,16 @@ use crate::host::listening::{self, Listening, SocketIdentity};
 use crate::host::{net, unix_connect};
 pub use owner::ListenerOwner;
 
-/// So much is shown of the command line of a program that listens in an instance's place.
+/// How much is shown of the command line of a program that listens in an instance's place.
 const COMMAND_SHOWN: usize = 100;
 
-/// The listeners of instances that were found to be their own.
+/// The listeners that were found to be their instance's own.
 #[derive(Debug, Clone)]
 pub struct Listeners {
-    /// The user instances run as, when that is not acc's own.
+    /// The user of instances, if that is not acc's own.
     user: Option<u32>,
-    /// The owner of their sockets. `None`: they begin as root and may become any user, so what
-    /// their processes hold must do.
+    /// The expected owner of their sockets. `None`: instances start as root and may switch to any
+    /// user, so only the open files of their processes count.
     expected: Option<u32>,
     known: Arc<RwLock<HashMap<SocketAddr, KnownListener>>>,
     on_paths: Arc<unix::PathListeners>,
@@ -49,7 +50,7 @@ struct KnownListener {
 }
 
 impl KnownListener {
-    /// Where `/proc` had to do there is no cookie, and the number must do.
+    /// `/proc` has no cookie; then the inode number must be enough.
     fn has(&self, id: SocketIdentity) -> bool {
         self.sockets.iter().any(|s| {
             s.inode == id.inode && (s.cookie == id.cookie || s.cookie == 0 || id.cookie == 0)
@@ -64,7 +65,7 @@ impl Default for Listeners {
 }
 
 impl Listeners {
-    /// `user`: who instances run as, when that is not who acc runs as.
+    /// `user`: the user of instances, if that is not acc's.
     #[must_use]
     pub fn of_user(user: Option<u32>) -> Self {
         let own = nix::unistd::geteuid();
@@ -76,14 +77,14 @@ impl Listeners {
         }
     }
 
-    /// The user instances run as, when that is not acc's own.
+    /// The user of instances, if that is not acc's own.
     #[must_use]
     pub fn user(&self) -> Option<u32> {
         self.user
     }
 
-    /// Is who listens there now one that was examined and found to be this process's own? One
-    /// question to the kernel.
+    /// Whether the current listener was examined before and belongs to this process. One request to
+    /// the kernel.
     #[must_use]
     pub fn is_known(&self, address: SocketAddr, process: Process) -> bool {
         let Ok(Some(now)) = listening::reached(address) else {
@@ -96,18 +97,18 @@ impl Listeners {
     }
 
     /// Checks which processes hold the sockets that may answer at this address, and remembers them
-    /// when all are this process's own. Reads the open files of the instance's processes: it
-    /// blocks, for a fraction of a millisecond as a rule.
+    /// if all belong to this process. Reads the open files of the instance's processes: it usually
+    /// blocks for a fraction of a millisecond.
     ///
     /// # Errors
-    /// It could not be found out.
+    /// The owner could not be determined.
     pub fn examine_now(&self, address: SocketAddr, process: Process) -> io::Result<ListenerOwner> {
         let mut there = listening::at_port(address.port())?;
         there.retain(|l| l.may_answer_at(address));
         self.judge(address, process, &there)
     }
 
-    /// The same beside what serves requests.
+    /// The same, on a thread that serves no requests.
     ///
     /// # Errors
     /// As for [`Self::examine_now`].
@@ -122,8 +123,8 @@ impl Listeners {
             .map_err(io::Error::other)?
     }
 
-    /// [`ListenerOwner`] for each of these instances, in their order: one read of the kernel's
-    /// table for all, and a closer check of those whose sockets have changed. It blocks.
+    /// Returns a [`ListenerOwner`] for each of these instances, in their order. Reads the kernel's
+    /// table once for all, and examines those whose sockets have changed. It blocks.
     ///
     /// # Errors
     /// The table cannot be read.
@@ -148,8 +149,7 @@ impl Listeners {
                 return Ok(ListenerOwner::Own);
             }
             match self.judge(*address, *process, &there)? {
-                // It may have gone since the table was read, and then no process is seen to hold
-                // it.
+                // It may have ended since the table was read; then no process is found to hold it.
                 ListenerOwner::Stranger(_) => self.examine_now(*address, *process),
                 found => Ok(found),
             }
@@ -201,9 +201,9 @@ impl Listeners {
         let Some(other) = others.next() else {
             return Ok(ListenerOwner::Own);
         };
-        // The open files of an instance's process may be closed to acc, by the process itself or
-        // because acc may not read them. Then the user decides, unless another process is seen
-        // to hold the socket.
+        // acc may be unable to read the open files of an instance's process, because the process
+        // prevents it or acc lacks permission. Then the user decides, unless another process is
+        // found to hold the socket.
         let may_be_own =
             |l: &Listening| hidden.contains(&l.uid) && net::holders(&[l.id.inode]).is_empty();
         if may_be_own(other) && others.all(may_be_own) {
@@ -213,8 +213,8 @@ impl Listeners {
         }
     }
 
-    /// [`ListenerOwner`] for each of these instances, which are all that are awake and listen on a
-    /// unix socket, in their order. It blocks.
+    /// Returns a [`ListenerOwner`] for each of these instances, in their order. They must be all
+    /// awake instances on unix sockets. It blocks.
     ///
     /// # Errors
     /// The table cannot be read.
@@ -225,9 +225,9 @@ impl Listeners {
         self.on_paths.examine(instances)
     }
 
-    /// Does the instance of this process itself listen on the unix socket that this connection was
-    /// made to? `path`: by which it was. `thorough`: also one for which a process has called
-    /// `listen` that has ended since is found, which takes longer.
+    /// Whether the process of this instance listens on the unix socket that this connection was
+    /// made to, by way of `path`. `thorough` also finds a socket on which a process called `listen`
+    /// that has ended since, which takes longer.
     #[must_use]
     pub fn is_own_unix(
         &self,
@@ -254,7 +254,7 @@ impl Listeners {
     }
 }
 
-/// Who it is, for people: what a program calls itself is shown without control characters.
+/// Describes it for people: the program's name is shown without control characters.
 fn described(listening: &Listening) -> String {
     let holders = net::holders(&[listening.id.inode]);
     let who = holders
@@ -267,7 +267,7 @@ fn described(listening: &Listening) -> String {
     )
 }
 
-/// The command line of a stranger: bounded, and nothing in it acts on a terminal.
+/// The command line of the other program: shortened, and without control characters.
 #[must_use]
 pub fn shown(command: &str) -> String {
     let escaped = |c: char| {

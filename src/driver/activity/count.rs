@@ -1,6 +1,6 @@
-//! Which sockets are use of which instance. Pure: sockets in, counts out.
+//! Decides which sockets count as use of which instance. Pure: sockets in, counts out.
 //!
-//! Counting one too many is allowed (a connection that is just being closed), one too few is not.
+//! It may count one connection too many (one that is just being closed), never one too few.
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +11,7 @@ use crate::domain::instance::Listen;
 /// A file as the kernel names it in its socket table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileId {
-    /// Number of the filesystem, as the kernel keeps it inside.
+    /// Number of the filesystem, in the kernel's internal encoding.
     pub device: u32,
     /// The low half of the inode.
     pub inode: u32,
@@ -20,14 +20,14 @@ pub struct FileId {
 /// One bound unix socket.
 #[derive(Debug, Clone, Copy)]
 pub struct UnixSocket<'a> {
-    /// The path it was bound to, as the application wrote it: perhaps relative.
+    /// The path as the application passed it to `bind`; may be relative.
     pub path: &'a [u8],
-    /// The file of that path, when the kernel tells it.
+    /// The file at that path, if the kernel reports it.
     pub file: Option<FileId>,
-    /// How many connections this line of the table stands for: one, or those waiting in a
+    /// How many connections this entry of the table stands for: one, or those waiting in a
     /// listener's backlog.
     pub connections: u32,
-    /// Its number, the same in every read, when the other side has closed it.
+    /// The socket's number, the same in every read, if the peer has closed the connection.
     pub gone: Option<u64>,
 }
 
@@ -47,8 +47,8 @@ pub struct TcpSocket {
     pub port: u16,
     /// Its state.
     pub state: u8,
-    /// A process holds it: false for one that is still in the backlog and for one its process has
-    /// closed.
+    /// A process holds the socket. False while it is in the backlog and after its process has
+    /// closed it.
     pub held: bool,
     /// Its number, the same in every read.
     pub id: u64,
@@ -57,19 +57,20 @@ pub struct TcpSocket {
 /// Counts for many instances in one pass over the socket table.
 #[derive(Debug)]
 pub struct Counter {
-    /// Place of each instance's number in `counts`, by path; by file; by port.
+    /// Index into `counts`, by path, by file and by port.
     by_path: HashMap<Vec<u8>, usize>,
     by_file: HashMap<FileId, usize>,
     by_port: HashMap<u16, usize>,
-    /// For each target, the place of its number.
+    /// For each target, its index into `counts`.
     places: Vec<usize>,
     counts: Vec<u32>,
-    /// Connections that only the application still holds: their places, and their numbers.
+    /// Connections that only the application still holds open: index into `counts`, and socket
+    /// number.
     gone: Vec<(usize, u64)>,
 }
 
 impl Counter {
-    /// Counts for these; `file_of` finds the file of a socket's path.
+    /// Makes a counter for these addresses; `file_of` finds the file of a socket's path.
     pub fn new<'a>(
         listens: impl IntoIterator<Item = &'a Listen>,
         file_of: impl Fn(&Path) -> Option<FileId>,
@@ -101,18 +102,18 @@ impl Counter {
         }
     }
 
-    /// Is any unix socket asked for?
+    /// Whether any target listens on a unix socket.
     #[must_use]
     pub fn wants_unix(&self) -> bool {
         !self.by_path.is_empty()
     }
 
-    /// The TCP ports asked for.
+    /// The TCP ports of the targets.
     pub fn ports(&self) -> impl Iterator<Item = u16> + '_ {
         self.by_port.keys().copied()
     }
 
-    /// A unix socket that is established or listens.
+    /// Counts a unix socket that is established or listens.
     pub fn unix(&mut self, socket: &UnixSocket<'_>) {
         let by_file = || {
             socket
@@ -131,8 +132,8 @@ impl Counter {
         }
     }
 
-    /// Without the file of a socket a relative path is taken for any that ends like it: rather one
-    /// too many.
+    /// Finds the target of a relative path. Without the socket's file, any target whose path ends
+    /// with it matches: that may count one too many.
     fn relative(&self, socket: &UnixSocket<'_>) -> Option<usize> {
         let tail = socket.path.strip_prefix(b"./").unwrap_or(socket.path);
         if socket.file.is_some() || tail.is_empty() || tail.starts_with(b"/") {
@@ -148,11 +149,11 @@ impl Counter {
             .map(|(_, place)| *place)
     }
 
-    /// A TCP socket in any state.
+    /// Counts a TCP socket in any state.
     ///
-    /// A connection in the backlog is in the table in its own right, unheld, so a listener's queue
-    /// is not added. What the application has closed needs it no more: the kernel delivers the
-    /// rest. One it has only half closed it still holds.
+    /// A connection in the backlog has an entry of its own, held by no process, so a listener's
+    /// queue is not added. Once the application has closed a connection it is not counted: the
+    /// kernel delivers the rest. A half-closed connection is still held.
     pub fn tcp(&mut self, socket: &TcpSocket) {
         let in_use = match socket.state {
             state::ESTABLISHED | state::SYN_RECV | state::CLOSE_WAIT => true,
@@ -176,8 +177,8 @@ impl Counter {
         }
     }
 
-    /// One number per target, in their order. `is_use`: a connection that the other side has closed
-    /// still is, by its number.
+    /// Returns one number per target, in their order. `is_use` says, by socket number, whether a
+    /// connection that the peer has closed still counts.
     #[must_use]
     pub fn finish(mut self, mut is_use: impl FnMut(u64) -> bool) -> Vec<u32> {
         for (place, id) in std::mem::take(&mut self.gone) {

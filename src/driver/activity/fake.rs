@@ -1,5 +1,5 @@
-//! An activity in memory, for tests of its callers: it sees what the test set, and fails
-//! when the test says so.
+//! An activity in memory, for tests of its callers: it reports what the test set, and fails when
+//! the test says so.
 
 use std::collections::HashMap;
 use std::io;
@@ -36,12 +36,12 @@ impl FakeActivity {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on so many connections are seen there.
+    /// Sets how many connections are reported for this address.
     pub fn set(&self, listen: &Listen, connections: u32) {
         self.state().connections.insert(listen.clone(), connections);
     }
 
-    /// One more line in this log.
+    /// Adds a line to this log.
     pub fn touch(&self, log: impl Into<PathBuf>) {
         let mut state = self.state();
         let mark = state.marks.entry(log.into()).or_insert(LogMark {
@@ -53,12 +53,12 @@ impl FakeActivity {
         mark.modified += 1;
     }
 
-    /// From now on it fails (or works again).
+    /// Makes it fail from now on (or work again).
     pub fn set_failing(&self, failing: bool) {
         self.state().failing = failing;
     }
 
-    /// How often it was asked.
+    /// How often it was sampled.
     #[must_use]
     pub fn samples(&self) -> usize {
         self.state().samples

@@ -1,8 +1,8 @@
-//! Connections whose other side has closed them, and which an application holds on to: for a few
-//! seconds it may still be at work on what it was asked there, after that they are no use. Many
-//! applications forget to close some, and would never be idle.
+//! Connections that the client has closed but the application still holds open. For a few seconds
+//! they count as use, because the application may still be working on the request. After that they
+//! do not: many applications never close some of them and would never be idle.
 //!
-//! It remembers when each was first seen so, and reads nothing itself.
+//! It remembers when each was first seen closed, and reads nothing itself.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use crate::domain::time::Timestamp;
 
-/// A closed connection is use for this long. Its client can no longer get an answer.
+/// A closed connection counts as use for this long. Its client can no longer get an answer.
 const GRACE: Duration = Duration::from_secs(3);
-/// Not seen for this long means that the application has closed it; monitor runs may be rare.
+/// A connection not seen for this long has been closed by the application; monitor runs may be
+/// rare.
 const FORGET: Duration = Duration::from_secs(24 * 3600);
-/// More are remembered for an hour only.
+/// Beyond this many, entries are kept for an hour only.
 const MANY: usize = 10_000;
 
-/// What was seen, by the number of the socket.
+/// When each connection was seen closed, by socket number.
 #[derive(Debug, Default)]
 pub(super) struct Gone(Mutex<HashMap<u64, Times>>);
 
@@ -28,7 +29,7 @@ struct Times {
 }
 
 impl Gone {
-    /// Is it still use, which was seen closed now?
+    /// Whether a connection that is seen closed now still counts as use.
     pub(super) fn is_use(&self, id: u64, now: Timestamp) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let full = seen.len() == seen.capacity();

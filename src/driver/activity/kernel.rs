@@ -1,6 +1,6 @@
 //! Reads the kernel's socket table and the access logs.
 //!
-//! It asks by netlink, and by `/proc` when that is refused; when neither answers it says so.
+//! It uses netlink, and `/proc` where netlink is refused. If neither works it returns an error.
 
 use std::fs;
 use std::io;
@@ -36,7 +36,7 @@ impl Activity for KernelActivity {
 }
 
 fn sample(targets: &[Target], gone: &Gone) -> Result<Vec<Seen>, ActivityError> {
-    // Connections first: a request that ends in between has then left its line in the log.
+    // Connections first: a request that ends between the two reads has then written its log line.
     let listens: Vec<&Listen> = targets.iter().map(|t| &t.listen).collect();
     let counts = count(&listens, gone)?;
     Ok(targets
@@ -49,9 +49,9 @@ fn sample(targets: &[Target], gone: &Gone) -> Result<Vec<Seen>, ActivityError> {
         .collect())
 }
 
-/// Counts, and where there was nothing counts again: a connection that is accepted while the table
-/// is read moves from its listener's queue to a place that may have been read before, and would be
-/// missed. The second time it is in its place.
+/// Counts, and counts again if a target had no connection. A connection that is accepted while the
+/// table is read moves from the listener's queue to a part that may have been read already, and
+/// would be missed. The second read finds it.
 fn count(listens: &[&Listen], gone: &Gone) -> Result<Vec<u32>, ActivityError> {
     let first = count_once(listens, gone)?;
     if first.iter().all(|n| *n > 0) {
@@ -85,8 +85,8 @@ fn count_once(listens: &[&Listen], gone: &Gone) -> Result<Vec<u32>, ActivityErro
     }
 }
 
-/// How many connections wait at this unix socket to be accepted; `None`: no process listens there,
-/// or the kernel does not say. It blocks, shortly.
+/// How many connections wait at this unix socket to be accepted. `None`: no process listens there,
+/// or the kernel does not report it. Blocks briefly.
 #[must_use]
 pub fn unaccepted(path: &Path) -> Option<u32> {
     netlink::listener(path, file_of(path))
@@ -95,8 +95,7 @@ pub fn unaccepted(path: &Path) -> Option<u32> {
         .map(|listener| listener.queue)
 }
 
-/// The number of the unix socket that listens at this path; `None`: there is none. It blocks,
-/// shortly.
+/// The number of the unix socket that listens at this path; `None`: there is none. Blocks briefly.
 ///
 /// # Errors
 /// The kernel cannot be asked.
@@ -104,8 +103,8 @@ pub fn unix_listener(path: &Path) -> io::Result<Option<u64>> {
     Ok(netlink::listener(path, file_of(path))?.map(|listener| listener.inode.into()))
 }
 
-/// The numbers of the unix sockets that listen at each of these paths, by one read; none: no
-/// process listens there, or the table names it otherwise. It blocks, shortly.
+/// The numbers of the unix sockets that listen at each of these paths, from one read. Empty: no
+/// process listens there, or the table has it under another name. Blocks briefly.
 ///
 /// # Errors
 /// The kernel cannot be asked.
@@ -117,7 +116,8 @@ pub fn unix_listeners(paths: &[&Path]) -> io::Result<Vec<Vec<u64>>> {
     }
 }
 
-/// The file of a socket as the kernel's table names it; `None`: not to be seen, its path must do.
+/// The file of a socket as the kernel's table names it. `None`: it cannot be read, so the path is
+/// compared instead.
 fn file_of(path: &Path) -> Option<FileId> {
     let meta = fs::metadata(path).ok()?;
     let (major, minor) = (libc::major(meta.dev()), libc::minor(meta.dev()));
@@ -132,8 +132,8 @@ fn file_of(path: &Path) -> Option<FileId> {
     })
 }
 
-/// The state of the log. One that is not there yet is an answer; one that cannot be looked at
-/// counts as written just now: that keeps its own instance awake and no other.
+/// The state of the log. A missing file is a valid answer. A file that cannot be read counts as
+/// written just now: that keeps its own instance awake and no other.
 fn mark(log: Option<&Path>) -> LogMark {
     let Some(path) = log else {
         return LogMark::default();
@@ -158,7 +158,7 @@ fn mark(log: Option<&Path>) -> LogMark {
 
 #[cfg(test)]
 pub(super) mod by {
-    //! Each way of asking by itself, for the tests.
+    //! Each source by itself, for the tests.
     use super::*;
 
     /// By netlink.

@@ -1,10 +1,10 @@
-//! Who uses an instance now, seen from outside: connections counted by the kernel, and the last
-//! line of the access log.
+//! Whether an instance is in use, seen from outside: connections counted by the kernel, and the
+//! last line of the access log.
 //!
-//! It changes nothing. It never says "nothing" when it could not read.
+//! It changes nothing. It never reports "no use" when it could not read.
 //!
-//! `kernel` asks the kernel (`netlink`, else `procfs`) and hands what it sees to `count`, which
-//! decides what is use.
+//! `kernel` reads the kernel's table (`netlink`, else `procfs`) and passes the sockets to `count`,
+//! which decides what counts as use.
 
 mod count;
 pub mod fake;
@@ -30,11 +30,11 @@ use crate::domain::instance::Listen;
 pub struct Target {
     /// Where the instance listens.
     pub listen: Listen,
-    /// The file that grows with every request that counts as use; `None` when no edge writes one.
+    /// The file that grows with every request that counts as use; `None`: no edge writes one.
     pub log: Option<PathBuf>,
 }
 
-/// A fingerprint of the access log: when it differs from an earlier one, there was use in between.
+/// A fingerprint of the access log. If it differs from an earlier one, there was use in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct LogMark {
     /// Inode (0: no file).
@@ -45,11 +45,11 @@ pub struct LogMark {
     pub modified: i64,
 }
 
-/// What was seen.
+/// The result of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Seen {
-    /// Established connections to it plus those waiting in its backlog; without those that the
-    /// other side closed seconds ago, which the application has only not closed.
+    /// Established connections plus those waiting in the backlog, without those that the peer
+    /// closed seconds ago and the application has not.
     pub connections: u32,
     /// The access log.
     pub mark: LogMark,
@@ -66,9 +66,10 @@ pub struct ActivityError {
     pub source: std::io::Error,
 }
 
-/// Checks many instances in one go (one dump of the kernel's socket table, however many targets).
+/// Samples many instances at once (one dump of the kernel's socket table, for any number of
+/// targets).
 #[async_trait]
 pub trait Activity: Send + Sync {
-    /// One [`Seen`] per target, in their order.
+    /// Returns one [`Seen`] per target, in their order.
     async fn sample(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError>;
 }

@@ -1,10 +1,10 @@
 //! The kernel's socket table by `sock_diag`: one dump for all unix sockets, two for TCP.
 //!
-//! It reads and reports; what counts is decided in `count`.
+//! It reads and reports; `count` decides what counts.
 //!
-//! Seen on Linux 6: a connection that is not accepted yet is not in the dump of unix sockets by
-//! itself, only in its listener's queue; once accepted it is there under the listener's path,
-//! whatever became of the file. So the two add up.
+//! Observed on Linux 6: a connection that is not accepted yet has no entry of its own in the dump
+//! of unix sockets and is only in its listener's queue. Once accepted it has an entry under the
+//! listener's path, even if the file was removed. So the two add up.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,10 +25,10 @@ const NAME: u16 = 0;
 const FILE: u16 = 1;
 const QUEUE: u16 = 4;
 const SHUTDOWN: u16 = 6;
-/// Neither side can send any more: the other one has closed it.
+/// Neither side can send any more: the peer has closed the connection.
 const BOTH_WAYS: u8 = 3;
 
-/// Shows every socket that may matter to the counter.
+/// Passes every relevant socket to the counter.
 pub fn count(counter: &mut Counter) -> io::Result<()> {
     if counter.wants_unix() {
         dump(
@@ -44,7 +44,7 @@ pub fn count(counter: &mut Counter) -> io::Result<()> {
     if ports.is_empty() {
         return Ok(());
     }
-    // The kernel filters by one port itself; for several one dump of all is cheaper than many.
+    // The kernel filters by one port itself; for several, one dump of all sockets is cheaper.
     let port = if let [port] = ports[..] { port } else { 0 };
     for family in [AF_INET, AF_INET6] {
         dump(inet_request(family, port), |payload| {
@@ -65,7 +65,7 @@ pub struct ListenQueue {
     pub inode: u32,
 }
 
-/// The socket that listens on this path; `None`: there is none.
+/// Finds the socket that listens on this path; `None`: there is none.
 pub fn listener(path: &Path, file: Option<FileId>) -> io::Result<Option<ListenQueue>> {
     let mut found = None;
     dump(unix_request(UnixStates::LISTEN), |payload| {
@@ -82,8 +82,8 @@ pub fn listener(path: &Path, file: Option<FileId>) -> io::Result<Option<ListenQu
     Ok(found)
 }
 
-/// Who listens on each of these paths: by its file, and where the table shows no such file by the
-/// path as it was given.
+/// Finds the sockets that listen on each of these paths: by file, and where the table has no such
+/// file, by the path as given.
 pub fn listeners(
     paths: &[&Path],
     file_of: impl Fn(&Path) -> Option<FileId>,
@@ -141,7 +141,7 @@ fn inet_request(family: u8, port: u16) -> SockDiagMessage {
     })
 }
 
-/// A line of the dump of unix sockets; `None`: not bound to a path.
+/// Parses an entry of the dump of unix sockets; `None`: not bound to a path.
 fn unix_socket(payload: &[u8]) -> Option<UnixSocket<'_>> {
     let state = *payload.get(2)?;
     let (mut path, mut file, mut queue, mut is_gone): (&[u8], _, _, _) = (&[], None, 0, false);
@@ -175,7 +175,7 @@ fn unix_socket(payload: &[u8]) -> Option<UnixSocket<'_>> {
     })
 }
 
-/// A line of a dump of TCP sockets: `struct inet_diag_msg`.
+/// Parses an entry of a dump of TCP sockets: `struct inet_diag_msg`.
 fn tcp_socket(payload: &[u8]) -> Option<TcpSocket> {
     let port = u16::from_be_bytes([*payload.get(4)?, *payload.get(5)?]);
     Some(TcpSocket {
@@ -186,7 +186,7 @@ fn tcp_socket(payload: &[u8]) -> Option<TcpSocket> {
     })
 }
 
-/// The number that the kernel gives to no other socket.
+/// The socket's cookie, which the kernel never uses for another socket.
 fn cookie(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from(number(bytes, at)?) | u64::from(number(bytes, at + 4)?) << 32)
 }

@@ -1,14 +1,14 @@
 //! The kernel's socket table as text, for hosts where `sock_diag` is forbidden or not built in.
 //!
-//! Slower than asking, and of a unix socket it tells neither the file nor that the other side has
-//! closed; what counts is decided in `count`.
+//! Slower than netlink. For unix sockets it reports neither the file nor whether the peer has
+//! closed the connection. `count` decides what counts.
 
 use std::fs;
 use std::io;
 
 use super::count::{Counter, TcpSocket, UnixSocket};
 
-/// Shows every socket that may matter to the counter.
+/// Passes every relevant socket to the counter.
 pub fn count(counter: &mut Counter) -> io::Result<()> {
     if counter.wants_unix() {
         // As bytes: a path need not be UTF-8.
@@ -23,7 +23,7 @@ pub fn count(counter: &mut Counter) -> io::Result<()> {
     }
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let text = match fs::read_to_string(table) {
-            // A kernel without IPv6 has no such table, and no such connections.
+            // A kernel without IPv6 has no such table and no such connections.
             Err(e) if e.kind() == io::ErrorKind::NotFound && table.ends_with('6') => continue,
             other => other?,
         };
@@ -34,8 +34,8 @@ pub fn count(counter: &mut Counter) -> io::Result<()> {
     Ok(())
 }
 
-/// A line of `/proc/net/unix`: `Num RefCount Protocol Flags Type St Inode Path`. State 02 is a
-/// connection in a backlog, 03 one that was accepted. The path may hold spaces.
+/// Parses a line of `/proc/net/unix`: `Num RefCount Protocol Flags Type St Inode Path`. State 02 is
+/// a connection in a backlog, 03 an accepted one. The path may contain spaces.
 #[must_use]
 pub fn unix_socket(line: &[u8]) -> Option<UnixSocket<'_>> {
     let mut rest = line;
@@ -58,8 +58,8 @@ pub fn unix_socket(line: &[u8]) -> Option<UnixSocket<'_>> {
     })
 }
 
-/// A line of `/proc/net/tcp`: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout
-/// inode …`.
+/// Parses a line of `/proc/net/tcp`: `sl local_address rem_address st tx:rx tr:when retrnsmt uid
+/// timeout inode …`.
 #[must_use]
 pub fn tcp_socket(line: &str) -> Option<TcpSocket> {
     let columns: Vec<&str> = line.split_whitespace().collect();

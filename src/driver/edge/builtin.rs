@@ -1,7 +1,7 @@
-//! The edge `builtin`: acc's own listener. A gate is a name in memory, since the proxy asks the
-//! service before it forwards anyway.
+//! The edge `builtin`: acc's own listener. A gate is a name in memory, because the proxy asks the
+//! service for every request anyway.
 //!
-//! It listens on nothing and forwards nothing; `proxy` does.
+//! It neither listens nor forwards; `proxy` does.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,10 +13,10 @@ use crate::domain::name::InstanceName;
 
 /// The connections that acc keeps to instances.
 pub trait ConnectionPool: Send + Sync {
-    /// Drops those of this run that carry no request; the others end with their request and are not
-    /// kept.
+    /// Closes the connections of this run that carry no request. The others are closed when their
+    /// request ends.
     fn close(&self, gate: &Gate);
-    /// How many of this run are open and carry no request.
+    /// How many connections of this run are open and carry no request.
     fn pooled(&self, gate: &Gate) -> u32;
 }
 
@@ -36,7 +36,7 @@ pub struct BuiltinEdge {
 }
 
 impl BuiltinEdge {
-    /// All gates closed; `pool`: the connections that requests go through.
+    /// Makes the edge with all gates closed; `pool` holds the connections that requests go through.
     #[must_use]
     pub fn new(pool: Arc<dyn ConnectionPool>) -> Self {
         Self {
@@ -61,8 +61,7 @@ impl Edge for BuiltinEdge {
     }
 
     async fn apply(&self, _: &[Route]) -> Result<(), EdgeError> {
-        // The proxy asks the service for the instance of a host with every request: nothing can be
-        // behind.
+        // The proxy asks the service for the instance with every request: no route can be outdated.
         Ok(())
     }
 

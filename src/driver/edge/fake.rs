@@ -1,5 +1,5 @@
-//! An edge in memory, for tests of what uses edges: it records its calls and fails when
-//! the test says so.
+//! An edge in memory, for tests of its callers: it records its calls and fails when the test says
+//! so.
 //!
 //! It serves no client.
 
@@ -71,7 +71,7 @@ impl FakeEdge {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on this method fails (or no longer does).
+    /// Makes this method fail from now on (or work again).
     pub fn set_failing(&self, method: Method, failing: bool) {
         if failing {
             self.state().failing.insert(method);
@@ -90,7 +90,7 @@ impl FakeEdge {
         self.state().pooled = count;
     }
 
-    /// Every call so far that did not fail, in order.
+    /// Every successful call so far, in order.
     #[must_use]
     pub fn calls(&self) -> Vec<EdgeCall> {
         self.state().calls.clone()
@@ -108,7 +108,7 @@ impl FakeEdge {
         self.state().routes.clone()
     }
 
-    /// The state, unless the method was set to fail.
+    /// Returns the state, or an error if the method was set to fail.
     fn begin(&self, method: Method) -> Result<MutexGuard<'_, FakeEdgeState>, EdgeError> {
         let state = self.state();
         if state.failing.contains(&method) {

@@ -1,6 +1,6 @@
 //! What faces the network: the trait, and its kinds `nginx`, `builtin` and `fake`.
 //!
-//! An edge opens and closes gates and knows the routes that a name alone cannot tell. It never
+//! An edge opens and closes gates, and knows the routes that do not follow from a name. It never
 //! starts an instance.
 
 pub mod builtin;
@@ -21,7 +21,7 @@ use crate::domain::instance::Process;
 use crate::domain::name::{HostName, InstanceName};
 use crate::driver::supervisor::Service;
 
-/// What the edge must know of an instance beyond its name: other hosts, and the port of a TCP
+/// What the edge must know about an instance beyond its name: other hosts, and the port of a TCP
 /// instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
@@ -33,15 +33,15 @@ pub struct Route {
     pub tcp: Option<SocketAddr>,
 }
 
-/// What went wrong with an edge.
+/// Why an edge failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EdgeError {
     /// A file of the edge could not be written, read, linked or removed.
     #[error("could not {deed} `{path}`")]
     File {
-        /// "write", "link", "remove", …
+        /// The action: "write", "link", "remove", …
         deed: &'static str,
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// The reason.
         #[source]
@@ -51,17 +51,18 @@ pub enum EdgeError {
     /// whose text was refused.
     #[error("nginx refuses the new configuration{}: {why}", .culprit.as_ref().map(|c| format!(" (because of `{c}`)")).unwrap_or_default())]
     Refused {
-        /// Which instance, if known.
+        /// The instance, if known.
         culprit: Option<String>,
-        /// nginx's own words.
+        /// nginx's own message.
         why: String,
     },
-    /// The program is missing, too old, or does not do what it should.
+    /// The program is missing, too old, or does not work.
     #[error("{0}")]
     Unusable(String),
 }
 
-/// Opens and closes the way to instances. Every call may be repeated and ends in bounded time.
+/// Controls which instances traffic reaches directly. Every call may be repeated and ends in
+/// bounded time.
 #[async_trait]
 pub trait Edge: Send + Sync {
     /// `nginx`, `builtin` or `fake`.
@@ -100,46 +101,46 @@ pub trait Edge: Send + Sync {
     /// Writes the whole configuration and checks it, before the edge's program is started.
     async fn prepare(&self, routes: &[Route]) -> Result<(), EdgeError>;
 
-    /// Is the edge's program up and listening? `false`: it is not, and what a former one left
-    /// behind that would keep the next from listening was ended. An edge without a program of its
-    /// own always is.
+    /// Whether the edge's program is up and listening. If it is not, processes of an earlier one
+    /// that would keep the next from listening are ended. An edge without its own program is always
+    /// up.
     async fn is_up(&self) -> Result<bool, EdgeError> {
         Ok(true)
     }
 
-    /// The first process of the edge's program; `None`: it does not run, or the edge has none of
-    /// its own.
+    /// The main process of the edge's program; `None`: it is not running, or the edge has no
+    /// program.
     async fn process(&self) -> Result<Option<Process>, EdgeError> {
         Ok(None)
     }
 
-    /// Repairs the edge's program while it is up: sends it a request as clients do, as far
-    /// as acc's server unless that is not there to answer (`served`), and fixes what keeps it from
-    /// answering. Returns what was fixed, a sentence each.
+    /// Repairs the edge's program while it is up: sends it a request as clients do, through to
+    /// acc's server if that can answer (`served`), and fixes what keeps it from answering. Returns
+    /// what was fixed, one sentence each.
     async fn repair(&self, served: bool) -> Result<Vec<String>, EdgeError> {
         let _ = served;
         Ok(Vec::new())
     }
 
-    /// Makes these routes the ones in force: nothing is done when they are already, otherwise
-    /// checked, at most one reload a second, the old ones kept when the new ones are refused.
-    /// Returns when they are in force.
+    /// Puts these routes in force and returns once they are. Does nothing if they are already.
+    /// Otherwise checks them and reloads, at most once a second; if they are refused, the old ones
+    /// stay.
     async fn apply(&self, routes: &[Route]) -> Result<(), EdgeError>;
 
     /// Lets traffic reach the instance directly.
     async fn open(&self, gate: &Gate) -> Result<(), EdgeError>;
 
-    /// Lets no new connection reach the instance; those made go on. Returns when no worker can
-    /// still be on its way through.
+    /// Lets no new connection reach the instance; open ones continue. Returns when no worker can be
+    /// about to connect.
     async fn close(&self, gate: &Gate) -> Result<(), EdgeError>;
 
-    /// Instances whose gate is open.
+    /// The instances whose gate is open.
     async fn open_gates(&self) -> Result<Vec<InstanceName>, EdgeError>;
 
-    /// Connections to this instance that acc itself keeps open but that carry no request (its
-    /// pool). They are not use.
+    /// How many connections to this instance acc keeps open without a request (its pool). They are
+    /// not use.
     fn pooled(&self, gate: &Gate) -> u32;
 
-    /// Removes every trace of the name.
+    /// Removes everything the edge has under this name.
     async fn forget(&self, name: &InstanceName) -> Result<(), EdgeError>;
 }

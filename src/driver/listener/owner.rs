@@ -3,10 +3,10 @@
 /// The owner of the listener at an instance's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenerOwner {
-    /// Only its own processes.
+    /// Only the instance's own processes.
     Own,
     /// No process listens.
     None,
-    /// Another program, too; says which, for people.
+    /// Another program as well; the text describes it, for people.
     Stranger(String),
 }

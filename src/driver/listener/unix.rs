@@ -1,5 +1,5 @@
-//! Who listens on the unix sockets of instances that are awake: its file may have been removed, or
-//! another socket put in its place.
+//! Which process listens on the unix socket of each awake instance. The file may have been removed,
+//! or another socket put in its place.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,17 +13,17 @@ use crate::driver::activity::unix_listeners;
 use crate::host::holding::{self, Search};
 use crate::host::unix_connect;
 
-/// By path: whose socket was last seen there, and its number.
+/// By path: the process whose socket was last seen there, and the socket's number.
 type SeenSockets = HashMap<PathBuf, (Process, u64)>;
 
-/// The sockets of instances that were found to be their own.
+/// The sockets that were found to be their instance's own.
 #[derive(Debug, Default)]
 pub(super) struct PathListeners(RwLock<SeenSockets>);
 
 impl PathListeners {
-    /// [`ListenerOwner`] for each of these instances, which are all that are awake, in their order:
-    /// the kernel's table is read once for all, and those whose sockets have changed are examined
-    /// more closely. It blocks.
+    /// Returns a [`ListenerOwner`] for each of these instances, in their order. They must be all
+    /// that are awake. Reads the kernel's table once for all, and examines those whose sockets have
+    /// changed. It blocks.
     pub(super) fn examine(
         &self,
         instances: &[(PathBuf, Process)],
@@ -73,11 +73,12 @@ fn whose(path: &Path, process: Process, sockets: &[u64]) -> io::Result<ListenerO
         return gone(e);
     }
     if sockets.is_empty() {
-        // The table may name it otherwise: bound by a relative path, on a file system of layers.
+        // The table may have it under another name: bound by a relative path, or on an overlay file
+        // system.
         return unix_connect::connect(path).map_or_else(gone, |_| Ok(ListenerOwner::Own));
     }
     let Search { left, hidden } = holding::search(process, sockets.iter().copied())?;
-    // One that is its own will do: the table may show a former one of the same path, too.
+    // One socket of its own is enough: the table may also show an earlier one of the same path.
     let none_is_own = left.len() == sockets.len();
     Ok(if none_is_own && hidden.is_empty() {
         ListenerOwner::Stranger(format!(

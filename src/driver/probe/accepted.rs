@@ -1,10 +1,10 @@
-//! Has the application begun to take connections from the socket it was handed?
+//! Whether the application has begun to accept connections from the socket it was handed.
 //!
-//! A connection is made in any case, and waits in the socket's queue. What is wanted is proof that
-//! the application lives and takes what waits there: until then nothing is sent that could get lost
-//! with it. So one connection is made that asks for nothing and says so (its writing half is
-//! closed): the process that accepts it sees its end and closes it, and acc sees that at once. For
-//! an application that does not accept at once, the length of the queue is asked for now and then.
+//! A connect succeeds in any case and waits in the socket's queue. acc needs proof that the
+//! application runs and accepts: until then it sends nothing that could be lost with it. So it
+//! makes one connection that asks for nothing and closes its writing half. The process that accepts
+//! it reads the end and closes it, and acc sees that at once. For an application that does not
+//! accept at once, acc polls the length of the queue.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -32,14 +32,14 @@ pub async fn is_taken(mut stream: UnixStream, path: &Path) -> bool {
         match stream.try_read(&mut [0]) {
             Ok(_) => return true,
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-            // The kernel resets what was not accepted.
+            // The kernel resets connections that were not accepted.
             Err(_) => return false,
         }
     }
 }
 
 /// No other client connects before the instance is ready: an empty queue means that this connection
-/// was taken from it.
+/// was accepted.
 async fn nothing_waits(path: &Path) -> bool {
     let path = path.to_owned();
     matches!(

@@ -1,4 +1,4 @@
-//! How long to wait before looking again: growing steps.
+//! How long to wait before the next check: growing pauses.
 //!
 //! It never decides whether an instance is ready.
 
@@ -8,39 +8,39 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy)]
 pub struct Steps {
     next: Duration,
-    /// In tenths.
+    /// In tenths of the pause before.
     factor: u32,
     most: Duration,
 }
 
 impl Steps {
-    /// Between the bind of a socket and its listen, when that takes longer than usual.
+    /// Between the bind of a socket and its listen, if that takes longer than usual.
     pub const SOCKET: Self = Self {
         next: Duration::from_micros(100),
         factor: 15,
         most: Duration::from_millis(10),
     };
-    /// For a connection in a queue, whose end is an event as a rule.
+    /// For a connection in a queue; usually an event reports that it was accepted.
     pub const QUEUE: Self = Self {
         next: Duration::from_millis(20),
         factor: 15,
         most: Duration::from_millis(250),
     };
-    /// Where another program listens, which may let go.
+    /// Where another program listens, which may go away.
     pub const STRANGER: Self = Self {
         next: Duration::from_millis(50),
         factor: 15,
         most: Duration::from_millis(200),
     };
-    /// For an application that answers, but not yet that it is well.
+    /// For an application that answers, but whose health check fails so far.
     pub const HEALTH: Self = Self {
         next: Duration::from_millis(1),
         factor: 15,
         most: Duration::from_millis(100),
     };
 
-    /// No event says when a TCP port is bound, so it is polled: at first every millisecond,
-    /// which costs a start that takes as long no more than half of that. See [`PortSteps`].
+    /// No event reports the bind of a TCP port, so it is polled: every millisecond at first, which
+    /// adds at most half of that to the start. See [`PortSteps`].
     const PORT_AT_FIRST: Self = Self {
         next: Duration::from_micros(500),
         factor: 13,
@@ -52,7 +52,7 @@ impl Steps {
         most: Duration::from_millis(25),
     };
 
-    /// The next pause; the one after it is longer.
+    /// Returns the next pause; each is longer than the one before.
     pub fn pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause * self.factor / 10).min(self.most);
@@ -60,14 +60,14 @@ impl Steps {
     }
 }
 
-/// How long a start is young: what answers at all within a blink does so by then.
+/// How long to poll often: a fast application answers by then.
 const YOUNG: Duration = Duration::from_secs(1);
-/// Each of those that wait at once adds so much to the pause of all: together they poll 8,000 times
-/// a second at most.
+/// Each waiting start adds this much to the pause of all: together they poll at most 8,000 times a
+/// second.
 const SHARE: Duration = Duration::from_micros(125);
 
-/// Pauses between two checks of a TCP port: short while the start is young, and longer the more are
-/// waited for.
+/// Pauses between two checks of a TCP port: short at the beginning of a start, and longer the more
+/// ports are polled.
 #[derive(Debug, Clone, Copy)]
 pub struct PortSteps {
     waited: Duration,
@@ -86,7 +86,7 @@ impl Default for PortSteps {
 }
 
 impl PortSteps {
-    /// The next pause, while so many ports are waited for.
+    /// Returns the next pause, while this many ports are polled.
     pub fn pause(&mut self, waiting: u32) -> Duration {
         let steps = if self.waited < YOUNG {
             &mut self.at_first

@@ -1,8 +1,7 @@
-//! Where an instance listens instead of where it should: on another address, another port, another
-//! socket.
+//! Where an instance listens if not where it should: another address, port or socket.
 //!
-//! Looked for once a start has taken too long; it reads the kernel's tables and the open files of
-//! the instance's processes.
+//! Searched only when a start has taken too long. It reads the kernel's tables and the open files
+//! of the instance's processes.
 
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,18 +11,19 @@ use crate::domain::instance::{Listen, Process};
 use crate::driver::listener::shown;
 use crate::host::{holding, listening};
 
-/// So many places are named.
+/// At most this many places are named.
 const NAMED: usize = 3;
 
-/// A socket that listens: its number, and where, for people.
+/// A listening socket: its number, and its address for people.
 struct Heard {
     inode: u64,
     place: String,
-    /// Where it should.
+    /// It is where the instance should listen.
     wanted: bool,
 }
 
-/// For people; `None`: nowhere, where it should, or it cannot be seen. It blocks, for milliseconds.
+/// Describes the place for people. `None`: it listens nowhere, or where it should, or cannot be
+/// inspected. Blocks for milliseconds.
 pub(super) fn of(listen: &Listen, process: Process) -> Option<String> {
     let all = on_ports(listen).chain(on_paths(listen)).collect::<Vec<_>>();
     let left = holding::search(process, all.iter().map(|heard| heard.inode))
@@ -58,7 +58,7 @@ fn on_ports(listen: &Listen) -> impl Iterator<Item = Heard> {
     })
 }
 
-/// Lines of `/proc/net/unix`: address, count, protocol, flags, type, state, number and path.
+/// Parses lines of `/proc/net/unix`: address, count, protocol, flags, type, state, number and path.
 fn on_paths(listen: &Listen) -> impl Iterator<Item = Heard> {
     /// The socket listens (`__SO_ACCEPTCON`).
     const LISTENS: u32 = 0x1_0000;
@@ -70,7 +70,7 @@ fn on_paths(listen: &Listen) -> impl Iterator<Item = Heard> {
             .ok()
             .filter(|flags| flags & LISTENS != 0);
         let _ = (flags?, words.next()?, words.next()?);
-        // The number is set to the right in a column of five.
+        // The number is right-aligned in a column of five.
         let (inode, path) = words
             .collect::<Vec<_>>()
             .join(" ")

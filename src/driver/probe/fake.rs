@@ -1,4 +1,4 @@
-//! A probe in memory, for tests of what waits: ready when the test says so.
+//! A probe in memory, for tests of its callers: ready when the test says so.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -43,7 +43,7 @@ impl FakeProbe {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An instance that listens there is ready (or no longer).
+    /// Makes the instance at this address ready (or no longer).
     pub fn set_ready(&self, listen: &Listen, ready: bool) {
         if ready {
             self.state().ready.insert(listen.clone());
@@ -53,12 +53,12 @@ impl FakeProbe {
         self.changed.notify_waiters();
     }
 
-    /// From now on `clear` fails with this (or no longer).
+    /// Makes `clear` fail with this from now on (or work again).
     pub fn set_obstacle(&self, obstacle: Option<&str>) {
         self.state().obstacle = obstacle.map(str::to_owned);
     }
 
-    /// What was cleared, in order.
+    /// The targets of `clear`, in order.
     #[must_use]
     pub fn cleared(&self) -> Vec<ProbeTarget> {
         self.state().cleared.clone()
@@ -90,7 +90,7 @@ impl Probe for FakeProbe {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Registered before the check, so that a change in between is not missed.
+            // Registered before the check, so that no change in between is missed.
             changed.as_mut().enable();
             if self.is_ready(&target.listen) {
                 return Ok(Readiness::default());

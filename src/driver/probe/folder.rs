@@ -1,10 +1,10 @@
-//! Who may reach the socket of an instance: the instance, and nginx's workers by their group. Set
-//! by number, at every start, and looked at again once the instance answers: applications make,
-//! chmod and chown their sockets as they like.
+//! Who may connect to the socket of an instance: the instance's user, and nginx's workers through
+//! their group. Set at every start and checked once the instance answers, because applications
+//! make, chmod and chown their sockets as they like.
 //!
 //! The folder lies in one that only acc can write, and belongs to the instance's user. The socket
-//! is the instance's: acc changes its file by descriptor, follows no link, and touches nothing that
-//! is not a socket of that user.
+//! belongs to the instance: acc changes it through a descriptor, follows no link, and touches only
+//! a socket of that user.
 
 use std::fs;
 use std::io;
@@ -19,22 +19,21 @@ use rustix::fs::{
 use crate::config::accounts::Accounts;
 use crate::host::fs::make_dir;
 
-/// The instance may do anything in it, nginx's workers pass through it, and what is made in it gets
-/// their group.
+/// The instance has full access, nginx's workers may enter, and new files get the workers' group.
 const FOLDER: u32 = 0o2710;
 /// The instance listens, nginx's workers connect.
 const SOCKET: u32 = 0o660;
 
-/// Makes the folder of a socket, or puts it right: for the application and for nginx's workers, and
-/// for no other user.
+/// Makes the folder of a socket, or corrects it: accessible to the application and nginx's workers,
+/// and to no other user.
 pub(super) fn make(dir: &Path, accounts: Accounts) -> io::Result<()> {
     if let Some(parent) = dir.parent().filter(|_| !dir.is_dir()) {
-        // To be passed through on the way, not to be read.
+        // Can be entered, not listed.
         make_dir(parent, 0o711)?;
     }
     let wanted = match FolderAccess::of(accounts) {
         Some(wanted) => wanted,
-        // It may be of a time when instances had a user.
+        // It may date from a time when instances had a user of their own.
         None if rustix::process::geteuid().is_root() => FolderAccess {
             uid: 0,
             gid: 0,
@@ -51,10 +50,10 @@ pub(super) fn make(dir: &Path, accounts: Accounts) -> io::Result<()> {
     wanted.put_right(&folder)
 }
 
-/// Lets nginx's workers connect to a socket that is there, if they cannot: `true`: they could not.
+/// Lets nginx's workers connect to an existing socket; `true`: they could not.
 ///
 /// # Errors
-/// What is there is not a socket of the instance's user, or could not be changed.
+/// The file is not a socket of the instance's user, or could not be changed.
 pub(super) fn let_workers_in(path: &Path, accounts: Accounts) -> io::Result<bool> {
     let (Some(edge), Some(wanted)) = (accounts.edge, FolderAccess::of(accounts)) else {
         return Ok(false);
@@ -87,7 +86,7 @@ pub(super) fn let_workers_in(path: &Path, accounts: Accounts) -> io::Result<bool
     if found.st_gid == edge.gid && found.st_mode & 0o777 == SOCKET {
         return Ok(closed);
     }
-    // The group first: with the mode first, a group of the application's choice could connect in
+    // The group first: with the mode first, a group that the application chose could connect in
     // between.
     chownat(
         &socket,
@@ -100,8 +99,7 @@ pub(super) fn let_workers_in(path: &Path, accounts: Accounts) -> io::Result<bool
     Ok(closed || !(found.st_gid == edge.gid && found.st_mode & 0o060 == 0o060))
 }
 
-/// Of a descriptor that was opened to name a file, and for nothing else: fchmod(2) does not take
-/// one.
+/// Sets the mode through a descriptor opened with `O_PATH`, which fchmod(2) refuses.
 fn set_mode(file: &OwnedFd, mode: u32) -> io::Result<()> {
     fs::set_permissions(
         format!("/proc/self/fd/{}", file.as_raw_fd()),
@@ -109,7 +107,7 @@ fn set_mode(file: &OwnedFd, mode: u32) -> io::Result<()> {
     )
 }
 
-/// What the folder of a socket shall be.
+/// The required owner and mode of a socket's folder.
 struct FolderAccess {
     uid: u32,
     gid: u32,
@@ -117,7 +115,7 @@ struct FolderAccess {
 }
 
 impl FolderAccess {
-    /// `None`: everything runs as acc itself, and no other user has to be let in.
+    /// `None`: everything runs as acc's user, and no other user needs access.
     fn of(accounts: Accounts) -> Option<Self> {
         let (instances, edge) = (accounts.instances, accounts.edge);
         let gid = edge.or(instances)?.gid;
@@ -132,7 +130,7 @@ impl FolderAccess {
         (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (self.uid, self.gid, self.mode)
     }
 
-    /// The mode last: a change of the owner may take bits away.
+    /// Sets the mode last: a change of the owner may clear bits.
     fn put_right(&self, folder: &impl AsFd) -> io::Result<()> {
         if !self.is_right(&fstat(folder)?) {
             fchown(

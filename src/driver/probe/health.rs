@@ -1,6 +1,6 @@
-//! One question over a fresh connection: does this path answer 2xx or 3xx?
+//! The health check: one request over a fresh connection. Does this path answer 2xx or 3xx?
 //!
-//! Just enough HTTP for that; it reads no body and follows no redirect.
+//! It implements just enough HTTP for that, reads no body and follows no redirect.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,13 +11,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::ProbeTarget;
 use crate::driver::listener::shown;
 
-/// An application may be busy with its first start for a while; after this it is asked again on a
-/// new connection.
+/// An application may be busy with its first start; after this long the check is repeated on a new
+/// connection.
 const LIMIT: Duration = Duration::from_secs(10);
-/// A status line longer than this is none.
+/// A longer status line is invalid.
 const LONGEST_LINE: usize = 4096;
 
-/// What instances said that are not well yet, by where they listen.
+/// The last response of each instance that is not healthy yet, by its address.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Unwell(Arc<Mutex<HashMap<String, String>>>);
 
@@ -45,7 +45,7 @@ fn key(target: &ProbeTarget) -> String {
     format!("{:?}", target.listen)
 }
 
-/// Asks. Whatever is no answer of 2xx or 3xx is "not yet": says what it was, for people.
+/// Sends the request. Anything but 2xx or 3xx is "not yet"; the error describes it, for people.
 pub(super) async fn ask<S>(stream: S, path: &str, host: &str) -> Result<(), String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -77,7 +77,7 @@ where
     }
 }
 
-/// The beginning of the answer, its first line if it has one.
+/// Reads the beginning of the response, up to the end of its first line.
 async fn first_line<S>(mut stream: S, path: &str, host: &str) -> std::io::Result<Vec<u8>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -92,8 +92,7 @@ where
             break;
         }
     }
-    // The rest is taken off the application's hands, or it would log a broken connection at every
-    // start.
+    // Read the rest, or the application would log a broken connection at every start.
     tokio::spawn(tokio::time::timeout(Duration::from_secs(1), async move {
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
     }));

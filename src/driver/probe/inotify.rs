@@ -1,8 +1,8 @@
-//! Tells when something appears in a folder: one inotify instance for all wakes.
+//! Reports when something appears in a folder: one inotify instance for all wakes.
 //!
-//! One, because closing an inotify instance waits for the kernel's grace period, 4 to 20 ms in
-//! which a thread of the runtime can do nothing else; taking a single watch away does not. It
-//! decides nothing: a task that is notified checks for itself.
+//! Only one, because closing an inotify instance waits for the kernel's grace period, 4 to 20 ms in
+//! which a runtime thread is blocked. Removing a single watch does not. It decides nothing: a
+//! notified task checks for itself.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,7 +15,7 @@ use inotify::{EventStream, Inotify, WatchDescriptor, WatchMask, Watches};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-/// Tells those who wait for a folder that something has changed.
+/// Notifies the tasks that wait for a folder.
 type WatchSenders = HashMap<WatchDescriptor, watch::Sender<()>>;
 
 #[derive(Debug)]
@@ -26,8 +26,8 @@ struct OpenInotify {
 
 #[derive(Debug, Default)]
 struct InotifyState {
-    /// Opened at the first wait; not when nothing is left of the host's inotify instances, then it
-    /// is tried again.
+    /// Opened at the first wait. If the host's limit of inotify instances is reached, the next wait
+    /// tries again.
     open: Option<OpenInotify>,
     watched: WatchSenders,
 }
@@ -43,8 +43,8 @@ impl Watcher {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Watches the folder from now on. When that is not possible (no folder, no watches left),
-    /// waiting is by the clock alone.
+    /// Watches the folder from now on. If that is not possible (no folder, no watches left),
+    /// waiting falls back to a timer.
     #[must_use]
     pub fn watch(&self, dir: &Path) -> Watch {
         let place = self.add(dir);
@@ -59,7 +59,7 @@ impl Watcher {
 
     fn add(&self, dir: &Path) -> io::Result<(WatchDescriptor, watch::Receiver<()>)> {
         let mut state = self.state();
-        // A reader that has ended (its runtime has) notifies no task any more.
+        // A reader that has ended, with its runtime, notifies no task any more.
         let mut open = match state.open.take().filter(|open| !open.reader.is_finished()) {
             Some(open) => open,
             None => self.open()?,
@@ -94,7 +94,7 @@ impl Watcher {
     }
 }
 
-/// Reads until the kernel has nothing more to say.
+/// Reads until the kernel closes the stream.
 async fn read(mut events: EventStream<[u8; 4096]>, tell: impl Fn(&WatchDescriptor)) {
     while let Some(Ok(event)) = events.next().await {
         tell(&event.wd);
@@ -109,7 +109,7 @@ impl Drop for InotifyState {
     }
 }
 
-/// One wait for a folder.
+/// A wait for changes in one folder.
 #[derive(Debug)]
 pub struct Watch {
     place: Option<(WatchDescriptor, watch::Receiver<()>)>,
@@ -117,7 +117,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Resolves when something appeared since the watch began or since it was last told, or after
+    /// Resolves when something has appeared since the watch began or since the last call, or after
     /// `longest`.
     pub async fn change(&mut self, longest: Duration) {
         let unreported = match &mut self.place {

@@ -1,7 +1,7 @@
-//! When is an instance ready: it answered on its own socket. By inotify where possible, else
-//! polled in growing steps.
+//! When an instance is ready: once it has answered on its own socket. Detected by inotify where
+//! possible, else by polling at growing intervals.
 //!
-//! It never gives up by itself: the machine's timer does, and drops the future.
+//! It has no time limit of its own: the machine's timer ends the wait by dropping the future.
 
 mod accepted;
 mod backoff;
@@ -33,12 +33,12 @@ use crate::domain::instance::{Listen, Process};
 /// What to wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeTarget {
-    /// Where it will listen.
+    /// Where the instance will listen.
     pub listen: Listen,
-    /// The socket listens from the first moment on: a connection that is made says nothing, one
-    /// that is accepted does.
+    /// acc made the socket and listens on it from the start: a connect proves nothing, an accepted
+    /// connection does.
     pub handed: bool,
-    /// Where it says that it is ready (`sd_notify(3)`); `None`: it does not.
+    /// Where it reports that it is ready (`sd_notify(3)`); `None`: it does not.
     pub notify: Option<PathBuf>,
     /// Path that must answer 2xx or 3xx; `None`: an accepted connection is enough.
     pub health: Option<String>,
@@ -46,14 +46,14 @@ pub struct ProbeTarget {
     pub host: String,
 }
 
-/// What is in the way of a start.
+/// What prevents a start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {
-    /// Another program has its port; says which, as far as it can be seen.
+    /// Another program has the port; the text names it, if it can be identified.
     #[error("{0}")]
     Port(String),
-    /// Another program listens on its unix socket: in the folder that acc made for it, so
-    /// [`Probe::evict`] can take it away.
+    /// Another program listens on the unix socket. It is in a folder that acc made, so
+    /// [`Probe::evict`] can remove it.
     #[error("{0}")]
     Socket(String),
     /// Anything else.
@@ -64,41 +64,42 @@ pub enum Obstacle {
 /// An instance that answers.
 #[derive(Debug, Default)]
 pub struct Readiness {
-    /// How long ago it first accepted a connection.
+    /// How long ago it accepted the first connection.
     pub ago: Duration,
-    /// To be dropped when there is time: taking a watch away takes the kernel up to 0.2 ms.
+    /// Dropped later: removing a watch takes the kernel up to 0.2 ms.
     pub watch: Option<Watch>,
 }
 
 /// Waits for readiness.
 #[async_trait]
 pub trait Probe: Send + Sync {
-    /// Removes what a former run left behind (a stale socket file) and makes the folder of the
-    /// socket. An error names what is in the way: a port taken by another program, a folder that
-    /// cannot be written. Called before the start. For one that says that it is ready: with the
-    /// socket on which it will be heard, to be kept until it is ready or has failed.
+    /// Prepares a start: removes what an earlier run left (a stale socket file) and makes the
+    /// folder of the socket. The error says what prevents the start: a port taken by another
+    /// program, a folder that cannot be written. For an instance that reports its readiness,
+    /// returns the socket that receives the report. Keep it until the instance is ready or has
+    /// failed.
     async fn clear(&self, target: &ProbeTarget) -> Result<Option<NotifySocket>, Obstacle>;
 
-    /// Takes away the unix socket that another program made in the instance's place. Only when
+    /// Removes the unix socket that another program made in the instance's place. Call it only when
     /// nothing of the instance runs.
     fn evict(&self, target: &ProbeTarget) {
         let _ = target;
     }
 
-    /// One try, right after the start of this process, whether it answers by now. `None`: not
-    /// yet, or that takes more than a try.
+    /// Tries once, right after the start of this process, whether it answers already. `None`: not
+    /// yet, or one attempt cannot tell.
     fn at_once(&self, target: &ProbeTarget, process: Process) -> Option<Readiness> {
         let _ = (target, process);
         None
     }
 
-    /// Resolves once it answers, after its readiness message if it sends one. `notify_socket`:
-    /// where it is received; without one (another acc began the start, and may have received it) an
-    /// answer is enough. Only an answer of this process, or of one that belongs to it, is one;
-    /// `None`: of any process.
+    /// Resolves once the instance answers, and has reported its readiness if it does so.
+    /// `notify_socket` receives the report. Without it an answer is enough: another acc began the
+    /// start and may have received the report. Only an answer of this process, or of one that
+    /// belongs to it, counts; `None`: of any process.
     ///
     /// # Errors
-    /// Another program listens in its place, so that it cannot; says which.
+    /// Another program listens in its place; the error names it.
     async fn ready(
         &self,
         target: &ProbeTarget,
@@ -106,35 +107,35 @@ pub trait Probe: Send + Sync {
         notify_socket: Option<NotifySocket>,
     ) -> Result<Readiness, String>;
 
-    /// Checks where awake instances listen, all in one go. For each, in their order: what
-    /// is wrong there, so that requests reach another program or none; `None`: nothing is, or it
-    /// could not be found out.
+    /// Checks where all these awake instances listen. For each, in their order: what is wrong, if
+    /// requests reach another program or none. `None`: nothing is wrong, or it could not be
+    /// checked.
     async fn misplaced(&self, awake: &[(Listen, Process)]) -> Vec<Option<String>> {
         vec![None; awake.len()]
     }
 
-    /// Removes what a run that has ended left where it listened, so that the next start need not.
+    /// Removes what an ended run left at its address, so that the next start need not.
     fn tidy(&self, target: &ProbeTarget) {
         let _ = target;
     }
 
-    /// Sees to it that the edge can connect to one that answers: `true`: it could not.
+    /// Makes sure that the edge can connect to an instance that answers; `true`: it could not.
     ///
     /// # Errors
-    /// What is there is not a socket of the instance's, or could not be changed.
+    /// The file is not a socket of the instance, or could not be changed.
     fn let_edge_in(&self, target: &ProbeTarget) -> io::Result<bool> {
         let _ = target;
         Ok(false)
     }
 
-    /// Checks once, for people: where the instance of this process listens, when that is not where
-    /// it should; `None`: nowhere, or where it should, or it cannot be seen.
+    /// Checks once, for people: where the instance of this process listens, if not where it should.
+    /// `None`: it listens nowhere or where it should, or cannot be inspected.
     async fn elsewhere(&self, target: &ProbeTarget, process: Process) -> Option<String> {
         let _ = (target, process);
         None
     }
 
-    /// Checks once, for people: what it is waiting for just now, e.g. "a connection on
+    /// Describes, for people, what the start is waiting for now, e.g. "a connection on
     /// `/run/…/app.sock`".
     fn describe(&self, target: &ProbeTarget) -> String;
 }

@@ -1,10 +1,10 @@
-//! Where an instance says by itself that it is ready: a datagram socket of the protocol of
+//! Receives an instance's report that it is ready: a datagram socket with the protocol of
 //! `sd_notify(3)`.
 //!
-//! It lies in a folder of acc's, and only the instance's user may write to it. That user may have
-//! other instances, so what counts is who sent a message: the kernel tells (`SCM_CREDENTIALS`,
-//! unix(7)), and a message is believed when its sender lives and is of the process group or session
-//! of the process that was started. `systemd-notify` waits until it was heard.
+//! The socket is in a folder of acc's, and only the instance's user may write to it. That user may
+//! have other instances, so the sender counts. The kernel reports its pid (`SCM_CREDENTIALS`,
+//! unix(7)), and a message is accepted if its sender is alive and in the process group or session
+//! of the started process. `systemd-notify` waits until its message was read.
 
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
@@ -25,13 +25,13 @@ use crate::domain::instance::Process;
 use crate::host::fs::{make_dir, remove_file};
 use crate::host::{listen, process};
 
-/// Longest message that is read, and longest status that is shown.
+/// Longest message read, and longest status shown.
 const MESSAGE: usize = 4096;
 const STATUS: usize = 200;
-/// How long the socket is read after an instance has reported that it is ready.
+/// How long to keep reading after an instance has reported that it is ready.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Those that are still to say that they are ready, each with its last `STATUS=` or nothing.
+/// The instances that have yet to report, each with its last `STATUS=`, or an empty text.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Statuses(Arc<Mutex<HashMap<PathBuf, String>>>);
 
@@ -53,8 +53,8 @@ impl Statuses {
     }
 }
 
-/// Hears one instance, from before its start until it is ready. The file stays: the next start
-/// replaces it.
+/// Receives the reports of one instance, from before its start until it is ready. The file stays:
+/// the next start replaces it.
 #[derive(Debug)]
 pub struct NotifySocket {
     socket: Arc<UnixDatagram>,
@@ -62,17 +62,17 @@ pub struct NotifySocket {
     statuses: Statuses,
 }
 
-/// What a message means to acc; there is more in the protocol, which is passed over.
+/// The parts of a message that acc uses; the rest of the protocol is ignored.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct NotifyMessage {
-    /// It is ready.
+    /// `READY=1`.
     pub ready: bool,
-    /// What it says of its state: one line, bounded, no control character.
+    /// `STATUS=`: one line, bounded, without control characters.
     pub status: Option<String>,
 }
 
 impl NotifySocket {
-    /// Opens it for instances of this user (`None`: of acc's own).
+    /// Opens the socket for instances of this user (`None`: acc's own).
     pub(super) fn open(
         path: &Path,
         owner: Option<Owner>,
@@ -106,8 +106,8 @@ impl NotifySocket {
         })
     }
 
-    /// Resolves once the process, or one that it started, has said that it is ready. What was said
-    /// before is heard too.
+    /// Resolves once the process, or one that it started, has reported that it is ready. Earlier
+    /// reports count.
     pub(super) async fn ready(&self, process: Process) {
         loop {
             let received = self
@@ -117,7 +117,7 @@ impl NotifySocket {
             let (sender, message) = match received {
                 Ok(received) => received,
                 Err(error) => {
-                    // Nothing more will be heard; the time limit of the start ends this.
+                    // No report can arrive any more; the time limit of the start ends the wait.
                     tracing::warn!(path = %self.path.display(), %error, "could not read its readiness message");
                     return std::future::pending().await;
                 }
@@ -144,7 +144,7 @@ impl Drop for NotifySocket {
     }
 }
 
-/// Reads messages that come right after: `systemd-notify` asks whether it was heard, and fails
+/// Reads messages that follow at once: `systemd-notify` waits until its message is read, and fails
 /// without a reader.
 async fn linger(socket: Arc<UnixDatagram>) {
     let rest = async {
@@ -157,12 +157,12 @@ async fn linger(socket: Arc<UnixDatagram>) {
     let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
-/// One message and the pid of its sender.
+/// Receives one message and the pid of its sender.
 fn receive(socket: &UnixDatagram) -> io::Result<(Option<i32>, NotifyMessage)> {
     let mut bytes = [0; MESSAGE];
     let mut parts = [IoSliceMut::new(&mut bytes)];
-    // No room for descriptors: the kernel closes them, which is what a sender of `BARRIER=1` waits
-    // for, and says so. Such a message then has no sender.
+    // No room for descriptors: the kernel closes them, and the sender of `BARRIER=1` waits for
+    // exactly that. Such a message then has no sender.
     let mut control = nix::cmsg_space!(UnixCredentials);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let got = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
@@ -180,7 +180,7 @@ fn receive(socket: &UnixDatagram) -> io::Result<(Option<i32>, NotifyMessage)> {
 }
 
 impl NotifyMessage {
-    /// Reads any bytes.
+    /// Parses a message; any bytes are valid.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Self {
         let mut message = Self::default();
@@ -202,7 +202,7 @@ impl NotifyMessage {
     }
 }
 
-/// Is this pid the process, or of its group or session? One that cannot be looked at is not.
+/// Whether this pid is the process, or in its group or session. `false` if it cannot be read.
 fn is_of(pid: i32, process: Process) -> bool {
     let leader = matches!(process::is_same(process), Ok(true));
     let seen = process::stat(pid).ok().flatten();

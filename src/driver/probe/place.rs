@@ -1,7 +1,7 @@
-//! Can awake instances be reached where they listen? All of them by one read each of the
-//! kernel's tables.
+//! Whether awake instances can be reached where they should listen. Reads each of the kernel's
+//! tables once for all of them.
 //!
-//! It says what it found, and stops no process.
+//! It reports and stops no process.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,11 +12,11 @@ use crate::domain::instance::{Listen, Process};
 use crate::driver::listener::{ListenerOwner, Listeners};
 use crate::host::short_sleep::short_sleep;
 
-/// One that does not listen for so long while it runs will not do so again.
+/// If a running instance does not listen for this long, it does not intend to listen again.
 const SILENT: Duration = Duration::from_secs(1);
 
-/// What is wrong with each of these, in their order; `None`: nothing is, or it could not be found
-/// out.
+/// What is wrong with each of these, in their order; `None`: nothing is, or it could not be
+/// checked.
 pub(super) async fn misplaced(
     listeners: &Listeners,
     awake: &[(Listen, Process)],
@@ -43,7 +43,7 @@ pub(super) async fn misplaced(
     awake.iter().zip(found).map(why).collect()
 }
 
-/// `None`: could not be found out.
+/// The owner of each listener; `None`: could not be determined.
 async fn sample(listeners: &Listeners, awake: &[(Listen, Process)]) -> Vec<Option<ListenerOwner>> {
     let mut tcp: Vec<(SocketAddr, Process)> = Vec::new();
     let mut unix: Vec<(PathBuf, Process)> = Vec::new();

@@ -1,8 +1,8 @@
-//! The probe of real sockets: clears the place before a start, and notices within a few
+//! The probe of real sockets: clears the address before a start, and notices within a few
 //! milliseconds that the instance answers.
 //!
-//! It removes only what no program answers on, and never ends a program that is in the way. The
-//! place of a socket is acc's: what is there and is no socket goes.
+//! It removes a socket only if no program answers on it, and never ends the program that is in the
+//! way. The path of a socket belongs to acc: anything there that is not a socket is removed.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -34,35 +34,35 @@ use crate::host::fs::remove_file;
 use crate::host::short_sleep::short_sleep;
 use crate::host::{listening, net, removal, unix_connect};
 
-/// Even when the folder is watched the socket is looked for this often: a watch may be lost.
+/// Check this often even if the folder is watched: a watch may be lost.
 const LOOK_ANYWAY: Duration = Duration::from_millis(100);
 
-/// A program that listens on the port of an instance for so long keeps it: the instance cannot be
+/// A program that listens on an instance's port for this long keeps it: the instance cannot be
 /// reached there.
 const STRANGER: Duration = Duration::from_secs(1);
 
-/// The event is the bind of a socket, and its listen follows a few microseconds later as a rule.
-/// So often it is tried again at once, a tenth of a millisecond in all: any pause takes longer.
+/// inotify reports the bind of a socket; its listen usually follows a few microseconds later.
+/// Connect this often without a pause, a tenth of a millisecond in all: any pause is longer.
 const AT_ONCE: u32 = 20;
 
 /// The probe of real sockets.
 #[derive(Debug, Clone, Default)]
 pub struct SocketProbe {
     accounts: Accounts,
-    /// Where a folder goes that is in the place of a socket.
+    /// Where to move a folder that is in the place of a socket.
     trash: PathBuf,
     listeners: Listeners,
     watcher: Watcher,
     statuses: Statuses,
-    /// What those said that answer, but not yet that they are well.
+    /// The last failed health check of each instance.
     unwell: Unwell,
-    /// How many TCP ports are waited for.
+    /// How many TCP ports are polled.
     waiting: Arc<AtomicU32>,
 }
 
 impl SocketProbe {
-    /// For instances and workers of nginx that run as these. `trash`: a folder of acc's on the file
-    /// system of the sockets; `listeners`: where it is remembered what was found.
+    /// For instances and nginx workers with these accounts. `trash`: a folder of acc's on the file
+    /// system of the sockets; `listeners`: remembers the listeners that were checked.
     #[must_use]
     pub fn new(accounts: Accounts, trash: PathBuf, listeners: Listeners) -> Self {
         Self {
@@ -73,16 +73,16 @@ impl SocketProbe {
         }
     }
 
-    /// Lets nginx's workers in before the instance counts as ready. When that is not
-    /// possible its requests go through acc, which can connect.
+    /// Lets nginx's workers in before the instance counts as ready. If that fails, its requests go
+    /// through acc, which can connect.
     fn open_to_edge(&self, target: &ProbeTarget) {
         if let Err(error) = self.let_edge_in(target) {
             tracing::warn!(host = %target.host, %error, "nginx's workers cannot connect to its socket");
         }
     }
 
-    /// Resolves once a connection is accepted from a socket that was handed over. The file is made
-    /// on the way to the start, and is there as a rule.
+    /// Resolves once a connection is accepted from a socket that was handed over. The start makes
+    /// the file, so it usually exists.
     async fn accepted(&self, path: &Path, process: Option<Process>) {
         let mut steps = Steps::SOCKET;
         loop {
@@ -99,8 +99,8 @@ impl SocketProbe {
         }
     }
 
-    /// Resolves with a connection to the instance's own: after an event that the file has
-    /// appeared, then by trying. With the watch, if it took one.
+    /// Resolves with a connection to the instance's own listener: tries after an event reports the
+    /// file. Returns the watch, if one was needed.
     async fn connect_unix(
         &self,
         path: &Path,
@@ -109,14 +109,14 @@ impl SocketProbe {
         let own = |stream: &StdUnixStream, thorough| {
             self.listeners.is_own_unix(stream, path, process, thorough)
         };
-        // Often it is there, and a watch costs more than a try.
+        // The file often exists already, and a watch costs more than a try.
         if let Some(stream) = unix_connect::connect(path)
             .ok()
             .filter(|stream| own(stream, false))
         {
             return (stream, None);
         }
-        // The watch comes before the next try: a socket made between the two would be missed.
+        // The watch begins before the next try: a socket made between the two would be missed.
         let mut watch = path.parent().map(|dir| self.watcher.watch(dir));
         let (mut steps, mut at_once) = (Steps::SOCKET, AT_ONCE);
         loop {
@@ -139,9 +139,9 @@ impl SocketProbe {
         }
     }
 
-    /// Resolves with a connection to the instance's own, by trying. Nothing is sent before it is
-    /// known whose the listener is; an error says which program has listened there in its place for
-    /// [`STRANGER`].
+    /// Resolves with a connection to the instance's own listener, by polling. Nothing is sent
+    /// before the listener's owner is known. The error names a program that has listened there
+    /// instead for [`STRANGER`].
     async fn connect_tcp(
         &self,
         address: SocketAddr,
@@ -151,15 +151,15 @@ impl SocketProbe {
         let (mut steps, mut strangers) = (PortSteps::default(), None);
         let (mut stranger, mut examined) = (None, false);
         loop {
-            // Asked for without a connection, as long as there is no listener.
+            // Check for a listener without connecting.
             if matches!(listening::is_heard(address), Ok(false)) {
                 stranger = None;
                 short_sleep(steps.pause(waiting.count())).await;
                 continue;
             }
             match TcpStream::connect(address).await {
-                // Without a listener, the kernel may give the connection the very port that is
-                // asked for, and it reaches itself.
+                // Without a listener, the kernel may give the connection the very port it connects
+                // to, and it reaches itself.
                 Ok(stream) if stream.local_addr().is_ok_and(|own| own != address) => {
                     let Some(process) = process else {
                         return Ok(stream);
@@ -169,7 +169,7 @@ impl SocketProbe {
                     }
                     drop(stream);
                     match self.listeners.examine(address, process).await {
-                        // From now on it is known, and this connection was made before.
+                        // The listener is known from now on, but this connection was made before.
                         Ok(ListenerOwner::Own) if !examined => {
                             examined = true;
                             continue;
@@ -197,7 +197,7 @@ impl SocketProbe {
         }
     }
 
-    /// Resolves once it answers, also when other clients can connect.
+    /// Resolves once the instance answers and other clients can connect.
     async fn answered(
         &self,
         target: &ProbeTarget,
@@ -208,8 +208,8 @@ impl SocketProbe {
             notify_socket.ready(process).await;
         }
         if let (true, None, Listen::Unix(path)) = (target.handed, &target.health, &target.listen) {
-            // Its word alone is not enough: some say it before those are there who do the work
-            // (gunicorn's master).
+            // The report alone is not enough: some send it before their workers run (gunicorn's
+            // master).
             self.accepted(path, process).await;
             return Ok(Readiness::default());
         }
@@ -229,7 +229,7 @@ impl SocketProbe {
             let accepted = *accepted.get_or_insert_with(Instant::now);
             if connected.well(target, &self.unwell).await {
                 self.unwell.forget(target);
-                // Connected to one that was handed its socket it was from the start.
+                // A handed socket accepts connections from the start.
                 let ago = if target.handed {
                     Duration::ZERO
                 } else {
@@ -283,8 +283,7 @@ impl Probe for SocketProbe {
         if target.handed || target.notify.is_some() || target.health.is_some() {
             return None;
         }
-        // The child usually starts on this processor: yield once, so that it can bind before it is
-        // looked for.
+        // The child usually starts on this CPU: yield once, so that it can bind before the check.
         std::thread::yield_now();
         unix_connect::connect(path).ok().filter(|stream| {
             self.listeners
@@ -296,7 +295,7 @@ impl Probe for SocketProbe {
 
     fn tidy(&self, target: &ProbeTarget) {
         if let Listen::Unix(path) = &target.listen {
-            // What cannot be removed now is in the way of the next start, which says so.
+            // The next start reports what cannot be removed now.
             let _ = remove_stale(path, &self.trash);
         }
     }
@@ -365,7 +364,7 @@ impl Probe for SocketProbe {
     }
 }
 
-/// One more port that is waited for, until it is dropped.
+/// Counts one polled port until it is dropped.
 struct WaitingCount<'a>(&'a AtomicU32);
 
 impl<'a> WaitingCount<'a> {
@@ -392,7 +391,7 @@ enum Connected {
 }
 
 impl Connected {
-    /// Is it well?
+    /// Runs the health check, if there is one.
     async fn well(self, target: &ProbeTarget, unwell: &Unwell) -> bool {
         let Some(path) = &target.health else {
             return true;
@@ -408,7 +407,7 @@ impl Connected {
     }
 }
 
-/// Removes a socket file that no program answers on, and what is no socket.
+/// Removes a socket file on which no program answers, and anything that is not a socket.
 fn remove_stale(path: &Path, trash: &Path) -> Result<(), Obstacle> {
     let shown = path.display();
     match fs::symlink_metadata(path) {
@@ -436,11 +435,11 @@ fn remove_stale(path: &Path, trash: &Path) -> Result<(), Obstacle> {
         Ok(_) => Err(Obstacle::Socket(format!(
             "another program answers on `{shown}`"
         ))),
-        // No program listens there: left behind.
+        // No program listens there: left by an earlier run.
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => remove_file(path)
             .map_err(|e| Obstacle::Other(format!("`{shown}` cannot be removed: {e}"))),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        // A full backlog is a listener, too.
+        // A full backlog has a listener, too.
         Err(e) if e.kind() == ErrorKind::WouldBlock => Err(Obstacle::Socket(format!(
             "another program listens on `{shown}`"
         ))),
@@ -448,7 +447,7 @@ fn remove_stale(path: &Path, trash: &Path) -> Result<(), Obstacle> {
     }
 }
 
-/// Tries the port as a server would, without listening: no client can connect meanwhile.
+/// Binds the port as a server would, without listening: no client can connect meanwhile.
 async fn check_free(address: SocketAddr) -> Result<(), Obstacle> {
     let bind = || -> io::Result<()> {
         let socket = Socket::new(
@@ -468,7 +467,8 @@ async fn check_free(address: SocketAddr) -> Result<(), Obstacle> {
     }
 }
 
-/// By whom, as far as acc may see it. All processes are looked at: beside what serves requests.
+/// Which program has the port, as far as acc may see. It reads all processes, on a thread that
+/// serves no requests.
 async fn taken(address: SocketAddr) -> String {
     let holders = tokio::task::spawn_blocking(move || net::holders(&net::listening(address)))
         .await

@@ -1,12 +1,12 @@
-//! What goes wrong with a supervisor: it cannot be asked, it refuses, a file of its own fails. It
-//! decides nothing.
+//! Errors of a supervisor: it cannot be reached, it refuses, or one of its files fails. It decides
+//! nothing.
 
 use std::path::PathBuf;
 
-/// What went wrong with a supervisor.
+/// Why a supervisor failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisorError {
-    /// It could not be asked: what is true of its processes is not known.
+    /// It could not be reached: the state of its processes is unknown.
     #[error("could not query {what}: {why}")]
     Unreachable {
         /// Which supervisor, where.
@@ -14,7 +14,7 @@ pub enum SupervisorError {
         /// The reason.
         why: String,
     },
-    /// It was asked and refused, or the program cannot be run.
+    /// It refused the start, or the program cannot be run.
     #[error("could not start `{name}`: {why}")]
     NotStarted {
         /// The program.
@@ -22,7 +22,7 @@ pub enum SupervisorError {
         /// The reason: missing, not executable, refused.
         why: String,
     },
-    /// A file of its own could not be written or read.
+    /// A file of the supervisor could not be written or read.
     #[error("could not {deed} `{path}`")]
     File {
         /// "write", "read", "remove".

@@ -1,8 +1,8 @@
-//! Why a file that is there cannot be executed: its first line or its header, its file system, the
-//! folders on the way.
+//! Why an existing file cannot be executed: its first line or header, its file system, or the
+//! folders above it.
 //!
-//! The kernel has three words for all of this ("no such file", "permission denied", "exec format
-//! error"). It changes nothing.
+//! The kernel has only three messages for all of this ("no such file", "permission denied", "exec
+//! format error"). This module changes nothing.
 
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
@@ -18,9 +18,9 @@ use super::program_path::on_path;
 use crate::host::command::is_executable;
 use crate::host::spawn::UserIds;
 
-/// So much of a file is read: a first line, or the headers of a program.
+/// How much of a file is read: its first line, or the headers of a program.
 const HEAD: usize = 4096;
-/// What programs for this processor have in their header (`e_machine`).
+/// The `e_machine` value of programs for this processor.
 const OWN_MACHINE: u16 = if cfg!(target_arch = "x86_64") {
     62
 } else if cfg!(target_arch = "aarch64") {
@@ -31,7 +31,7 @@ const OWN_MACHINE: u16 = if cfg!(target_arch = "x86_64") {
     0
 };
 
-/// Faults with which no start can succeed, for any user; checked before a start.
+/// Finds faults that make every start fail, for any user; checked before a start.
 pub(super) fn sound(program: &Program, path: &Path) -> Result<(), String> {
     if statvfs(path).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::NOEXEC)) {
         return Err(format!(
@@ -57,13 +57,13 @@ pub(super) fn sound(program: &Program, path: &Path) -> Result<(), String> {
     }
 }
 
-/// What is likely to have kept it from being run, once it could not be.
+/// Finds the likely reason after a failed start.
 pub(super) fn likely(program: &Program, path: &Path, user: Option<UserIds>) -> Option<String> {
     barred(program, path, user).or_else(|| foreign(path, &head(path)))
 }
 
-/// Nothing of one that may be executed but not read, nor of a pipe that an instance has put in its
-/// place meanwhile: that is not waited for.
+/// Returns nothing for a file that may be executed but not read, or for a pipe that an instance put
+/// in its place: acc does not wait for that.
 fn head(path: &Path) -> Vec<u8> {
     let mut head = Vec::with_capacity(HEAD);
     let opened = OpenOptions::new()
@@ -77,9 +77,9 @@ fn head(path: &Path) -> Vec<u8> {
     head
 }
 
-/// A script whose interpreter is missing fails with "no such file", of a file that is there: say
-/// which one is meant. The kernel takes what follows it as one word, and a carriage return as part
-/// of it.
+/// If the interpreter of a script is missing, the kernel reports "no such file" for the script:
+/// name the interpreter. The kernel takes all that follows the interpreter as one argument, and a
+/// carriage return as part of it.
 fn script(program: &Program, path: &Path, line: &[u8]) -> Result<(), String> {
     let blank = |b: &u8| matches!(b, b' ' | b'\t');
     let line = line.trim_ascii_start();
@@ -147,7 +147,7 @@ fn number(head: &[u8], at: u64, bytes: usize) -> Option<u64> {
     )
 }
 
-/// `e_machine` of a program; `None`: it is none.
+/// The `e_machine` value of a program; `None`: it is not one.
 fn machine(head: &[u8]) -> Option<u16> {
     let little = *head.get(5)? == 1;
     let bytes: [u8; 2] = head
@@ -160,10 +160,10 @@ fn machine(head: &[u8]) -> Option<u16> {
     })
 }
 
-/// The loader that a program for this processor names (`PT_INTERP`).
+/// The loader of a program for this processor (`PT_INTERP`).
 fn loader(head: &[u8]) -> Option<PathBuf> {
     const INTERPRETER: u64 = 3;
-    // 64 bits, the lowest byte first: all processors that acc runs on.
+    // 64 bits, little-endian: all processors that acc supports.
     if machine(head)? != OWN_MACHINE || head.get(4..6) != Some(&[2, 1]) {
         return None;
     }
@@ -187,8 +187,8 @@ fn loader(head: &[u8]) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(name)))
 }
 
-/// A program for another processor, or none at all. The host may have been taught to run it, so it
-/// is said only after it could not.
+/// Whether this is a program for another processor, or no program. The host may be configured to
+/// run it, so this is reported only after a failed start.
 fn foreign(path: &Path, head: &[u8]) -> Option<String> {
     let shown = path.display();
     match machine(head) {
@@ -217,7 +217,7 @@ fn foreign(path: &Path, head: &[u8]) -> Option<String> {
     }
 }
 
-/// A folder that its user may not enter, or a file that it may not execute, by their modes.
+/// Finds a folder that the user may not enter, or a file that it may not execute, by their modes.
 fn barred(program: &Program, path: &Path, user: Option<UserIds>) -> Option<String> {
     let (name, ids) = match (user, &program.user) {
         (Some(ids), Some(name)) => (name.clone(), ids),
@@ -260,7 +260,7 @@ fn barred(program: &Program, path: &Path, user: Option<UserIds>) -> Option<Strin
     })
 }
 
-/// This process's own.
+/// acc's own user.
 fn own() -> Option<(String, UserIds)> {
     let uid = nix::unistd::geteuid();
     let user = nix::unistd::User::from_uid(uid).ok().flatten();
@@ -277,14 +277,14 @@ fn own() -> Option<(String, UserIds)> {
     Some((user.map_or_else(|| uid.to_string(), |user| user.name), ids))
 }
 
-/// May this user do that (4: read, 1: execute or enter), by the mode?
+/// Whether the mode allows this user the access (4: read, 1: execute or enter).
 fn may(ids: &UserIds, found: &fs::Metadata, bit: u32) -> bool {
     let shift = match () {
         () if ids.uid == found.uid() => 6,
         () if ids.gid == found.gid() || ids.groups.contains(&found.gid()) => 3,
         () => 0,
     };
-    // Root may enter everything, and execute what any user may.
+    // Root may enter every folder, and execute what any user may.
     ids.uid == 0 && (bit != 1 || found.is_dir() || found.mode() & 0o111 != 0)
         || found.mode() >> shift & bit != 0
 }

@@ -1,8 +1,8 @@
-//! A supervisor in memory for the tests of others: its processes are numbers, which end when they
-//! are set to.
+//! A supervisor in memory for tests of its callers: its processes are numbers, which end when a
+//! test says so.
 //!
-//! It passes the same suite as the real ones as far as that needs no process, and can be told to
-//! fail, to be slow, to be out of reach and to have processes that do not listen.
+//! It passes the same suite as the real ones where no process is needed. A test can make it fail,
+//! delay starts, make it unreachable, and let processes ignore their stop signal.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ use crate::domain::name::InstanceName;
 use super::locks::Locks;
 use super::{Capabilities, Ensured, OwnServices, Program, Runner, Service, SupervisorError};
 
-/// Made-up pids begin above the highest a kernel gives, so that a mistake signals no process.
+/// Pids start above the highest one of any kernel, so that a mistake signals no process.
 const FIRST_PID: i32 = 100_000_000;
 
 type Hook = Box<dyn Fn(&Program, Process) + Send + Sync>;
@@ -34,7 +34,7 @@ struct FakeProcesses {
     calls: Vec<String>,
     running: BTreeMap<InstanceName, Process>,
     services: BTreeMap<String, Process>,
-    /// Every process there ever was, with how it ended.
+    /// Every process ever started, with how it ended.
     ends: HashMap<i32, watch::Sender<Option<Exit>>>,
     failures: VecDeque<String>,
     stubborn: HashSet<InstanceName>,
@@ -54,23 +54,23 @@ impl std::fmt::Debug for Fake {
 }
 
 impl Fake {
-    /// A fake without processes.
+    /// Makes a fake without processes.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Every start from now on takes this long (by tokio's clock, which tests can pause).
+    /// Delays every start from now on (by tokio's clock, which tests can pause).
     pub fn delay_starts(&self, delay: Duration) {
         self.state().start_delay = delay;
     }
 
-    /// The next start fails for this reason; set twice, the next two do.
+    /// Makes the next start fail for this reason; two calls, the next two.
     pub fn fail_next_start(&self, why: &str) {
         self.state().failures.push_back(why.to_owned());
     }
 
-    /// The instance does not listen to its stop signal: only a kill ends it.
+    /// Makes the instance ignore its stop signal: only a kill ends it.
     pub fn make_stubborn(&self, name: &InstanceName, stubborn: bool) {
         let mut state = self.state();
         if stubborn {
@@ -80,8 +80,7 @@ impl Fake {
         }
     }
 
-    /// From now on no query works whether something runs (`find`, `running`, `service`), or
-    /// can again.
+    /// Makes queries (`find`, `running`, `service`) fail from now on, or work again.
     pub fn make_unreachable(&self, unreachable: bool) {
         self.state().unreachable = unreachable;
     }
@@ -96,7 +95,7 @@ impl Fake {
         self.state().on_start = Some(Box::new(hook));
     }
 
-    /// Ends the instance's process in this way, by itself; nothing when none runs.
+    /// Ends the instance's process in this way; does nothing if none runs.
     pub fn exit(&self, name: &InstanceName, exit: Exit) {
         let process = self.state().running.get(name).copied();
         if let Some(process) = process {
@@ -104,8 +103,9 @@ impl Fake {
         }
     }
 
-    /// What was called so far, in order: `start a`, `terminate a`, `kill a`, `wait a`, `forget a`,
-    /// `ensure_service nginx`, `stop_service nginx`, `tidy`, `boot`, `halt`; looking is not noted.
+    /// The calls so far, in order: `start a`, `terminate a`, `kill a`, `wait a`, `forget a`,
+    /// `ensure_service nginx`, `stop_service nginx`, `tidy`, `boot`, `halt`. Queries are not
+    /// recorded.
     #[must_use]
     pub fn calls(&self) -> Vec<String> {
         self.state().calls.clone()

@@ -1,8 +1,8 @@
-//! One lock per name: starting, finding and forgetting the same name never overlap, different names
-//! never wait.
+//! One lock per name: starting, finding and forgetting the same name never overlap; different names
+//! never wait for each other.
 //!
-//! It guards against tasks of this process only; that one process alone runs verbs is held by the
-//! owner lock.
+//! The locks hold between tasks of this process. The owner lock ensures that only one process runs
+//! verbs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +21,7 @@ impl Locks {
         let lock = {
             let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             if names.len() > 256 {
-                // A task that holds or awaits one has a second reference to it.
+                // A task that holds or awaits a lock has a second reference to it.
                 names.retain(|_, lock| Arc::strong_count(lock) > 1);
             }
             Arc::clone(names.entry(name.to_owned()).or_default())

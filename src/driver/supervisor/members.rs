@@ -1,8 +1,9 @@
-//! All processes of an instance: in a control group of its own where one can be made, else found by
-//! a census.
+//! All processes of an instance: in a control group of its own where possible, else found by a
+//! census.
 //!
-//! Both supervisors hold to it: a start joins the group, the stop signal and the kill go to all,
-//! and an end is reported only when nothing is left. Groups and marks carry the name of this
+//! Both supervisors use it: a start joins the group, the stop signal and the kill go to all
+//! processes, and an end is reported only when none is left. Groups and marks contain the name of
+//! this installation: acc never touches those of others.
 //! installation: those of others are never touched.
 
 use std::borrow::Cow;
@@ -23,35 +24,35 @@ use crate::domain::name::InstanceName;
 use crate::host::cgroup::{Cgroups, Group, hash};
 use crate::host::{census, process};
 
-/// How long what was killed may take to be gone, before a start or at a removal.
+/// How long killed processes may take to disappear, before a start or at a removal.
 const KILL_WAIT: Duration = Duration::from_secs(5);
-/// Pauses between two checks of what is left.
+/// Shortest and longest pause between two checks for remaining processes.
 const POLL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
-/// The end of a killed process that a debugger holds is looked for this often, and so many times.
+/// How often, and how many times, to check for the end of a killed process that a debugger holds.
 const TRACED_PAUSE: Duration = Duration::from_millis(250);
 const TRACED_CHECKS: u32 = 40;
-/// How often a census is repeated until all processes it finds are stopped: a process that keeps
-/// forking loses, or the next kill goes on.
+/// How often a census is repeated until all processes it finds are stopped. A process that keeps
+/// forking loses the race, or the next kill continues.
 const CENSUSES: u32 = 20;
 
-/// What a supervisor knows of the first process of an instance.
+/// What a supervisor knows about the first process of an instance.
 #[async_trait]
 pub(super) trait FirstProcess: Sync {
-    /// Does it run, also when it has yet to leave its note?
+    /// Whether it runs, even if it has not written its pid file yet.
     async fn runs(&self, name: &InstanceName) -> Result<bool, SupervisorError>;
 }
 
-/// How a process becomes one of an instance's.
+/// How a process joins an instance.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Membership {
-    /// It writes `0` to these files before its program begins.
+    /// Files to which it writes `0` before its program starts.
     pub(super) join: Vec<PathBuf>,
-    /// More of its environment.
+    /// A further environment variable.
     pub(super) env: Option<(String, String)>,
 }
 
 impl Membership {
-    /// The environment that is given, and what is added.
+    /// The environment with this variable added.
     pub(super) fn environment<'a>(
         &self,
         given: &'a [(String, String)],
@@ -68,22 +69,22 @@ impl Membership {
 pub(super) struct InstanceMembers {
     run: PathBuf,
     pid_dir: PathBuf,
-    /// Who instances run as.
+    /// The user of instances.
     user: u32,
     cgroups: OnceLock<Option<Cgroups>>,
-    /// Where there are no control groups: what another acc has left was looked for.
+    /// Without control groups: leftovers of another acc were searched for.
     looked: OnceCell<()>,
-    /// First processes that were asked to end: what they leave is given time to end as well.
+    /// First processes that were asked to end: the processes they leave get time to end as well.
     asked: Mutex<HashSet<Process>>,
-    /// Something was killed.
+    /// Notified at each kill.
     killed: Notify,
-    /// Without control groups: what was killed and may not have ended. At its end a process shows
-    /// no mark any more.
+    /// Without control groups: killed processes that may not have ended. A process at its end has
+    /// lost its mark.
     dying: Mutex<Vec<(InstanceName, Process)>>,
 }
 
 impl InstanceMembers {
-    /// Of the installation with these pid files, which are in its `run` folder.
+    /// For the installation with these pid files, which are in its `run` folder.
     pub(super) fn of(pid_dir: &Path) -> Self {
         Self {
             run: pid_dir.parent().unwrap_or(pid_dir).to_owned(),
@@ -97,12 +98,12 @@ impl InstanceMembers {
         }
     }
 
-    /// The same, of instances that run as this user and not as acc does.
+    /// For instances that run as this user instead of acc's.
     pub(super) fn set_user(&mut self, user: Option<u32>) {
         self.user = user.unwrap_or(self.user);
     }
 
-    /// The same in this way, which may not be the one that this host would have it.
+    /// The same with these groups instead of those of the host.
     #[cfg(test)]
     pub(super) fn in_groups(pid_dir: &Path, cgroups: Option<Cgroups>) -> Self {
         Self {
@@ -111,7 +112,7 @@ impl InstanceMembers {
         }
     }
 
-    /// Nothing of this installation is left: for the end of a test, however it ends.
+    /// Ends all processes of this installation, at the end of a test.
     #[cfg(test)]
     #[expect(
         clippy::disallowed_methods,
@@ -132,7 +133,7 @@ impl InstanceMembers {
         self.close();
     }
 
-    /// acc goes down: nothing of it stays among the kernel's control groups.
+    /// Removes acc's control groups when acc is shut down.
     pub(super) fn close(&self) {
         if let Some(cgroups) = self.cgroups() {
             cgroups.close();
@@ -153,7 +154,7 @@ impl InstanceMembers {
         Some(self.cgroups()?.group(name.as_str()))
     }
 
-    /// What stands in the environment of every process of the instance where there are no control
+    /// The environment variable that marks every process of the instance where there are no control
     /// groups.
     fn mark(&self, name: &str) -> String {
         format!(
@@ -162,9 +163,9 @@ impl InstanceMembers {
         )
     }
 
-    /// Before a start: what an earlier run has left is ended, and a new process can join. `first`
-    /// is asked whether the first process of this instance runs after all, as an acc left it that
-    /// died before it had taken note.
+    /// Prepares a start: ends what an earlier run left, so that a new process can join. Asks
+    /// `first` whether the first process of this instance runs after all, because an acc may have
+    /// died before it recorded the process.
     pub(super) async fn enter(
         &self,
         program: &Program,
@@ -172,8 +173,8 @@ impl InstanceMembers {
     ) -> Result<Membership, SupervisorError> {
         let (name, limits) = (&program.name, &program.group);
         let Some(cgroups) = self.cgroups() else {
-            // A census takes milliseconds: once. What is left later is left by a run that this acc
-            // has seen to its end.
+            // A census takes milliseconds, so only once: later leftovers are of runs whose end this
+            // acc has seen.
             self.looked
                 .get_or_try_init(async || self.clear_unrecorded(first).await)
                 .await?;
@@ -188,7 +189,7 @@ impl InstanceMembers {
             path: cgroups.dir().join(name.as_str()),
             source,
         };
-        // As a rule it is not there: an end removes it.
+        // Usually the group is missing, because the end of a run removes it.
         if !cgroups.make(name.as_str(), limits).map_err(failed)? && !first.runs(name).await? {
             self.clear(name, None).await?;
             cgroups.make(name.as_str(), limits).map_err(failed)?;
@@ -199,7 +200,7 @@ impl InstanceMembers {
         })
     }
 
-    /// All living processes of the instance whose first process this is or was.
+    /// All living processes of the instance to which this first process belongs or belonged.
     pub(super) fn all(
         &self,
         name: &InstanceName,
@@ -213,7 +214,7 @@ impl InstanceMembers {
             all.dedup();
             return Ok(all);
         };
-        // One that cannot be looked at is not gone.
+        // A process that cannot be read is not gone.
         group
             .processes()?
             .into_iter()
@@ -221,7 +222,7 @@ impl InstanceMembers {
             .collect()
     }
 
-    /// Sends the stop signal to all that the signal to the first process's group does not reach.
+    /// Sends the stop signal to all processes outside the first process's group.
     pub(super) fn ask_others(&self, name: &InstanceName, first: Process, signal: i32) {
         self.asked().insert(first);
         let others = self.all(name, Some(first)).unwrap_or_else(|error| {
@@ -237,8 +238,8 @@ impl InstanceMembers {
         }
     }
 
-    /// Resolves when a process that was killed has ended for all but a debugger, which keeps the
-    /// kernel from telling: looked for after each kill.
+    /// Resolves when a killed process has ended although its debugger keeps the kernel from
+    /// reporting it: checked after each kill.
     pub(super) async fn ended_under_a_tracer(&self, first: Process) {
         loop {
             self.killed.notified().await;
@@ -251,7 +252,7 @@ impl InstanceMembers {
         }
     }
 
-    /// Kills all of them, but does not wait for their end.
+    /// Kills all of them without waiting for their end.
     pub(super) fn kill(&self, name: &InstanceName, first: Option<Process>) -> io::Result<()> {
         if let Some(first) = first {
             self.asked().remove(&first);
@@ -264,8 +265,7 @@ impl InstanceMembers {
         killed
     }
 
-    /// All of them are stopped first, then each is killed: what was forked meanwhile is found by
-    /// the next census.
+    /// Stops all of them first, then kills each: the next census finds what was forked meanwhile.
     fn kill_counted(&self, name: &InstanceName, first: Option<Process>) -> io::Result<()> {
         let mut stopped: HashSet<Process> = HashSet::new();
         for _ in 0..CENSUSES {
@@ -290,7 +290,7 @@ impl InstanceMembers {
             .try_for_each(|process| process::signal_one(*process, libc::SIGKILL))
     }
 
-    /// What of this instance was killed and has not ended.
+    /// Processes of this instance that were killed and have not ended.
     fn dying(&self, name: &InstanceName) -> Vec<Process> {
         let mut dying = self.dying.lock().unwrap_or_else(PoisonError::into_inner);
         dying.retain(|(_, process)| process::is_same(*process).unwrap_or(false));
@@ -301,9 +301,8 @@ impl InstanceMembers {
             .collect()
     }
 
-    /// The first process has ended: resolves when nothing is left of the instance. Unless it was
-    /// asked to end, the others are killed at once; if it was, they have as long as the caller
-    /// gives them until the kill.
+    /// Resolves when nothing is left of an instance whose first process has ended. If that was
+    /// asked to end, the others have until the caller's kill; otherwise they are killed at once.
     pub(super) async fn gone(&self, name: &InstanceName, first: Process) -> io::Result<()> {
         let mut pause = POLL.0;
         loop {
@@ -311,7 +310,7 @@ impl InstanceMembers {
             if left.is_empty() {
                 break;
             }
-            // Not what has been started under the name since.
+            // Not a run that was started under this name since.
             let current = pid_file::living(&pid_file::instance_file(&self.pid_dir, name))
                 .ok()
                 .flatten();
@@ -330,8 +329,9 @@ impl InstanceMembers {
         Ok(())
     }
 
-    /// Nothing is left of a run: a sleeper costs no group. With the lock of the name held. `last`:
-    /// no later run is recorded; of that it would be the group, which it may have yet to join.
+    /// Removes the group of an ended run, so that a sleeping instance has none. The caller holds
+    /// the lock of the name. `last`: no later run is recorded, which would use the group and may
+    /// not have joined it yet.
     pub(super) fn leave(&self, name: &InstanceName, first: Process, last: bool) {
         self.asked().remove(&first);
         if let Some(Err(error)) = self
@@ -339,12 +339,12 @@ impl InstanceMembers {
             .filter(|_| last)
             .map(|group| group.remove())
         {
-            // The next start uses it as it is.
+            // The next start uses the group as it is.
             tracing::debug!(instance = %name, %error, "could not remove its control group");
         }
     }
 
-    /// Kills what an earlier run has left and waits until it is gone; how many there were.
+    /// Kills what an earlier run left and waits until it is gone; returns how many there were.
     pub(super) async fn clear(
         &self,
         name: &InstanceName,
@@ -379,7 +379,7 @@ impl InstanceMembers {
         Ok(most)
     }
 
-    /// Ends what instances have left that are not live: how many processes of which.
+    /// Ends leftovers of instances that are not live; returns how many processes of which.
     pub(super) async fn sweep(
         &self,
         live: &[InstanceName],
@@ -389,7 +389,7 @@ impl InstanceMembers {
         let mut ended = Vec::new();
         for name in self.names().map_err(|e| looking(&e))? {
             let _held = locks.lock(name.as_str()).await;
-            // Started just now, or another task is at its end.
+            // Started just now, or another task handles its end.
             if live.contains(&name) || first.runs(&name).await? {
                 continue;
             }
@@ -408,7 +408,7 @@ impl InstanceMembers {
 
     async fn clear_unrecorded(&self, first: &dyn FirstProcess) -> Result<(), SupervisorError> {
         for name in self.names().map_err(|e| looking(&e))? {
-            // One that cannot be ended is in its own way, and in that of no other.
+            // A process that cannot be ended blocks only its own instance.
             if !first.runs(&name).await?
                 && let Err(error) = self
                     .clear(
@@ -423,7 +423,7 @@ impl InstanceMembers {
         Ok(())
     }
 
-    /// The instances that have processes, or an empty group.
+    /// The instances that have processes or an empty group.
     pub(super) fn names(&self) -> io::Result<Vec<InstanceName>> {
         let begin = self.mark("");
         let names = match self.cgroups() {
@@ -444,7 +444,7 @@ impl InstanceMembers {
     }
 }
 
-/// Could not find out which instances have processes.
+/// The error if those cannot be determined.
 fn looking(why: &io::Error) -> SupervisorError {
     SupervisorError::Unreachable {
         what: "the kernel for orphan processes".to_owned(),

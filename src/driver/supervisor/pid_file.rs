@@ -1,9 +1,9 @@
-//! Pid files: which process runs under a name, with its start time and the boot it belongs to, so
-//! that it is found again by another acc and never taken for another program's.
+//! Pid files: which process runs under a name, with its start time and boot, so that another acc
+//! finds it and never takes another program for it.
 //!
-//! Form: `PID START_TIME BOOT_ID LOG`. A file that holds a pid only was written by the child itself
-//! before its first instruction, and its parent did not live to complete it. Nothing is removed
-//! while looking: another acc may be writing.
+//! Format: `PID START_TIME BOOT_ID LOG`. A file with only a pid was written by the child itself
+//! before its first instruction; its parent died before it completed the file. Reading removes
+//! nothing: another acc may be writing.
 
 use std::fs;
 use std::io;
@@ -17,11 +17,11 @@ use crate::host::process;
 
 use super::SupervisorError;
 
-/// One pid file, as far as it is complete.
+/// One pid file, possibly incomplete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PidRecord {
     pub(super) pid: i32,
-    /// Start time and boot; `None`: the parent did not live to write them.
+    /// Start time and boot; `None`: the parent died before it wrote them.
     pub(super) rest: Option<(u64, String)>,
     /// Where its output goes.
     pub(super) log: Option<PathBuf>,
@@ -47,7 +47,7 @@ pub(super) fn instances(pid_dir: &Path) -> Result<Vec<InstanceName>, SupervisorE
     Ok(names)
 }
 
-/// All pid files, of instances and of services. A folder that is not there holds none.
+/// All pid files, of instances and services; none if the folder is missing.
 pub(super) fn files(pid_dir: &Path) -> Result<Vec<PathBuf>, SupervisorError> {
     let failed = |source| SupervisorError::File {
         deed: "read",
@@ -69,7 +69,7 @@ pub(super) fn files(pid_dir: &Path) -> Result<Vec<PathBuf>, SupervisorError> {
     Ok(found)
 }
 
-/// Reads a pid file; `None`: there is none, or nothing was written into it yet.
+/// Reads a pid file; `None`: it is missing or still empty.
 pub(super) fn read(path: &Path) -> Result<Option<PidRecord>, SupervisorError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(parse(&text)),
@@ -99,7 +99,7 @@ pub(super) fn parse(text: &str) -> Option<PidRecord> {
     })
 }
 
-/// The text of a pid file for this process, which belongs to the boot that runs now.
+/// The text of a pid file for this process of the current boot.
 pub(super) fn text(process: Process, log: &Path) -> String {
     format!(
         "{} {} {} {}\n",
@@ -110,12 +110,12 @@ pub(super) fn text(process: Process, log: &Path) -> String {
     )
 }
 
-/// The process of this pid file, if it lives and is the one that was meant.
+/// Returns the process of this pid file if it is alive and still the same.
 pub(super) fn living(path: &Path) -> Result<Option<Process>, SupervisorError> {
     living_of(read(path)?)
 }
 
-/// The same by the text of a pid file.
+/// The same from the text of a pid file.
 pub(super) fn living_by(text: &str) -> Result<Option<Process>, SupervisorError> {
     living_of(parse(text))
 }
@@ -136,7 +136,7 @@ fn living_of(record: Option<PidRecord>) -> Result<Option<Process>, SupervisorErr
     };
     let meant = match &record.rest {
         Some((start_time, boot)) => seen.start_time == *start_time && boot == this_boot(),
-        // Written by the child itself, which led a session of its own by then.
+        // Written by the child itself, which led its own session by then.
         None => seen.session == record.pid,
     };
     Ok(meant.then_some(Process {
@@ -145,7 +145,7 @@ fn living_of(record: Option<PidRecord>) -> Result<Option<Process>, SupervisorErr
     }))
 }
 
-/// The process of this pid file, living or not.
+/// Returns the process of this pid file, alive or not.
 pub(super) fn process(path: &Path) -> Result<Option<Process>, SupervisorError> {
     Ok(read(path)?.and_then(|r| {
         r.rest.map(|(start_time, _)| Process {
@@ -155,7 +155,7 @@ pub(super) fn process(path: &Path) -> Result<Option<Process>, SupervisorError> {
     }))
 }
 
-/// Does the pid file speak of this process, living or not?
+/// Whether the pid file names this process, alive or not.
 pub(super) fn is_of(path: &Path, process: Process) -> Result<bool, SupervisorError> {
     Ok(read(path)?.is_some_and(|r| {
         r.pid == process.pid
@@ -184,7 +184,7 @@ pub(super) fn restore(path: &Path, process: Process, log: &Path) -> Result<bool,
     replace(path, text(process, log).as_bytes(), 0o600).map(|()| true)
 }
 
-/// Removes a pid file; one that is not there is success.
+/// Removes a pid file; a missing one is success.
 pub(super) fn remove(path: &Path) -> Result<(), SupervisorError> {
     crate::host::fs::remove_file(path).map_err(|source| SupervisorError::File {
         deed: "remove",
@@ -193,8 +193,8 @@ pub(super) fn remove(path: &Path) -> Result<(), SupervisorError> {
     })
 }
 
-/// Writes a file beside and renames it, without syncing: a cache or a record of this boot need not
-/// survive a power cut, and a sync would cost a wake several milliseconds on a disk.
+/// Writes a second file and renames it, without syncing: these files need not survive a power cut,
+/// and a sync would cost a wake several milliseconds.
 pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SupervisorError> {
     use std::io::Write as _;
     let beside = path.with_extension(format!("new-{}", std::process::id()));
@@ -212,7 +212,7 @@ pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Superv
     })
 }
 
-/// Which boot of this host runs now.
+/// The id of the current boot.
 pub(super) fn this_boot() -> &'static str {
     static BOOT: OnceLock<String> = OnceLock::new();
     BOOT.get_or_init(process::boot_id)

@@ -1,8 +1,7 @@
-//! Can this program be run at all? Asked before anything is started or once it could not be, so
-//! that the error names what is wrong and where.
+//! Checks whether a program can be run: before every start, and again after a failed one. The error
+//! says what is wrong and where.
 //!
-//! It changes nothing; that the answer may be outdated a moment later is caught by the start
-//! itself.
+//! It changes nothing. If the answer is outdated a moment later, the start fails.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,8 +11,7 @@ use crate::host::spawn::{self, UserIds};
 
 use super::{Program, Service, SupervisorError, exec, program_path};
 
-/// The file to execute for this program, after all that can be known beforehand was found to be in
-/// order.
+/// The file to execute for this program, after all checks that are possible before a start.
 pub(super) fn executable(program: &Program) -> Result<PathBuf, SupervisorError> {
     find(program).map_err(|why| SupervisorError::NotStarted {
         name: program.name.to_string(),
@@ -21,7 +19,7 @@ pub(super) fn executable(program: &Program) -> Result<PathBuf, SupervisorError> 
     })
 }
 
-/// The file to execute for a service of acc's own.
+/// The file to execute for one of acc's services.
 pub(super) fn service(service: &Service) -> Result<PathBuf, SupervisorError> {
     let name = service.argv.first().cloned().unwrap_or_default();
     let path = if name.contains('/') {
@@ -63,7 +61,7 @@ pub(super) fn user(program: &Program) -> Result<Option<UserIds>, SupervisorError
     }
 }
 
-/// What keeps this program from being run, once it could not be: also what is only likely.
+/// Why this program could not be run; includes likely reasons.
 pub(super) fn explain(program: &Program) -> Option<String> {
     match find(program) {
         Err(why) => Some(why),
@@ -104,7 +102,7 @@ fn find(program: &Program) -> Result<PathBuf, String> {
     }
 }
 
-/// An I/O error without the number in parentheses, which says nothing to people.
+/// An I/O error without its number in parentheses.
 fn plain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "no such file or directory".to_owned(),

@@ -1,12 +1,12 @@
-//! Which file a program's command names. It searches bare names on a search path and says nothing
-//! about whether the file can be run.
+//! Which file a program's command names. It searches for bare names on a path and does not check
+//! whether the file can be run.
 
 use std::path::PathBuf;
 
 use super::{Program, SupervisorError};
 use crate::host::command::{PATH, is_executable};
 
-/// The file to execute for this program, without a check where its command names it.
+/// The file to execute for this program; a path in the command is not checked.
 pub(super) fn path(program: &Program) -> Result<PathBuf, SupervisorError> {
     named(program).map_err(|why| SupervisorError::NotStarted {
         name: program.name.to_string(),
@@ -14,7 +14,7 @@ pub(super) fn path(program: &Program) -> Result<PathBuf, SupervisorError> {
     })
 }
 
-/// The file that the command names; why it names none.
+/// The file that the command names, or why it names none.
 pub(super) fn named(program: &Program) -> Result<PathBuf, String> {
     let name = program
         .argv
@@ -43,7 +43,7 @@ pub(super) fn named(program: &Program) -> Result<PathBuf, String> {
     }
 }
 
-/// A bare name is looked for on the program's own `PATH`, else on acc's fixed one.
+/// Searches for a bare name on the program's own `PATH`, else on acc's fixed one.
 pub(super) fn on_path(program: &Program, name: &str) -> Result<PathBuf, String> {
     let path = program
         .env
@@ -51,8 +51,7 @@ pub(super) fn on_path(program: &Program, name: &str) -> Result<PathBuf, String> 
         .rev()
         .find(|(k, _)| k == "PATH")
         .map_or(PATH, |(_, v)| v.as_str());
-    // An empty entry means the working directory to the C library; relative entries are meant from
-    // there too.
+    // To the C library an empty entry is the working directory, and relative entries start there.
     let candidates: Vec<PathBuf> = path
         .split(':')
         .map(|dir| program.dir.join(dir).join(name))

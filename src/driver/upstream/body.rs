@@ -1,7 +1,7 @@
-//! The body of a forwarded request, with its limits: what the client sends.
+//! The body that a client sends, with its limits, on its way to an instance.
 //!
-//! A frame is read when the other side can take one; only of what a client sends the first part is
-//! gathered, where it comes slowly.
+//! A frame is read when the instance can take one. Only the first part of a body that arrives
+//! slowly is gathered before it is sent.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -21,14 +21,14 @@ use super::held::HeldBody;
 use super::patience::Patience;
 use crate::host::spool::Spool;
 
-/// Why a client's body was not sent to its end.
+/// Why a client's body was not forwarded completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyFault {
     /// Longer than allowed.
     TooLarge,
     /// The client sent nothing for too long.
     Stalled,
-    /// The client's connection broke, or what it sent is not HTTP.
+    /// The client's connection broke, or sent invalid HTTP.
     Client,
 }
 
@@ -36,12 +36,12 @@ impl BodyFault {
     const ALL: [Self; 3] = [Self::TooLarge, Self::Stalled, Self::Client];
 }
 
-/// Set at most once by the body, read by the task that waits for the answer.
+/// Set at most once, by the body; read by the task that waits for the response.
 #[derive(Debug, Clone, Default)]
 pub struct FaultFlag(Option<Arc<AtomicU8>>);
 
 impl FaultFlag {
-    /// What went wrong with the body, if anything.
+    /// The fault of the body, if any.
     #[must_use]
     pub fn get(&self) -> Option<BodyFault> {
         let raised = self.0.as_ref()?.load(Ordering::Acquire);
@@ -58,33 +58,32 @@ impl FaultFlag {
     }
 }
 
-/// What becomes of a body that was not read to its end.
+/// Takes over a body that was not read to its end.
 pub type Leftover = Box<dyn FnOnce(Incoming) + Send + Sync>;
 
-/// A client's body on its way to an instance: bounded in length, and in the time between two
-/// pieces. `None` when there is no body: a request is moved about several times on its way, and
-/// most have none.
+/// A client's body on its way to an instance: limited in length and in the time between two frames.
+/// `None` if there is no body: a request is moved several times, and most have none.
 pub struct SendBody(Option<Box<Sending>>);
 
-/// Bytes of a body that wait on the disk: as many as a body has by default (`edge.max_body`).
+/// Most bytes of one body that are kept on disk: the default of `edge.max_body`.
 const MOST: u64 = 64 << 20;
-/// A body that has come with its head is here after this many turns: one to ask for it, and one for
-/// its end.
+/// A body that arrived with its head is complete after this many polls: one to request it, and one
+/// for its end.
 const TURNS: u8 = 2;
 
 struct Sending {
     /// `None` only while it is dropped.
     incoming: Option<Incoming>,
-    /// Nothing more will come of it.
+    /// No more frames follow.
     ended: bool,
-    /// It was asked for, or is sent without being asked for.
+    /// The client was asked for it, or sends it without being asked.
     asked: bool,
     leftover: Option<Leftover>,
     left: u64,
     patience: Patience,
     flag: FaultFlag,
     held: HeldBody,
-    /// What comes after that.
+    /// The part that follows, on disk.
     spooled: Option<Spooled>,
 }
 
@@ -101,7 +100,7 @@ impl SendBody {
         Self(None)
     }
 
-    /// The body of a client: at most `max` bytes, at most `patience` between two pieces.
+    /// The body of a client: at most `max` bytes, and at most `patience` between two frames.
     #[must_use]
     pub fn new(incoming: Incoming, max: u64, patience: Duration) -> Self {
         if incoming.is_end_stream() {
@@ -123,9 +122,9 @@ impl SendBody {
         })))
     }
 
-    /// Hands the rest over when the body is dropped before its end: the instance has answered
-    /// without it. `expects`: the client waits to be asked for it, and if it never was, there is no
-    /// rest.
+    /// Passes the rest to `leftover` if the body is dropped before its end, because the instance
+    /// responded without reading it. `expects`: the client waits for `100 Continue`; if that was
+    /// never sent, there is no rest.
     #[must_use]
     pub fn leaving(mut self, expects: bool, leftover: impl FnOnce() -> Leftover) -> Self {
         if let Some(this) = self.0.as_mut() {
@@ -134,11 +133,11 @@ impl SendBody {
         self
     }
 
-    /// Takes in what of the body has come already: `true` when that is all of it, or about `bytes`.
-    /// Nearly always it is, and no clock is asked.
+    /// Reads what has arrived of the body: `true` if that is all of it, or about `bytes`. That is
+    /// the usual case, and no clock is read.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The fault of the body.
     pub async fn gather_at_once(&mut self, bytes: usize) -> Result<bool, BodyFault> {
         let mut turns = 0;
         poll_fn(|cx| match self.poll_gather(cx, bytes, false) {
@@ -153,12 +152,11 @@ impl SendBody {
         .await
     }
 
-    /// Takes in what the client sends until there is no more, or about `bytes`: an application that
-    /// serves one request at a time must not wait for a slow client. May be dropped and called
-    /// again.
+    /// Reads the body to its end, or about `bytes`: an application that serves one request at a
+    /// time must not wait for a slow client. May be dropped and called again.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The fault of the body.
     pub async fn gather(&mut self, bytes: usize) -> Result<(), BodyFault> {
         if let Some(this) = self.0.as_mut() {
             this.held.count();
@@ -166,17 +164,17 @@ impl SendBody {
         poll_fn(|cx| self.poll_gather(cx, bytes, true)).await
     }
 
-    /// Was all of it taken in?
+    /// Whether all of it was read.
     #[must_use]
     pub fn is_gathered(&self) -> bool {
         self.0.as_ref().is_none_or(|this| this.is_at_end())
     }
 
-    /// Takes in what follows what was gathered, as far as there is room for it in a file below
-    /// `folder`. To be called once.
+    /// Reads what follows the gathered part into a file below `folder`, as far as there is room.
+    /// Call it once.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The fault of the body.
     pub async fn spool(&mut self, folder: &Path) -> Result<(), BodyFault> {
         let Some(this) = self.0.as_mut().filter(|this| !this.is_at_end()) else {
             return Ok(());
@@ -224,7 +222,7 @@ impl SendBody {
         Poll::Ready(Ok(()))
     }
 
-    /// Tells later why the body was cut.
+    /// Reports later why the body was cut.
     #[must_use]
     pub fn fault(&self) -> FaultFlag {
         self.0
@@ -272,7 +270,7 @@ impl Body for SendBody {
             .as_ref()
             .map(Incoming::size_hint)
             .unwrap_or_default();
-        // With trailers it is sent in chunks, so its length must not be said.
+        // A body with trailers is sent in chunks, so its length must not be announced.
         let (spooled, is_data) = this.spooled.as_ref().map_or((0, true), |spooled| {
             (spooled.left, spooled.trailers.is_none())
         });
@@ -330,7 +328,7 @@ impl Sending {
         self.ended || self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
-    /// `timed`: the client's time runs while it is waited for.
+    /// `timed`: the client's time limit runs during this wait.
     fn poll_incoming(
         &mut self,
         cx: &mut Context<'_>,
@@ -383,8 +381,8 @@ impl Drop for Sending {
     }
 }
 
-/// Notices that nothing moved for too long. The timer is made only when something has to be waited
-/// for, and set again only when it fires: a busy transfer does not touch it.
+/// Detects that nothing was transferred for too long. The timer is made at the first wait, and
+/// reset only when it fires: a busy transfer does not touch it.
 #[derive(Debug)]
 pub struct Stall {
     patience: Duration,
@@ -393,13 +391,13 @@ pub struct Stall {
 
 #[derive(Debug)]
 struct Waits {
-    /// When something moved last.
+    /// When something was last transferred.
     last: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
 impl Stall {
-    /// Nothing may stand still for longer than `patience`.
+    /// The limit for a pause.
     #[must_use]
     pub fn new(patience: Duration) -> Self {
         Self {
@@ -408,12 +406,12 @@ impl Stall {
         }
     }
 
-    /// There is nothing to wait for any more.
+    /// Stops the clock: nothing is awaited any more.
     pub fn rest(&mut self) {
         self.waits = None;
     }
 
-    /// Ready once nothing has moved for too long.
+    /// Ready once nothing was transferred for too long.
     pub fn poll_waited(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.patience == Duration::MAX {
             return Poll::Pending;

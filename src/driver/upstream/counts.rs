@@ -1,6 +1,6 @@
-//! Counts by run of an instance, of which most are zero.
+//! Counters per run of an instance; most are zero.
 //!
-//! It never waits for anything but its own short lock.
+//! It never waits, except for its own short lock.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::domain::gate::Gate;
 use crate::domain::name::InstanceName;
 
-/// How many there are of something, by instance and run.
+/// A counter for each instance and run.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    /// In all: nearly always there are none, and no lock is taken to see that.
+    /// The sum: usually zero, which is seen without a lock.
     total: AtomicU32,
     by_run: Mutex<HashMap<(InstanceName, u64), u32>>,
 }
@@ -22,7 +22,7 @@ impl Counts {
         self.by_run.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many there are of this run.
+    /// The counter of this run.
     pub(super) fn of(&self, name: &InstanceName, run: u64) -> u32 {
         if self.total.load(Ordering::Acquire) == 0 {
             return 0;
@@ -33,7 +33,7 @@ impl Counts {
             .unwrap_or(0)
     }
 
-    /// One more, until the value is dropped.
+    /// Adds one until the value is dropped.
     pub(super) fn one(self: &Arc<Self>, gate: &Gate) -> Counted {
         let key = (gate.name.clone(), gate.run);
         self.total.fetch_add(1, Ordering::AcqRel);
@@ -45,7 +45,7 @@ impl Counts {
     }
 }
 
-/// One of what is counted.
+/// One counted thing.
 pub struct Counted {
     counts: Arc<Counts>,
     key: (InstanceName, u64),

@@ -1,5 +1,4 @@
-//! What was read of a client's body and is not sent on yet, and how much that is of all bodies
-//! together.
+//! What was read of a client's body and not sent on yet, and the total of all such bodies.
 //!
 //! It never waits.
 
@@ -9,23 +8,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use hyper::body::Frame;
 
-/// Bytes that are held while their clients are waited for.
+/// The bytes held for slow clients.
 static ALL: AtomicUsize = AtomicUsize::new(0);
-/// More is not held; then slow bodies are sent on as they come.
+/// Beyond this many, slow bodies are sent on as they arrive.
 const MOST: usize = 64 << 20;
 
-/// The frames, in their order. Most bodies are one.
+/// The frames in order. Most bodies have one.
 #[derive(Debug, Default)]
 pub(super) struct HeldBody {
     first: Option<Frame<Bytes>>,
     more: VecDeque<Frame<Bytes>>,
     bytes: usize,
-    /// It is part of `ALL`. What is sent on at once is not.
+    /// Its bytes are part of `ALL`. Those of a body that is sent on at once are not.
     counted: bool,
 }
 
 impl HeldBody {
-    /// From now on it is held for longer.
+    /// Counts it in `ALL`, because it is held for longer.
     pub(super) fn count(&mut self) {
         if !self.counted {
             self.counted = true;
@@ -33,7 +32,7 @@ impl HeldBody {
         }
     }
 
-    /// Should more be taken in, up to about `bytes`?
+    /// Whether to read more, up to about `bytes`.
     pub(super) fn wants(&self, bytes: usize) -> bool {
         self.bytes < bytes && (!self.counted || ALL.load(Ordering::Relaxed) < MOST)
     }
@@ -60,7 +59,7 @@ impl HeldBody {
         self.first.is_none() && self.more.is_empty()
     }
 
-    /// No trailers among them.
+    /// Whether it contains no trailers.
     pub(super) fn is_data(&self) -> bool {
         self.first.iter().chain(&self.more).all(Frame::is_data)
     }

@@ -1,5 +1,5 @@
-//! One connection to an instance: made, asked, driven while the body of its answer is read, and
-//! given back to its pool.
+//! One connection to an instance: connects, sends a request, drives the connection while the
+//! response is read, and returns it to its pool.
 //!
 //! It never decides to send a request again.
 
@@ -27,30 +27,29 @@ use crate::domain::instance::Listen;
 use crate::driver::listener::{ListenerOwner, Listeners};
 use crate::host::unix_connect;
 
-/// A connect to a socket on this host is answered at once; longer than this means a full backlog or
-/// a stopped process.
+/// A connect to a socket on this host is answered at once; if it takes longer, the backlog is full
+/// or the process is stopped.
 const CONNECT: Duration = Duration::from_secs(1);
-/// Most bytes buffered per direction, so that a slow reader costs little memory.
+/// Most bytes buffered per direction, so that a slow reader uses little memory.
 const BUFFER: usize = 64 * 1024;
-/// Most headers of a message. hyper reserves 64 bytes for each with every message; nginx has no
-/// limit but their length.
+/// Most headers of a message. hyper reserves 64 bytes for each of them with every message; nginx
+/// limits only their length.
 pub const MAX_HEADERS: usize = 1000;
 
-/// Why a request has no answer.
+/// Why a request has no response.
 pub(super) enum SendFault {
     /// Nothing of it was written.
     Unsent(Box<Request<SendBody>>),
-    /// Something of it was.
+    /// A part of it was written.
     Lost {
-        /// An answer had begun.
+        /// A response had begun.
         began: bool,
-        /// What became of the connection.
+        /// The error of the connection.
         source: hyper::Error,
     },
 }
 
-/// Headers keep their names as they were written, and nginx's leniency holds: lines that are no
-/// header are left out.
+/// Header names keep their spelling. Invalid header lines are dropped, as nginx does.
 fn settings() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
@@ -66,17 +65,17 @@ fn settings() -> http1::Builder {
 
 type Connection = http1::Connection<TokioIo<Io>, SendBody>;
 
-/// Where a connection goes when its answer was read to its end.
+/// Receives a connection whose response was read to its end.
 pub(super) trait Park: Send + Sync {
     /// Keeps the connection for a later request, or closes it.
     fn park(&self, link: Box<Link>);
 }
 
-/// A connection and the two ends hyper has for it.
+/// A connection and the two ends that hyper has for it.
 pub(super) struct Link {
     /// `None` once it has ended without an answer.
     conn: Option<Connection>,
-    /// hyper is done with it. It is kept all the same: after a 101 the socket is inside.
+    /// hyper is done with it. It is kept, because after a 101 it contains the socket.
     done: bool,
     sender: http1::SendRequest<SendBody>,
     shared: Arc<SocketState>,
@@ -86,7 +85,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Connects; `pool`: where to go when an answer was read to its end.
+    /// Connects; `pool` receives the connection once a response was read to its end.
     pub(super) async fn connect(
         gate: &Gate,
         owner: Option<u32>,
@@ -114,7 +113,7 @@ impl Link {
         }))
     }
 
-    /// Sends one request and waits for the head of the answer.
+    /// Sends one request and waits for the head of the response.
     pub(super) async fn send(
         mut self: Box<Self>,
         req: Box<Request<SendBody>>,
@@ -122,12 +121,12 @@ impl Link {
         self.shared.begin(req.extensions().get());
         let mut answer = pin!(self.sender.try_send_request(*req));
         let (answer, ended) = poll_fn(|cx| {
-            // The connection first: it does what the answer waits for.
+            // Drive the connection first: it produces the response.
             self.drive(cx);
             let mut polled = answer.as_mut().poll(cx);
             if polled.is_pending() && self.done {
-                // It had ended before hyper took the request out of its queue: only the queue's end
-                // gives it back.
+                // It had ended before hyper took the request out of its queue. Only the end of the
+                // queue returns it.
                 self.conn = None;
                 polled = answer.as_mut().poll(cx);
             }
@@ -151,8 +150,8 @@ impl Link {
         }
     }
 
-    /// An answer without a body is over with its head: no body will be read, so the connection is
-    /// settled now.
+    /// A response without a body ends with its head: no body will be read, so the connection is
+    /// returned now.
     fn ended(&mut self, cx: &mut Context<'_>, response: &Response<Incoming>) -> bool {
         let ended =
             response.body().is_end_stream() && response.status() != StatusCode::SWITCHING_PROTOCOLS;
@@ -172,9 +171,9 @@ impl Link {
         response.map(|body| ReceiveBody::new(body, link))
     }
 
-    /// Lets hyper read and write what can be read and written now.
+    /// Lets hyper read and write as far as possible without waiting.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        // What ends the connection is reported to the answer or its body by hyper itself.
+        // hyper reports the error of the connection to the response or its body.
         self.done = self.done
             || self
                 .conn
@@ -182,8 +181,8 @@ impl Link {
                 .is_none_or(|conn| conn.poll_without_shutdown(cx).is_ready());
     }
 
-    /// The answer is over: back to the pool when the connection can carry another request, else
-    /// closed.
+    /// The response is over: returns the connection to the pool if it can carry another request,
+    /// else closes it.
     pub(super) fn settle(self: Box<Self>) {
         if !self.done
             && self.sender.is_ready()
@@ -193,8 +192,7 @@ impl Link {
         }
     }
 
-    /// Asks the kernel whether the other side has closed this connection, which carries no request
-    /// now.
+    /// Asks the kernel whether the peer has closed this idle connection.
     pub(super) fn is_dead(&mut self) -> bool {
         self.shared.asks(true);
         self.drive(&mut Context::from_waker(Waker::noop()));
@@ -202,7 +200,7 @@ impl Link {
         self.done
     }
 
-    /// After a 101: the socket itself, and what was read from it already.
+    /// After a 101: the socket, and what was read from it already.
     pub(super) async fn into_io(mut self: Box<Self>) -> io::Result<(Io, Bytes)> {
         let Some(mut conn) = self.conn.take() else {
             return Err(io::ErrorKind::NotConnected.into());
@@ -217,8 +215,8 @@ impl Link {
     }
 }
 
-/// The body of an answer. Reading it drives the connection; at its end the connection goes back to
-/// its pool. Dropped before its end, the connection is closed and the instance notices.
+/// The body of a response. Reading it drives the connection; at its end the connection returns to
+/// its pool. If it is dropped earlier, the connection is closed and the instance notices.
 pub struct ReceiveBody {
     body: Incoming,
     link: Option<Box<Link>>,
@@ -292,7 +290,7 @@ async fn connect(
             let mut pause = Duration::from_millis(1);
             loop {
                 match unix_connect::connect(path) {
-                    // On a unix socket a full backlog is an error at once, not a wait as on TCP.
+                    // On a unix socket a full backlog is an immediate error, not a wait as on TCP.
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                         tokio::time::sleep(pause).await;
                         pause = (pause * 2).min(Duration::from_millis(20));
@@ -317,7 +315,7 @@ async fn connect(
                         return Err(io::Error::new(io::ErrorKind::PermissionDenied, who));
                     }
                 }
-                // The other one was made before it was known whose the listener is.
+                // The other connection was made before the listener's owner was known.
                 stream = connect_tcp(*address).await?;
                 if !listeners.is_known(*address, process) {
                     return Err(io::ErrorKind::ConnectionRefused.into());
@@ -331,8 +329,8 @@ async fn connect(
 
 async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
-    // A port without a listener may be connected to itself when the kernel picks it as the source
-    // port.
+    // Without a listener, a connection may reach itself if the kernel picks that very port as the
+    // source port.
     if stream.local_addr()? == address {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }

@@ -1,8 +1,8 @@
-//! A connection to a unix socket, of which the reactor hears when there is something to read, and
-//! of room to write only once it was missing: the kernel tells of room each time the other side has
-//! read, which for a proxy is a wake for every request, of a thread that has nothing to do yet.
+//! A connection to a unix socket. It asks the reactor for readability, and for room to write only
+//! after a write had to wait. The kernel reports room each time the peer has read; for a proxy that
+//! would wake a thread with every request for nothing.
 //!
-//! It decides nothing, and never waits for a connect: the kernel makes it at once or says why not.
+//! It decides nothing. It never waits for a connect: the kernel completes it at once or refuses it.
 
 use std::io::{self, IoSlice, Write as _};
 use std::net::Shutdown;
@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 /// The connection.
 pub(super) struct Local {
     reading: AsyncFd<LocalSocket>,
-    /// The same socket again, once a write had to wait.
+    /// The same socket again, once a write has had to wait.
     writing: Option<AsyncFd<OwnedFd>>,
 }
 
@@ -32,7 +32,7 @@ impl AsRawFd for LocalSocket {
 }
 
 impl Local {
-    /// Takes a connection on, in the runtime of the caller.
+    /// Registers a connection with the runtime of the caller.
     ///
     /// # Errors
     /// It cannot be made non-blocking or watched.
@@ -80,7 +80,7 @@ impl Local {
             }
         };
         let mut ready = ready!(writing.poll_write_ready(cx))?;
-        // This event is used up by the next try; room that comes after it is a new event.
+        // The next try consumes this event; room that appears later is a new event.
         ready.clear_ready();
         Poll::Ready(Ok(()))
     }
@@ -123,7 +123,7 @@ impl AsyncRead for Local {
             }
             buf.advance(got);
             if got > 0 && got < all {
-                // There was no more: the next bytes are an event.
+                // Nothing is left: the next bytes are a new event.
                 ready.clear_ready();
             }
             return Poll::Ready(Ok(()));

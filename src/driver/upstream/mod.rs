@@ -1,13 +1,13 @@
-//! Connections from acc to instances: made, pooled, counted, and dropped when a gate closes.
+//! Connections from acc to instances: made, pooled, counted, and closed with their gate.
 //!
-//! It decides nothing about instances: it says whether an instance can have seen a request, and the
-//! caller goes on from there. By itself it sends a request a second time in two cases only: the
-//! pooled connection was closed before one byte of it was written, or the request is safe (GET,
-//! HEAD, OPTIONS without a body) and the connection was a pooled one.
+//! It decides nothing about instances: it reports whether an instance can have read a request, and
+//! the caller decides. It sends a request a second time in two cases only: a pooled connection was
+//! closed before one byte was written, or the request is safe (GET, HEAD, OPTIONS without a body)
+//! and the connection was a pooled one.
 //!
-//! A connection has no task of its own: the task that waits for the answer, and then reads its
-//! body, drives it. That saves two task switches a request, and makes the pool exact: what is
-//! parked here is a plain value, dropping it closes the socket at once.
+//! A connection has no task of its own: the task that waits for the response, and then reads its
+//! body, drives it. That saves two task switches per request and makes the pool exact: a parked
+//! connection is a plain value, and dropping it closes the socket at once.
 
 mod body;
 mod counts;
@@ -41,39 +41,40 @@ use pool::{Pool, PoolSet};
 pub use socket::Io;
 pub use target::{FirstLine, RawTarget, first_line};
 
-/// A request on a new connection that has no answer for so long may wait for a connection that is
-/// parked: the application may serve one after the other.
+/// A request on a new connection that has no response after this long may be waiting for a parked
+/// connection: the application may serve one connection after the other.
 const SLOW: Duration = Duration::from_millis(5);
 
-/// A request that has no answer.
+/// Why a request has no response.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// No connection: the instance never saw the request, here it is again, its body unread. (A
-    /// safe one it may have seen once, on a pooled connection.)
+    /// No connection: the instance never read the request, which is returned with its body unread.
+    /// (A safe one may have been read once, on a pooled connection.)
     #[error("could not connect to the instance")]
     Connect {
         /// The request as it was given.
         request: Box<Request<SendBody>>,
-        /// So often the instance may have read it.
+        /// How often the instance may have read it.
         reads: u8,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// The connection broke after the request was, at least in part, written: the instance may have
+    /// The connection broke after at least a part of the request was written: the instance may have
     /// acted on it.
     #[error("the instance broke the connection before its answer")]
     Broken {
         /// It was a pooled connection.
         reused: bool,
-        /// So often the instance may have read it.
+        /// How often the instance may have read it.
         reads: u8,
-        /// An answer had begun, and broke off or could not be read: the request has been acted on.
+        /// A response had begun, and broke off or was invalid: the instance has acted on the
+        /// request.
         began: bool,
-        /// The same request once more, if it may be sent twice: its method says so, it had no body,
-        /// and no answer had begun.
+        /// A copy of the request if it may be sent twice: its method allows that, it had no body,
+        /// and no response had begun.
         again: Option<Box<Request<SendBody>>>,
-        /// Why.
+        /// The reason.
         #[source]
         source: hyper::Error,
     },
@@ -91,28 +92,28 @@ struct UpstreamState {
     /// A socket of acc's own, see [`Upstreams::trust`].
     own: OnceLock<PathBuf>,
     pools: Arc<PoolSet>,
-    /// Upgraded connections that have been silent for so long that they are not use.
+    /// Upgraded connections that have been silent for so long that they do not count as use.
     silent: Arc<Counts>,
 }
 
-/// A request that no parked connection took.
+/// A request for which no parked connection worked.
 struct Left {
     req: Box<Request<SendBody>>,
     copy: RequestCopy,
-    /// So often the instance may have read it.
+    /// How often the instance may have read it.
     reads: u8,
 }
 
 impl Upstreams {
-    /// `pooling`: keep connections for the next request; without it every request has its own
+    /// `pooling`: keep connections for later requests. Without it, every request has its own
     /// (`Connection: close`).
     #[must_use]
     pub fn new(pooling: bool) -> Self {
         Self::to_instances_of(Listeners::default(), pooling)
     }
 
-    /// The same, and unix sockets are believed to be an instance's only when the user of these
-    /// listens there.
+    /// The same for instances of this user: a unix socket is accepted only if that user listens
+    /// there.
     #[must_use]
     pub fn to_instances_of(listeners: Listeners, pooling: bool) -> Self {
         let pooling = AtomicBool::new(pooling);
@@ -127,13 +128,13 @@ impl Upstreams {
         }
     }
 
-    /// At this path acc itself listens: requests go there when another acc has taken over. The
+    /// acc itself listens at this path: requests go there after another acc has taken over. The
     /// folder is acc's own, so no other user can have put a socket there.
     pub fn trust(&self, own: PathBuf) {
         let _ = self.shared.own.set(own);
     }
 
-    /// Who must listen where the gate leads.
+    /// The user that must own the listener behind the gate.
     fn owner_of(&self, gate: &Gate) -> Option<u32> {
         let is_own =
             matches!(&gate.listen, Listen::Unix(path) if self.shared.own.get() == Some(path));
@@ -144,12 +145,12 @@ impl Upstreams {
         }
     }
 
-    /// Sends a request and returns the head of the answer; its body arrives as it is read. There is
-    /// no time limit on the answer: streams and slow pages are the caller's business. Dropping the
-    /// future or the body closes the connection.
+    /// Sends a request and returns the head of the response; the body arrives as it is read. There
+    /// is no time limit: the caller handles streams and slow pages. Dropping the future or the body
+    /// closes the connection.
     ///
     /// # Errors
-    /// See [`UpstreamError`]: either the instance never saw the request, or it may have.
+    /// See [`UpstreamError`]: either the instance never read the request, or it may have.
     pub async fn request(
         &self,
         gate: &Gate,
@@ -162,7 +163,7 @@ impl Upstreams {
                 Ok(done) => return done,
                 Err(left) => left,
             };
-            // Rare, and too large to be part of every request.
+            // Boxed: it is rare, and too large to be part of every request.
             return Box::pin(self.over_fresh(gate, Some(pool), left)).await;
         }
         only_request(&mut req);
@@ -178,14 +179,13 @@ impl Upstreams {
         .await
     }
 
-    /// Tries parked connections; gives the request back when none of them took it, and a copy if
-    /// one was made.
+    /// Tries parked connections. If none works, returns the request, and its copy if one was made.
     async fn over_parked(
         pool: &Arc<Pool>,
         mut req: Box<Request<SendBody>>,
     ) -> Result<Result<Response<ReceiveBody>, UpstreamError>, Left> {
-        // What may not be sent twice asks the kernel first whether the other side has closed; what
-        // may finds out by itself.
+        // For a request that must not be sent twice, first ask the kernel whether the peer has
+        // closed; any other finds out by trying.
         let ask = !is_safe(&req);
         let mut copy = None;
         while let Some(link) = pool.take(ask) {
@@ -298,29 +298,27 @@ impl Upstreams {
         }
     }
 
-    /// Closes the parked connections of that run at once. Those that carry a request finish it and
-    /// are closed then. A later request to the same run (the stop was called off) begins a new
-    /// pool.
+    /// Closes the parked connections of that run at once, and the others when their request ends. A
+    /// later request to the same run (after a cancelled stop) begins a new pool.
     pub fn close(&self, gate: &Gate) {
         self.shared.pools.close(gate);
     }
 
-    /// Keeps no connection any more: those without a request are closed now, the others after
-    /// theirs. Another acc has taken over, and to it every connection of this one is use.
+    /// Stops pooling: idle connections are closed now, the others when their request ends. Another
+    /// acc has taken over and counts every connection of this one as use.
     pub fn retire(&self) {
         self.shared.pooling.store(false, Ordering::Release);
         self.shared.pools.close_all();
     }
 
-    /// Counts an upgraded connection of that run among those that are not use, until the value is
-    /// dropped.
+    /// Counts an upgraded connection of that run as not in use, until the value is dropped.
     #[must_use]
     pub fn silent(&self, gate: &Gate) -> Counted {
         self.shared.silent.one(gate)
     }
 
-    /// Open connections of that run that are not use: those that carry no request now, and the
-    /// silent ones. Those the instance has closed meanwhile are dropped first.
+    /// How many open connections of that run are not in use: idle ones and silent ones. First drops
+    /// those that the instance has closed.
     #[must_use]
     pub fn pooled(&self, gate: &Gate) -> u32 {
         self.shared.pools.parked(gate) + self.shared.silent.of(&gate.name, gate.run)
@@ -330,13 +328,13 @@ impl Upstreams {
 /// A copy of a request that may be sent twice.
 type RequestCopy = Option<Box<Request<SendBody>>>;
 
-/// The method says that sending it twice does no harm, and no body is lost by it.
+/// Whether the method allows a second try, and there is no body that would be lost.
 fn is_repeatable(req: &Request<SendBody>) -> bool {
     matches!(*req.method(), Method::GET | Method::HEAD | Method::OPTIONS)
         && hyper::body::Body::is_end_stream(req.body())
 }
 
-/// Its connection is used once.
+/// Marks the request as the only one of its connection.
 fn only_request(req: &mut Request<SendBody>) {
     if !req.headers().contains_key(header::UPGRADE) {
         req.headers_mut().insert(
@@ -346,14 +344,13 @@ fn only_request(req: &mut Request<SendBody>) {
     }
 }
 
-/// May be sent twice to the same run without asking: it does not turn the connection into another
-/// one either.
+/// Whether it may be sent twice to the same run without asking the kernel. An upgrade may not.
 fn is_safe(req: &Request<SendBody>) -> bool {
     is_repeatable(req) && !req.headers().contains_key(header::UPGRADE)
 }
 
-/// May the instance have read a request that was lost with its connection? The kernel says that a
-/// connection was reset, or is no pipe any more, when it was closed with unread bytes.
+/// How often the instance may have read a request whose connection broke. If it was closed with
+/// unread bytes, the kernel reports a reset or a broken pipe.
 fn reads(lost: &hyper::Error) -> u8 {
     let cause = std::error::Error::source(lost)
         .and_then(|cause| cause.downcast_ref::<io::Error>())

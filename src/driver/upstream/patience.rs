@@ -1,8 +1,7 @@
-//! How long a client may take to send a body: a while between two pieces, and not less than a least
-//! rate.
+//! How long a client may take to send a body: a limit for each pause, and a minimum rate.
 //!
-//! Only time counts in which the body is waited for: an instance that reads slowly makes no client
-//! slow. A transfer that flows does not touch the timer.
+//! Only the time spent waiting for the client counts: a slow instance makes no client slow. A
+//! transfer without pauses does not touch the timer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,18 +9,18 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-/// Each byte that comes buys so much more: a kilobyte a second. A slow link carries that, a byte
-/// now and then does not.
+/// Each byte adds this much time: a kilobyte a second. A slow link achieves that, an occasional
+/// byte does not.
 const BYTE: Duration = Duration::from_millis(1);
 
 /// The limits of one body.
 #[derive(Debug)]
 pub(super) struct Patience {
-    /// The longest pause, also before the first byte, and the most that bytes can buy.
+    /// The longest pause, also before the first byte, and the most time that bytes can add.
     pause: Duration,
-    /// How long it may still be waited for, from `since` on if that is set.
+    /// How much waiting time is left, counted from `since` if that is set.
     left: Duration,
-    /// Since when nothing has come that is waited for.
+    /// Since when the body waits for the client.
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -36,7 +35,7 @@ impl Patience {
         }
     }
 
-    /// So many bytes have come.
+    /// Records that this many bytes have arrived.
     pub(super) fn moved(&mut self, bytes: u64) {
         if let Some(since) = self.since.take() {
             self.left = self.left.saturating_sub(since.elapsed());
@@ -45,7 +44,7 @@ impl Patience {
         self.left = self.left.saturating_add(bought).min(self.pause);
     }
 
-    /// Nothing has come yet. Ready once the client has taken too long.
+    /// Called while nothing arrives. Ready once the client has taken too long.
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let due = since + self.left;
@@ -53,7 +52,8 @@ impl Patience {
             .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         loop {
-            // A timer that fires too soon is set again, and one that would fire too late at once.
+            // A timer that fires too early is set again; one that would fire too late is set at
+            // once.
             if timer.deadline() > due || timer.is_elapsed() {
                 timer.as_mut().reset(due);
             }

@@ -1,7 +1,7 @@
-//! Connections that are kept for the next request to the same run: parked, taken, closed with the
-//! gate or when they grow old.
+//! Connections kept for the next request to the same run: parked, taken, and closed with the gate
+//! or when they have been idle for too long.
 //!
-//! It never makes a connection and never sends anything.
+//! It makes no connection and sends nothing.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -16,11 +16,11 @@ use crate::domain::gate::Gate;
 use crate::domain::name::InstanceName;
 use crate::host::io_threads;
 
-/// A connection without a request is closed after this long: well before the 2 s after which common
-/// servers close theirs.
+/// An idle connection is closed after this long: well before the 2 s after which common servers
+/// close theirs.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// How often the parked connections are looked at.
+/// How often idle connections are checked.
 const REAP_EVERY: Duration = Duration::from_millis(250);
 
 /// Most parked connections of one run.
@@ -28,7 +28,7 @@ const PARKED_MAX: usize = 512;
 
 type Pools = RwLock<HashMap<InstanceName, Arc<Pool>>>;
 
-/// Boxed, because a connection is large and changes hands with every request.
+/// Boxed, because a connection is large and is moved with every request.
 type Links = Vec<Box<Link>>;
 
 /// Parked connections of one run of one instance.
@@ -36,18 +36,18 @@ pub(super) struct Pool {
     name: InstanceName,
     run: u64,
     set: Weak<PoolSet>,
-    /// Newest last, so that surplus ones grow old and are closed. `None` once the gate is closed.
+    /// Newest last, so that surplus ones stay idle and are closed. `None` once the gate is closed.
     parked: Mutex<Option<Links>>,
-    /// Parked ones whose socket is not closed yet.
+    /// Parked connections whose socket is not closed yet.
     count: AtomicU32,
 }
 
 /// The pools of all instances.
 pub(super) struct PoolSet {
-    /// By thread: a connection is used again by the thread that made it, whose reactor wakes for
-    /// it.
+    /// By thread: a connection is reused by the thread that made it, because that thread's reactor
+    /// watches it.
     by_thread: Box<[Pools]>,
-    /// Requests on new connections that have no answer yet, see [`super::SLOW`].
+    /// Requests on new connections without a response yet, see [`super::SLOW`].
     pub(super) slow: Arc<Counts>,
     reaping: AtomicBool,
 }
@@ -63,7 +63,7 @@ impl Default for PoolSet {
 }
 
 impl PoolSet {
-    /// The pool of this run on this thread, made when there is none.
+    /// Returns the pool of this run on this thread, and makes it if missing.
     pub(super) fn of(this: &Arc<Self>, gate: &Gate) -> Arc<Pool> {
         let mine = &this.by_thread[io_threads::current()];
         let pools = mine.read().unwrap_or_else(PoisonError::into_inner);
@@ -75,8 +75,8 @@ impl PoolSet {
         let new = || Arc::new(Pool::new(gate, Arc::downgrade(this)));
         let known = pools.entry(gate.name.clone()).or_insert_with(new);
         let old = (known.run < gate.run).then(|| std::mem::replace(known, new()));
-        // A straggler of an older run has its connections to itself; they are never parked beside
-        // the new ones.
+        // A late request to an older run uses its own connections; they are never parked beside the
+        // new ones.
         let pool = if known.run == gate.run {
             known.clone()
         } else {
@@ -89,7 +89,7 @@ impl PoolSet {
         pool
     }
 
-    /// Closes the pool of that run, and of one before it.
+    /// Closes the pool of that run or of an earlier one.
     pub(super) fn close(&self, gate: &Gate) {
         for pools in &self.by_thread {
             let pool = {
@@ -128,8 +128,8 @@ impl PoolSet {
         }
     }
 
-    /// How many of that run are open and carry no request; those the instance has closed are
-    /// dropped first.
+    /// How many connections of that run are open and idle. First drops those that the instance has
+    /// closed.
     pub(super) fn parked(&self, gate: &Gate) -> u32 {
         let mut count = 0;
         for pools in &self.by_thread {
@@ -174,8 +174,8 @@ impl Pool {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The newest parked connection that still stands; `ask`: ask the kernel, do not trust what was
-    /// last heard.
+    /// Takes the newest usable connection. `ask`: ask the kernel whether the peer has closed it,
+    /// instead of relying on the last event.
     pub(super) fn take(&self, ask: bool) -> Option<Box<Link>> {
         loop {
             let mut link = self.parked().as_mut()?.pop()?;
@@ -201,7 +201,7 @@ impl Pool {
         self.end(links);
     }
 
-    /// Closes the sockets, outside the lock, and only then stops counting them.
+    /// Closes the sockets outside the lock, and then stops counting them.
     fn end(&self, links: Links) {
         let closed = u32::try_from(links.len()).unwrap_or(u32::MAX);
         drop(links);
@@ -210,9 +210,9 @@ impl Pool {
 }
 
 impl Park for Pool {
-    /// Keeps a connection whose answer was read to its end, unless the gate was closed meanwhile.
-    /// An application that serves one connection after the other must not wait for one that is kept
-    /// for later: while requests on new connections wait for it, none is kept.
+    /// Keeps a connection whose response was read to its end, unless the gate was closed meanwhile.
+    /// An application that serves one connection after the other must not wait for a parked one:
+    /// while requests on new connections are waiting, none is kept.
     fn park(&self, mut link: Box<Link>) {
         let Some(set) = self.set.upgrade() else {
             return;
@@ -238,8 +238,8 @@ impl Park for Pool {
     }
 }
 
-/// One task for all pools, while anything is parked: closes what was parked for longer than
-/// [`IDLE`].
+/// Starts one task for all pools, while anything is parked: it closes what was parked for longer
+/// than [`IDLE`].
 fn start_reaper(set: &Arc<PoolSet>) {
     if set.reaping.swap(true, Ordering::AcqRel) {
         return;
@@ -251,8 +251,8 @@ fn start_reaper(set: &Arc<PoolSet>) {
             let Some(set) = set.upgrade() else { return };
             if !reap(&set) {
                 set.reaping.store(false, Ordering::Release);
-                // Something may have been parked between the check and the line above; then its
-                // reaper is this one.
+                // If something was parked between the check and the line above, this task handles
+                // it.
                 if !anything_parked(&set) || set.reaping.swap(true, Ordering::AcqRel) {
                     return;
                 }
@@ -279,7 +279,7 @@ fn anything_parked(set: &PoolSet) -> bool {
         .any(|pool| pool.count.load(Ordering::Acquire) > 0)
 }
 
-/// Closes old connections; says whether any are left.
+/// Closes old connections; returns whether any are left.
 fn reap(set: &PoolSet) -> bool {
     let now = Instant::now();
     for pool in all_pools(set) {

@@ -1,5 +1,5 @@
-//! The socket to an instance, as hyper sees it: it writes the target of a request as the client has
-//! sent it, and an answer is read also when the instance has stopped reading the request.
+//! The socket to an instance, as hyper uses it. It writes the target of a request as the client
+//! sent it, and reads a response even if the instance has stopped reading the request.
 //!
 //! It decides nothing about requests or connections.
 
@@ -22,9 +22,9 @@ use crate::host::coalesce::CoalesceBuffer;
 pub struct Io {
     stream: InstanceStream,
     shared: Arc<SocketState>,
-    /// The first line of a request, rewritten, as far as it is not written yet.
+    /// The rewritten first line of a request, as far as it is not written yet.
     line: Option<LineRewrite>,
-    /// The instance has closed its side: what is written to it from now on is dropped.
+    /// The instance has closed its side: further writes are dropped.
     closed: bool,
 }
 
@@ -33,10 +33,10 @@ pub(super) enum InstanceStream {
     Tcp(TcpStream),
 }
 
-/// What the owner of a connection and its socket tell each other.
+/// State shared by a connection's owner and its socket.
 #[derive(Default)]
 pub(super) struct SocketState {
-    /// Ask the kernel whether the other side has closed, do not read.
+    /// A read only asks the kernel whether the peer has closed.
     ask: AtomicBool,
     /// Something was read.
     heard: AtomicBool,
@@ -46,12 +46,12 @@ pub(super) struct SocketState {
 
 struct LineRewrite {
     left: Bytes,
-    /// So many bytes hyper has for it.
+    /// How many of hyper's bytes it replaces.
     replaces: usize,
 }
 
 impl SocketState {
-    /// A request begins; `target`: what its first line names, if hyper cannot write it.
+    /// Begins a request; `target`: the target in its first line, if hyper cannot write it.
     pub(super) fn begin(&self, target: Option<&RawTarget>) {
         self.heard.store(false, Ordering::Relaxed);
         if let Some(target) = target {
@@ -60,12 +60,12 @@ impl SocketState {
         }
     }
 
-    /// Has an answer begun?
+    /// Whether a response has begun.
     pub(super) fn was_heard(&self) -> bool {
         self.heard.load(Ordering::Relaxed)
     }
 
-    /// While `asks` holds, a read only asks the kernel whether the other side has closed.
+    /// While `asks` is set, a read only asks the kernel whether the peer has closed.
     pub(super) fn asks(&self, asks: bool) {
         self.ask.store(asks, Ordering::Relaxed);
     }
@@ -81,7 +81,7 @@ impl Io {
         }
     }
 
-    /// Has the other side closed, as far as the kernel knows now?
+    /// Whether the kernel knows now that the peer has closed.
     fn is_closed(&self) -> bool {
         let mut byte = [0u8; 1];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
@@ -89,7 +89,7 @@ impl Io {
             InstanceStream::Unix(s) => rustix::net::recv(s, &mut byte, flags),
             InstanceStream::Tcp(s) => rustix::net::recv(s, &mut byte, flags),
         };
-        // Bytes that no request asked for make a parked connection as useless as its end.
+        // Unrequested bytes make a parked connection as useless as its end.
         !matches!(got, Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR))
     }
 
@@ -100,8 +100,9 @@ impl Io {
         }
     }
 
-    /// An instance may answer before it has read the whole request, and close (401, 413). Its
-    /// answer waits in the socket: so a write that fails is no failure, the next read says what is.
+    /// An instance may respond before it has read the whole request, and close (401, 413). The
+    /// response waits in the socket: so a failed write is no error, and the next read reports the
+    /// result.
     fn sent(&mut self, sent: Poll<io::Result<usize>>, all: usize) -> Poll<io::Result<usize>> {
         match sent {
             Poll::Ready(Err(e)) if is_closing(&e) => {
@@ -112,7 +113,7 @@ impl Io {
         }
     }
 
-    /// Writes the first line of a request with the target as the client has sent it.
+    /// Writes the first line of a request with the target as the client sent it.
     fn poll_line(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.line.is_none() {
             let target = self
@@ -158,7 +159,7 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // tokio hears of an end only when it next asks epoll; a parked connection is asked in
+        // tokio notices an end only at its next poll of epoll; a parked connection is checked in
         // between.
         if self.shared.ask.load(Ordering::Relaxed) {
             return if self.is_closed() {
@@ -176,8 +177,8 @@ impl AsyncRead for Io {
             self.shared.heard.store(true, Ordering::Relaxed);
         }
         match read {
-            // After an answer this is how the kernel says "closed, and did not read all of the
-            // request".
+            // After a response, the kernel reports "closed without reading all of the request" in
+            // this way.
             Poll::Ready(Err(e)) if is_closing(&e) && self.shared.was_heard() => Poll::Ready(Ok(())),
             read => read,
         }

@@ -1,28 +1,28 @@
-//! Targets of requests that hyper refuses and nginx passes on: `<`, `>`, `"`, a backtick, `#`, and
-//! bytes beyond ASCII. hyper gets them escaped, the instance gets what the client has sent.
+//! Request targets that hyper refuses and nginx forwards: `<`, `>`, `"`, a backtick, `#`, and bytes
+//! beyond ASCII. hyper gets them escaped, the instance gets what the client sent.
 //!
-//! It changes nothing but these bytes, and only in the first line of a request. Pure.
+//! It changes only these bytes, and only in the first line of a request. Pure.
 
 use std::fmt::Write as _;
 
 use bytes::Bytes;
 
-/// A target as the client has sent it; an extension of the request.
+/// A target as the client sent it; an extension of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawTarget(Bytes);
 
-/// What the first bytes of a request say.
+/// The result of parsing the first bytes of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FirstLine {
-    /// Its end has not come.
+    /// The end of the line has not arrived.
     Partial,
-    /// hyper can read it.
+    /// hyper can parse it.
     Plain,
-    /// hyper can read it so.
+    /// hyper can parse the escaped form.
     Escaped {
         /// The first line with its target escaped, the line end included.
         line: Vec<u8>,
-        /// So many bytes it stands for.
+        /// How many bytes it replaces.
         replaces: usize,
         /// The target.
         raw: RawTarget,
@@ -46,8 +46,8 @@ impl RawTarget {
             .map_or(b"/", |path| &rest[path..])
     }
 
-    /// The first line of a request with this target in the place of the one there, and how many
-    /// bytes that was. `None`: there is no whole line.
+    /// The first line of a request with this target in place of the current one, and the length of
+    /// the replaced line. `None`: the line is incomplete.
     #[must_use]
     pub fn in_line(&self, head: &[u8]) -> Option<(Bytes, usize)> {
         let end = head.iter().position(|b| *b == b'\n')? + 1;
@@ -64,8 +64,7 @@ impl RawTarget {
     }
 }
 
-/// Reads what a client's request begins with. Empty lines before it are its own matter (RFC 9112
-/// section 2.2).
+/// Parses the first line of a client's request. Skips empty lines before it (RFC 9112 section 2.2).
 #[must_use]
 pub fn first_line(head: &[u8]) -> FirstLine {
     let begin = head
@@ -101,7 +100,7 @@ pub fn first_line(head: &[u8]) -> FirstLine {
     }
 }
 
-/// Where the target of a line begins, and where it has ended.
+/// The start and end of the target within a line.
 fn around_target(line: &[u8]) -> Option<(usize, usize)> {
     let method = line.iter().position(|b| *b == b' ')? + 1;
     let version = line.iter().rposition(|b| *b == b' ')?;

@@ -1,8 +1,7 @@
-//! Asks nginx a question the way a client does, from its listener through a worker to acc's wake
-//! server and back, and lets its processes go on that were made to stand still.
+//! Checks that nginx answers, as a client would: from its listener through a worker to acc's wake
+//! server and back. Resumes processes of nginx that were stopped by a signal.
 //!
-//! The question names no instance: it wakes no instance, counts as use of none, and its answer
-//! holds nothing.
+//! The request names no instance: it wakes none, counts as use of none, and the response is empty.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,17 +14,17 @@ use tokio::net::TcpStream;
 
 use crate::render::nginx::{CHECK_HOST, CHECK_PATH};
 
-/// An answer takes a millisecond or two; on a host with no processor to spare, seconds.
+/// An answer takes a millisecond or two; on an overloaded host, seconds.
 const LIMIT: Duration = Duration::from_secs(5);
 /// `HTTP/1.1 204`
 const STATUS: usize = 12;
 
-/// Asks at this address. An error says what is wrong in a few words.
+/// Sends the request to this address. The error says briefly what is wrong.
 pub async fn ask(listen: SocketAddr) -> Result<(), String> {
     match tokio::time::timeout(LIMIT, status(reachable(listen))).await {
         Err(_) => Err(format!("no answer within {} s", LIMIT.as_secs())),
         Ok(Err(e)) => Err(e.to_string()),
-        // Its own words for an acc that it cannot reach.
+        // What nginx answers if it cannot reach acc.
         Ok(Ok(status @ (502..=504))) => Err(format!(
             "it answers {status}; its workers cannot reach acc's server"
         )),
@@ -47,7 +46,7 @@ async fn status(address: SocketAddr) -> std::io::Result<u16> {
     status.ok_or_else(|| std::io::Error::other("another program than nginx answered"))
 }
 
-/// Every address of the host is also the loopback one.
+/// The loopback address stands for "every address of the host".
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -57,14 +56,14 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// Those of these processes that a signal made stand still.
-pub fn standing_still(pids: impl IntoIterator<Item = i32>) -> Vec<i32> {
+/// Those of these processes that are stopped by a signal.
+pub fn stopped_by_signal(pids: impl IntoIterator<Item = i32>) -> Vec<i32> {
     pids.into_iter()
         .filter(|pid| is_stopped(&fs::read(format!("/proc/{pid}/stat")).unwrap_or_default()))
         .collect()
 }
 
-/// The letter after the program's name, which may hold anything.
+/// Reads the state letter after the program's name, which may contain anything.
 fn is_stopped(stat: &[u8]) -> bool {
     let after_name = stat
         .iter()
@@ -73,8 +72,8 @@ fn is_stopped(stat: &[u8]) -> bool {
     after_name.is_some_and(|rest| rest.starts_with(b" T"))
 }
 
-/// Lets it go on.
-pub fn go_on(pid: i32) -> Result<(), String> {
+/// Resumes a stopped process.
+pub fn resume(pid: i32) -> Result<(), String> {
     kill(Pid::from_raw(pid), Signal::SIGCONT)
         .map_err(|e| format!("could not resume process {pid}: {e}"))
 }
@@ -144,6 +143,6 @@ mod tests {
         ] {
             assert!(!is_stopped(other));
         }
-        assert!(standing_still([i32::MAX, std::process::id().cast_signed()]).is_empty());
+        assert!(stopped_by_signal([i32::MAX, std::process::id().cast_signed()]).is_empty());
     }
 }

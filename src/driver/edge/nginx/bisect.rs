@@ -1,24 +1,24 @@
-//! Whose text makes a configuration wrong: found by halving. Pure: the caller asks nginx and passes
-//! its answers on.
+//! Finds the instance whose text makes a configuration invalid, by bisection. Pure: the caller runs
+//! nginx and reports the results.
 
-/// The search for the first of `n` routes with which the configuration is refused, given that all
-/// of them are refused together. Ends after about log2(n) answers.
+/// Search for the first of `n` routes with which the configuration is refused, given that all of
+/// them together are refused. Takes about log2(n) checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bisection {
-    /// Accepted with this many; `None`: not even asked with none.
+    /// Accepted with this many routes; `None`: not yet tried with none.
     good: Option<usize>,
-    /// Refused with this many.
+    /// Refused with this many routes.
     bad: usize,
 }
 
 impl Bisection {
-    /// Among this many routes.
+    /// Starts a search among this many routes.
     #[must_use]
     pub fn new(n: usize) -> Self {
         Self { good: None, bad: n }
     }
 
-    /// Ask with this many of the first routes; `None`: the search is over.
+    /// How many of the first routes to check next; `None`: the search is over.
     #[must_use]
     pub fn next(self) -> Option<usize> {
         match self.good {
@@ -28,7 +28,7 @@ impl Bisection {
         }
     }
 
-    /// What came of asking with `count` routes.
+    /// Reports the result of a check with `count` routes.
     pub fn answer(&mut self, count: usize, refused: bool) {
         if refused {
             self.bad = count;
@@ -37,7 +37,7 @@ impl Bisection {
         }
     }
 
-    /// The place of the culprit. `None`: it is refused without any route.
+    /// The index of the culprit. `None`: the configuration is refused even without routes.
     #[must_use]
     pub fn found(self) -> Option<usize> {
         self.good.filter(|good| self.bad == good + 1)

@@ -1,10 +1,9 @@
-//! Gates as files: a link to the socket of the application, or a plain file for one that listens on
-//! TCP.
+//! Gates as files: a link to the socket of the application, or a plain file for an instance on TCP.
 //!
-//! nginx finds the link by the instance's name alone, so opening and closing is one file operation
-//! and never a reload. The file is named by the address as well: a worker that still has the map of
-//! before a port was changed finds no gate for the address in it, which may be another program's by
-//! now, and asks the wake server.
+//! nginx derives the link's name from the instance's name, so opening and closing is one file
+//! operation and never a reload. The name of a TCP gate includes the address: a worker whose map
+//! still has a former port finds no gate for it and asks the wake server. Another program may have
+//! that port by now.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -26,23 +25,24 @@ pub struct Gates {
     group: Option<u32>,
 }
 
-/// Whether a gate was there that nginx checks before it connects, rather than by connecting.
+/// Whether the removed gate was one that nginx checks before it connects, instead of connecting
+/// through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closed {
-    /// From now on no connection comes in.
+    /// No new connection arrives from now on.
     AtOnce,
-    /// A worker may have made the check already and be about to connect.
+    /// A worker may have passed the check already and be about to connect.
     AfterAMoment,
 }
 
 impl Gates {
-    /// Gates live in `dir`, for workers of this group (`None`: they are the same user as acc).
+    /// Keeps gates in `dir`, for workers of this group (`None`: they run as acc's user).
     #[must_use]
     pub fn new(dir: PathBuf, group: Option<u32>) -> Self {
         Self { dir, group }
     }
 
-    /// Makes the folder. Workers need to pass through it, not to read it.
+    /// Makes the folder. Workers need to enter it, not to list it.
     pub fn make(&self) -> Result<(), EdgeError> {
         if !self.dir.is_dir() {
             make_dir(&self.dir, 0o711).map_err(|e| failed("make", &self.dir, e))?;
@@ -51,8 +51,8 @@ impl Gates {
         Ok(())
     }
 
-    /// Sees to it that nginx's workers, and no instance, can pass through the folder; `true`: it
-    /// was not so.
+    /// Makes the folder accessible to nginx's workers and to no instance. Returns `true` if it was
+    /// not.
     pub fn repair_access(&self) -> Result<bool, EdgeError> {
         match self.group {
             Some(group) => share_with(&self.dir, group, 0o710)
@@ -69,8 +69,8 @@ impl Gates {
         self.dir.join(format!("{name}.{address}.tcp"))
     }
 
-    /// All files of a TCP instance: also those of another address, and one that an acc made that
-    /// did not name the address.
+    /// All gate files of a TCP instance, also those for other addresses and those that an older acc
+    /// made without an address.
     fn files(&self, name: &InstanceName) -> Result<Vec<PathBuf>, EdgeError> {
         let is_its = |file: &str| {
             file.strip_suffix(".tcp")
@@ -80,7 +80,7 @@ impl Gates {
         Ok(files.map(|file| self.dir.join(file)).collect())
     }
 
-    /// Names in the folder. One that is not there holds none.
+    /// Names in the folder; none if the folder is missing.
     fn entries(&self) -> Result<Vec<String>, EdgeError> {
         let read = || -> io::Result<Vec<String>> {
             fs::read_dir(&self.dir)?
@@ -93,7 +93,7 @@ impl Gates {
         }
     }
 
-    /// Opens the gate. A name has gates of one kind all its life; one of TCP loses those to other
+    /// Opens the gate. A name keeps its kind of gate for life; a TCP gate replaces those for other
     /// addresses.
     pub fn open(&self, gate: &Gate) -> Result<(), EdgeError> {
         self.make()?;
@@ -118,8 +118,7 @@ impl Gates {
         }
     }
 
-    /// Puts the link in place by renaming, so that there is no moment without it when it was open
-    /// already.
+    /// Replaces the link by a rename, so that an open gate is never missing.
     fn relink(&self, name: &InstanceName, socket: &Path, path: &Path) -> io::Result<()> {
         if fs::read_link(path).is_ok_and(|target| target == socket) {
             return Ok(());
@@ -143,7 +142,7 @@ impl Gates {
         remove_file(&link).map_err(|e| failed("remove", &link, e))
     }
 
-    /// Removes every gate of the name, of whichever kind and address.
+    /// Removes every gate of this name, of any kind and address.
     pub fn forget(&self, name: &InstanceName) -> Result<Closed, EdgeError> {
         self.unlink(name)?;
         let files = self.files(name)?;
@@ -160,7 +159,7 @@ impl Gates {
     /// Names of all open gates, in order.
     pub fn list(&self) -> Result<Vec<InstanceName>, EdgeError> {
         let name_of = |file: &str| match file.strip_suffix(".tcp") {
-            // Without an address it leads nowhere.
+            // A gate without an address leads nowhere.
             Some(stem) => stem
                 .split_once('.')
                 .and_then(|(name, _)| InstanceName::parse(name).ok()),

@@ -1,6 +1,6 @@
 //! What nginx may use on this host: the user of its workers, and how many files they may open.
 //!
-//! It asks the host and changes nothing.
+//! It reads the limits and changes nothing.
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{Group, User, geteuid};
@@ -8,12 +8,12 @@ use nix::unistd::{Group, User, geteuid};
 use crate::driver::edge::EdgeError;
 use crate::render::nginx::Allowance;
 
-/// Enough for the connections below with both sides of each and the logs.
+/// Enough for both sides of the connections below and for the logs.
 const OPEN_FILES: u64 = 65_536;
 /// Connections of one worker, both sides counted.
 const CONNECTIONS: u64 = 16_384;
 
-/// Asks the host. `user`: who the workers shall run as when acc is root; `None`: as root.
+/// Reads the limits. `user`: the workers' user when acc is root; `None`: root.
 pub fn of_host(user: Option<&str>) -> Result<Allowance, EdgeError> {
     let root = geteuid().is_root();
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)
@@ -31,7 +31,7 @@ pub fn of_host(user: Option<&str>) -> Result<Allowance, EdgeError> {
     })
 }
 
-/// Open files and connections of a worker, whose limit cannot be above the hard one unless it may
+/// Open files and connections of a worker. The limit cannot exceed the hard limit unless that may
 /// be raised.
 fn fit(may_raise: bool, hard: u64) -> (u64, u64) {
     let open_files = if may_raise {
@@ -42,10 +42,10 @@ fn fit(may_raise: bool, hard: u64) -> (u64, u64) {
     (open_files, CONNECTIONS.min(open_files / 2).max(64))
 }
 
-/// Root in a container often may not: it is the capability that counts.
+/// Root in a container often may not: the capability decides.
 fn may_raise_limits() -> bool {
     const CAP_SYS_RESOURCE: u32 = 24;
-    // As bytes: its first line is the name of the program, which any user may choose.
+    // Read as bytes: the first line is the program's name, which any user may choose.
     let status = std::fs::read("/proc/self/status").unwrap_or_default();
     let status = String::from_utf8_lossy(&status);
     let effective = status
@@ -55,7 +55,7 @@ fn may_raise_limits() -> bool {
     effective.is_some_and(|caps| caps >> CAP_SYS_RESOURCE & 1 == 1)
 }
 
-/// A user and its primary group: nginx would otherwise use a group of the user's name.
+/// A user and its primary group: without it nginx would use the group with the user's name.
 fn account(name: &str) -> Result<(String, String), EdgeError> {
     let missing = || {
         EdgeError::Unusable(format!(

@@ -1,7 +1,7 @@
-//! The running nginx: its master process, its workers, and whether a reload has come through.
+//! The running nginx: its master process, its workers, and whether a reload succeeded.
 //!
-//! It is found by its pid file, or among all processes when that is gone, and believed only
-//! when the process is an nginx that reads our configuration.
+//! The master is found by its pid file, or among all processes if that is missing. It is accepted
+//! only if the process is an nginx that uses our configuration.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::host::command_line::{self, of as title};
 use crate::host::fs::write_atomic;
 use crate::host::process;
 
-/// How long new workers may take: with 100,000 hosts they take a fifth of a second.
+/// Time limit for new workers to start: with 100,000 hosts they need a fifth of a second.
 const RELOAD_LIMIT: Duration = Duration::from_secs(20);
 
 /// The master process.
@@ -27,15 +27,15 @@ pub struct NginxMaster {
     pub pid: i32,
 }
 
-/// Its workers at one moment.
+/// The workers at one moment.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Workers {
     serving: BTreeSet<i32>,
     leaving: BTreeSet<i32>,
 }
 
-/// Finds the master that runs with `config`; `None`: none runs. A pid file without a number is what
-/// `nginx -t` leaves.
+/// Finds the master that runs with `config`; `None`: none runs. `nginx -t` leaves a pid file
+/// without a number.
 pub fn find(pid_file: &Path, config: &Path) -> io::Result<Option<NginxMaster>> {
     if let Some(pid) = noted(pid_file)?
         && title(pid)?.is_some_and(|t| is_ours(&t, config))
@@ -45,7 +45,7 @@ pub fn find(pid_file: &Path, config: &Path) -> io::Result<Option<NginxMaster>> {
     search(config)
 }
 
-/// The number in a pid file.
+/// Reads the number in a pid file.
 fn noted(pid_file: &Path) -> io::Result<Option<i32>> {
     match regular::read_to_string(pid_file) {
         Ok(text) => Ok(text.trim().parse().ok()),
@@ -54,8 +54,8 @@ fn noted(pid_file: &Path) -> io::Result<Option<i32>> {
     }
 }
 
-/// Its pid file may have been taken away, or written anew by `nginx -t`: the master of this user
-/// whose title has the whole of our configuration's path in it.
+/// Searches all processes for a master of this user whose title contains the full path of our
+/// configuration. The pid file may be missing or rewritten by `nginx -t`.
 fn search(config: &Path) -> io::Result<Option<NginxMaster>> {
     let wanted = format!(" -c {} ", config.display());
     let is_it = |pid: &i32| {
@@ -69,8 +69,8 @@ fn search(config: &Path) -> io::Result<Option<NginxMaster>> {
     Ok(process::pids()?.find(is_it).map(|pid| NginxMaster { pid }))
 }
 
-/// Is this the title of a master that was started with `-c CONFIG`? nginx cuts its title when there
-/// is no room for all of it.
+/// Whether this is the title of a master that was started with `-c CONFIG`. nginx truncates its
+/// title if it does not fit.
 fn is_ours(title: &str, config: &Path) -> bool {
     let Some(argv) = title.strip_prefix("nginx: master process ") else {
         return false;
@@ -81,9 +81,9 @@ fn is_ours(title: &str, config: &Path) -> bool {
     })
 }
 
-/// Ends workers whose master is gone: they go on serving what they know and hold the ports that a
-/// new master needs. They are known by the error log they have open, and finish what they are
-/// working on.
+/// Ends workers whose master has died. They would continue to serve with the old configuration and
+/// hold the ports that a new master needs. They are identified by the error log they have open, and
+/// finish their requests.
 pub fn end_orphans(error_log: &Path) -> io::Result<usize> {
     let log = fs::canonicalize(error_log).unwrap_or_else(|_| error_log.to_owned());
     let mut ended = 0;
@@ -97,7 +97,7 @@ pub fn end_orphans(error_log: &Path) -> io::Result<usize> {
             && !has_master(pid)
             && kill(Pid::from_raw(pid), Signal::SIGQUIT).is_ok()
         {
-            // Meant and harmless: there is nothing to do about it after a crash.
+            // Expected after a crash; the operator need not act.
             tracing::info!(pid, "ending an nginx worker whose master is gone");
             ended += 1;
         }
@@ -113,7 +113,7 @@ fn has_master(pid: i32) -> bool {
 }
 
 impl NginxMaster {
-    /// Writes its pid file again when that does not name it; `true`: it was so.
+    /// Rewrites its pid file if that does not name it; returns `true` if it did.
     pub fn note(self, pid_file: &Path) -> io::Result<bool> {
         if noted(pid_file)? == Some(self.pid) {
             return Ok(false);
@@ -121,9 +121,9 @@ impl NginxMaster {
         write_atomic(pid_file, format!("{}\n", self.pid).as_bytes(), 0o644).map(|()| true)
     }
 
-    /// Makes it read its configuration again and resolves when all new connections are served by
-    /// workers that have: the new ones run, the old ones have closed their listening sockets.
-    /// `Err(why)`: it did not come through.
+    /// Makes it reload its configuration. Resolves when all new connections are served by new
+    /// workers: those run, and the old ones have closed their listening sockets. `Err(why)`: the
+    /// reload failed.
     pub async fn reload(self, error_log: &Path) -> Result<(), String> {
         let before = self
             .workers()
@@ -158,7 +158,7 @@ impl NginxMaster {
             .unwrap_or_else(|_| late())
     }
 
-    /// It and all its children.
+    /// The master and all its children.
     pub fn processes(self) -> io::Result<Vec<i32>> {
         let mut all = process::children(self.pid)?;
         all.push(self.pid);
@@ -169,7 +169,7 @@ impl NginxMaster {
         let mut found = Workers::default();
         for pid in process::children(self.pid)? {
             match title(pid)? {
-                // A child that has not set its title yet shows its master's.
+                // A child that has not set its title yet still shows its master's.
                 Some(t) if t.starts_with("nginx: worker process is") => found.leaving.insert(pid),
                 Some(t) if t.starts_with("nginx: worker process") => found.serving.insert(pid),
                 _ => false,
@@ -179,13 +179,13 @@ impl NginxMaster {
     }
 }
 
-/// New workers serve and no old one does.
+/// Whether new workers serve and no old one does.
 fn took_over(before: &Workers, now: &Workers) -> bool {
     now.serving.iter().any(|pid| !before.serving.contains(pid))
         && now.serving.is_disjoint(&before.serving)
 }
 
-/// The first emergency that was logged after `from`.
+/// The first message of level `emerg` that was logged after `from`.
 pub fn emergency(error_log: &Path, from: u64) -> Option<String> {
     let mut file = fs::File::open(error_log).ok()?;
     file.seek(SeekFrom::Start(from)).ok()?;

@@ -1,13 +1,14 @@
 //! The edge `nginx`: writes its configuration, has it checked, reloads it sparingly, and opens and
 //! closes gates.
 //!
-//! A configuration takes effect in three steps, and after a crash between any two of them the next
-//! call goes on: the new text is written beside and read by `nginx -t`; a mark says that a reload
-//! is due and the text is renamed into place; nginx reloads and the mark goes. It never starts or
-//! stops nginx (the supervisor does) and never edits a file in place.
+//! A configuration takes effect in three steps, and after a crash between two of them the next call
+//! continues: (1) the new text is written to a second file and checked by `nginx -t`; (2) a marker
+//! file says that a reload is due, and the text is renamed into place; (3) nginx reloads and the
+//! marker is removed. It never starts or stops nginx (the supervisor does) and never edits a file
+//! in place.
 //!
-//! A reload that is late or refused loses no request: what nginx does not know goes to the wake
-//! server, which does.
+//! A late or refused reload loses no request: nginx passes what it does not know to the wake
+//! server, which knows every instance.
 
 mod ask;
 mod bisect;
@@ -51,23 +52,23 @@ const NAME: &str = "nginx";
 /// connections end.
 const BETWEEN_RELOADS: Duration = Duration::from_secs(1);
 
-/// A worker that found the gate file of a TCP instance connects in the same turn of its loop; this
-/// is many turns.
+/// A worker that has found the gate file of a TCP instance connects in the same iteration of its
+/// event loop; this is many iterations.
 const MOMENT: Duration = Duration::from_millis(5);
 
 /// What the nginx edge needs to know.
 #[derive(Debug, Clone)]
 pub struct NginxSettings {
-    /// The settings of acc: addresses, folders, rules.
+    /// acc's settings: addresses, folders, rules.
     pub config: Arc<Config>,
-    /// Folders in which the program is looked for.
+    /// Folders in which to find the program.
     pub search: Vec<PathBuf>,
     /// How long nginx may take to finish its requests when it is stopped.
     pub stop_timeout: Duration,
 }
 
 impl NginxSettings {
-    /// As the settings of acc say, the program from the usual folders.
+    /// Uses acc's settings, and the program from the usual folders.
     #[must_use]
     pub fn new(config: Arc<Config>) -> Self {
         let stop_timeout = config.stop.drain;
@@ -79,17 +80,17 @@ impl NginxSettings {
     }
 }
 
-/// The newest routes asked for, numbered by request.
+/// The newest routes requested, numbered by request.
 #[derive(Debug, Default)]
 struct DesiredRoutes {
     number: u64,
     routes: Vec<Route>,
 }
 
-/// What only one caller at a time may do.
+/// State for one caller at a time.
 #[derive(Debug, Default)]
 struct AppliedConfig {
-    /// The number of the newest routes that are in force.
+    /// The number of the routes in force.
     done: u64,
     /// When the last reload began.
     reloaded: Option<Instant>,
@@ -110,7 +111,7 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Looks up the user of the workers; changes no file.
+    /// Resolves the user of the workers; changes no file.
     pub fn new(settings: NginxSettings, templates: Arc<Templates>) -> Result<Self, EdgeError> {
         let accounts =
             Accounts::of(&settings.config).map_err(|fault| EdgeError::Unusable(fault.message))?;
@@ -167,12 +168,12 @@ impl Nginx {
         program::find(&self.search)
     }
 
-    /// The new text while it is being checked.
+    /// The file of the new text while it is checked.
     fn beside(&self) -> PathBuf {
         self.config().nginx_dir().join("nginx.conf.next")
     }
 
-    /// The mark that the file is newer than what nginx runs with.
+    /// The marker file: the configuration is newer than what nginx runs with.
     fn due(&self) -> PathBuf {
         self.config().nginx_dir().join("reload.due")
     }
@@ -195,7 +196,7 @@ impl Nginx {
             .map_err(|e| EdgeError::Unusable(chain(&e)))
     }
 
-    /// The text in force; `None`: there is none yet.
+    /// Reads the text in force; `None`: there is none yet.
     fn present(&self) -> Result<Option<String>, EdgeError> {
         let path = self.file();
         match std::fs::read_to_string(&path) {
@@ -205,7 +206,7 @@ impl Nginx {
         }
     }
 
-    /// Folders that nginx does not make by itself.
+    /// Makes the folders that nginx does not make itself.
     fn make_folders(&self) -> Result<(), EdgeError> {
         let log = self.config().own_log("nginx-error");
         for dir in [
@@ -218,20 +219,20 @@ impl Nginx {
         self.gates.make()
     }
 
-    /// Writes the text beside and has nginx read it; the text stays there. Refused: finds out
-    /// because of whom.
+    /// Writes the text to the second file and has nginx check it; the file stays. If it is refused,
+    /// finds the instance at fault.
     async fn check(&self, text: &str, routes: &[Route]) -> Result<(), EdgeError> {
         let program = self.program()?;
         let Err(why) = self.read_beside(&program, text).await? else {
             return Ok(());
         };
-        // Whose fault it is may stay unknown; that it is refused is known.
+        // The culprit may remain unknown; the refusal stands.
         let culprit = self.culprit(&program, routes).await.ok().flatten();
         let _ = remove_file(&self.beside());
         Err(EdgeError::Refused { culprit, why })
     }
 
-    /// The name of the first route with which the configuration is refused.
+    /// Finds the first route with which the configuration is refused.
     async fn culprit(&self, program: &Path, routes: &[Route]) -> Result<Option<String>, EdgeError> {
         let mut search = bisect::Bisection::new(routes.len());
         while let Some(count) = search.next() {
@@ -257,13 +258,13 @@ impl Nginx {
         program::check(program, &beside).await
     }
 
-    /// Puts the checked text in place.
+    /// Renames the checked text into place.
     fn put_in_place(&self) -> Result<(), EdgeError> {
         let file = self.file();
         std::fs::rename(self.beside(), &file).map_err(|e| failed("write", &file, e))
     }
 
-    /// Says in a file that a reload is due, so that it is made up for when acc is killed before it.
+    /// Writes the marker file, so that the next acc reloads if this one is killed first.
     fn mark_due(&self) -> Result<(), EdgeError> {
         let due = self.due();
         write_atomic(&due, b"", 0o644).map_err(|e| failed("write", &due, e))
@@ -274,7 +275,7 @@ impl Nginx {
         remove_file(&due).map_err(|e| failed("remove", &due, e))
     }
 
-    /// Replaces the desired routes by these and returns their number.
+    /// Replaces the desired routes and returns their number.
     fn desire(&self, routes: &[Route]) -> u64 {
         let mut desired = self.desired.lock().unwrap_or_else(PoisonError::into_inner);
         desired.number += 1;
@@ -287,21 +288,20 @@ impl Nginx {
         (desired.number, desired.routes.clone())
     }
 
-    /// Is anything to be done for these routes?
+    /// Whether these routes are in force already.
     fn in_force(&self, routes: &[Route]) -> Result<bool, EdgeError> {
         Ok(!self.due().exists()
             && self.present()?.as_deref() == Some(self.render(routes)?.as_str()))
     }
 
-    /// Checks the text, puts it in place and reloads; when the reload does not come through, puts
-    /// the old text back.
+    /// Checks the text, puts it in place and reloads. If the reload fails, restores the old text.
     async fn change(&self, routes: &[Route], applied: &mut AppliedConfig) -> Result<(), EdgeError> {
         let text = self.render(routes)?;
         let before = self.present()?;
         self.make_folders()?;
         self.check(&text, routes).await?;
         let Some(master) = self.master()? else {
-            // nginx is started with this text, by any supervisor.
+            // Every supervisor starts nginx with this file.
             self.put_in_place()?;
             return self.unmark_due();
         };
@@ -373,7 +373,7 @@ impl Edge for Nginx {
         let text = self.render(routes)?;
         self.check(&text, routes).await?;
         let changed = self.present()?.as_deref() != Some(text.as_str());
-        // A running nginx reads it at the next `apply`.
+        // A running nginx gets it with the next `apply`.
         match self.master()? {
             Some(_) if changed => self.mark_due()?,
             Some(_) => {}
@@ -413,7 +413,7 @@ impl Edge for Nginx {
         let mine = self.desire(routes);
         let mut applied = self.applied.lock().await;
         if applied.done >= mine {
-            // Another caller's reload had the newest routes, which include these.
+            // The reload of another caller had newer routes, which include these.
             return Ok(());
         }
         let (mut number, mut newest) = self.newest_desired();
@@ -450,7 +450,7 @@ impl Edge for Nginx {
     }
 
     fn pooled(&self, _: &Gate) -> u32 {
-        // nginx keeps no connection to an instance: a pooled one would go round a closed gate.
+        // nginx keeps no connection to an instance: a pooled one would bypass a closed gate.
         0
     }
 

@@ -1,6 +1,6 @@
-//! The program `nginx`: where it is, which version, and what it says of a configuration.
+//! The program `nginx`: its path, its version, and what it reports about a configuration.
 //!
-//! It runs helpers to their end, in bounded time, without a shell; it never starts the nginx that
+//! It runs helpers to their end, in bounded time, without a shell. It never starts the nginx that
 //! serves.
 
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use crate::driver::edge::EdgeError;
 use crate::host::command::{self, Output, PATH, is_executable};
 use crate::host::error_chain::chain;
 
-/// Oldest version that the configuration was made for.
+/// Oldest version that the configuration supports.
 pub const OLDEST: NginxVersion = NginxVersion(1, 18, 0);
 
-/// A configuration with 100,000 hosts is read in a fifth of a second; a minute allows for a busy
-/// host.
+/// nginx reads a configuration with 100,000 hosts in a fifth of a second; a minute allows for a
+/// busy host.
 const CHECK_LIMIT: Duration = Duration::from_secs(60);
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
@@ -28,8 +28,8 @@ impl std::fmt::Display for NginxVersion {
     }
 }
 
-/// Folders in which the program is looked for: fixed, so that cron, systemd and a shell find the
-/// same one.
+/// Folders in which to find the program. Fixed, so that cron, systemd and a shell find the same
+/// one.
 pub fn search_path() -> Vec<PathBuf> {
     PATH.split(':')
         .chain(["/usr/local/nginx/sbin"])
@@ -37,14 +37,14 @@ pub fn search_path() -> Vec<PathBuf> {
         .collect()
 }
 
-/// The first executable `nginx` of these folders.
+/// Finds the first executable `nginx` in these folders.
 pub fn find(search: &[PathBuf]) -> Result<PathBuf, EdgeError> {
     search.iter().map(|dir| dir.join("nginx")).find(|path| is_executable(path)).ok_or_else(|| {
         EdgeError::Unusable("`nginx` is not installed: install it (Debian: apt install nginx) or set edge.kind to \"builtin\"".into())
     })
 }
 
-/// Asks the program for its version.
+/// Reads the program's version.
 pub async fn version(program: &Path) -> Result<NginxVersion, EdgeError> {
     let ended = run(program, &["-v"], VERSION_LIMIT).await?;
     parse_version(&ended.stderr).ok_or_else(|| {
@@ -68,7 +68,7 @@ pub async fn require(program: &Path) -> Result<NginxVersion, EdgeError> {
     Ok(found)
 }
 
-/// Lets nginx read the configuration: `Ok(Err(why))` when it refuses it.
+/// Has nginx check the configuration; `Ok(Err(why))`: it refuses it.
 pub async fn check(program: &Path, file: &Path) -> Result<Result<(), String>, EdgeError> {
     let path = file.to_string_lossy();
     let ended = run(program, &["-t", "-q", "-c", &path], CHECK_LIMIT).await?;
@@ -79,7 +79,7 @@ pub async fn check(program: &Path, file: &Path) -> Result<Result<(), String>, Ed
     }
 }
 
-/// What nginx complains about, with the text of the line it names.
+/// What nginx complains about, with the line it refers to.
 fn complaint(said: &str, file: &Path) -> String {
     let line = said
         .lines()
@@ -113,7 +113,7 @@ fn parse_version(said: &str) -> Option<NginxVersion> {
     Some(NginxVersion(part()?, part()?, part()?))
 }
 
-/// Runs the program to its end. nginx says everything on standard error.
+/// Runs the program to its end. nginx writes all messages to standard error.
 async fn run(program: &Path, args: &[&str], limit: Duration) -> Result<Output, EdgeError> {
     let argv: Vec<String> = [program.to_string_lossy().as_ref()]
         .iter()

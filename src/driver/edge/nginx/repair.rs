@@ -1,7 +1,7 @@
-//! Repairs a running nginx: its processes continue, it can reach acc's server, and it answers.
+//! Repairs a running nginx: resumes stopped processes, restores access to acc's server, and
+//! replaces workers that do not answer.
 //!
-//! Neither a start nor a stop of nginx is decided here: one whose master has ended is the
-//! supervisor's.
+//! It neither starts nor stops nginx: if the master has ended, the supervisor acts.
 
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::{fs, io};
@@ -16,22 +16,22 @@ use crate::render::nginx::pid_file;
 /// The mode of `wake.sock` when nginx's workers are the same user as acc.
 const OWN: u32 = 0o600;
 
-/// What keeps a nginx that runs with these settings from answering, a sentence each; changes
-/// nothing; `None`: it does not run.
+/// What keeps an nginx with these settings from answering, one sentence each. `None`: it is not
+/// running. Changes nothing.
 ///
 /// # Errors
-/// It could not be looked at.
+/// Its processes could not be read.
 pub async fn faults(config: &Config) -> io::Result<Option<Vec<String>>> {
     let file = config.nginx_dir().join("nginx.conf");
     let Some(master) = master::find(&pid_file(config), &file)? else {
         return Ok(None);
     };
     let mut faults = Vec::new();
-    let still = ask::standing_still(master.processes()?);
-    if !still.is_empty() {
+    let stopped = ask::stopped_by_signal(master.processes()?);
+    if !stopped.is_empty() {
         faults.push(format!(
             "processes of nginx were stopped by a signal ({})",
-            pids(&still)
+            pids(&stopped)
         ));
     }
     if let Some(address) = config.edge.listen.first()
@@ -54,18 +54,18 @@ impl Nginx {
             return Ok(Vec::new());
         };
         let mut did = Vec::new();
-        let still = ask::standing_still(
+        let stopped = ask::stopped_by_signal(
             master
                 .processes()
                 .map_err(|e| failed("search", "/proc".as_ref(), e))?,
         );
-        for pid in &still {
-            ask::go_on(*pid).map_err(EdgeError::Unusable)?;
+        for pid in &stopped {
+            ask::resume(*pid).map_err(EdgeError::Unusable)?;
         }
-        if !still.is_empty() {
+        if !stopped.is_empty() {
             did.push(format!(
                 "resumed processes of nginx that were stopped by a signal ({})",
-                pids(&still)
+                pids(&stopped)
             ));
         }
         let config = self.config();
@@ -90,7 +90,7 @@ impl Nginx {
             did.push(format!("`{}` had another owner or mode", socket.display()));
         }
         if let (true, Some(address)) = (served, config.edge.listen.first()) {
-            // Twice: the first may have met a moment without a processor to spare.
+            // Two attempts: the first may have failed because the host was busy.
             if let (Err(_), Err(why)) = (ask::ask(*address).await, ask::ask(*address).await) {
                 self.replace_workers(master, &why).await?;
                 ask::ask(*address).await.map_err(|again| {
@@ -119,7 +119,8 @@ impl Nginx {
         })
     }
 
-    /// `true`: it was not right. One that is not there is made by acc's server.
+    /// Fixes owner and mode of the wake socket; `true`: they were wrong. A missing socket is made
+    /// by acc's server.
     fn repair_wake_socket(&self) -> io::Result<bool> {
         let path = self.config().wake_socket();
         let found = match fs::symlink_metadata(&path) {

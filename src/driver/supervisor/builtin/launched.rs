@@ -1,8 +1,8 @@
-//! The start of a launcher by acc itself, and what came of it.
+//! Starts a launcher from acc itself, and reports whether it succeeded.
 //!
-//! The launcher says in a pipe why it could not become its program; when it has, the pipe ends
-//! without a word. Before that the user it runs as can stop it: it is waited for beside other work,
-//! and one that is stopped is killed.
+//! The launcher writes to a pipe why it could not become its program; if it could, the pipe is
+//! closed without a message. Until then the user it runs as can stop it. So acc waits for it
+//! asynchronously, and kills it if it was stopped.
 
 use std::fs::File;
 use std::io;
@@ -21,18 +21,17 @@ use super::super::pid_file;
 use crate::domain::instance::Process;
 use crate::host::{process, spawn};
 
-/// How often a launcher that has not become its program yet is looked at. It takes less than a
+/// How often to check a launcher that has not become its program yet. It usually needs less than a
 /// millisecond.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
-/// How long it may take on a host that has no time for it.
+/// Time limit on an overloaded host.
 const LIMIT: Duration = Duration::from_secs(30);
-/// How long a killed one may take to disappear.
+/// How long a killed launcher may take to disappear.
 const KILL_WAIT: Duration = Duration::from_secs(5);
-/// Most bytes of a reason.
+/// Longest message.
 const REASON_MAX: u64 = 4096;
 
-/// Starts a launcher that becomes what the text says, and has this pid file. What it reports is to
-/// be read to its end.
+/// Starts a launcher that follows this request and has this pid file. Read its report to the end.
 pub(super) fn start(
     spec: &[u8],
     pid_file: &File,
@@ -53,7 +52,7 @@ pub(super) fn start(
         .map(|launcher| spawn::spawn(&launcher, std::slice::from_ref(&dash), files()?));
     let process = match (in_memory, standin) {
         (Some(Ok(process)), _) => process,
-        // The memory may not be executed, or the kernel has none of that kind.
+        // Execution from memory is forbidden, or this kernel has no such files.
         (Some(Err(e)), [program, args @ ..]) if e.kind() == io::ErrorKind::PermissionDenied => {
             spawn::spawn(program, &[args, &[dash]].concat(), files()?)?
         }
@@ -64,8 +63,8 @@ pub(super) fn start(
     Ok((process, Receiver::from_owned_fd(report)?))
 }
 
-/// Waits until this launcher has become its program, or has ended: then that is the program's end.
-/// The reason, if it could not; it is gone then.
+/// Waits until this launcher has become its program. An end of the process counts as the end of the
+/// program. The error says why it could not; the launcher has ended by then.
 pub(super) async fn became_program(process: Process, report: Receiver) -> Result<(), String> {
     let mut said = Vec::new();
     let mut report = report.take(REASON_MAX);
@@ -109,13 +108,13 @@ pub(super) async fn became_program(process: Process, report: Receiver) -> Result
         .to_owned())
 }
 
-/// Kills the launcher of this pid file if it was stopped before it had become its program, which it
-/// then holds open.
+/// Kills the launcher of this pid file if it was stopped before it became its program. Until then
+/// it holds the pid file open.
 pub(super) fn kill_stopped(pid_file: &Path) {
     let Ok(Some(process)) = pid_file::living(pid_file) else {
         return;
     };
-    // As the kernel names it.
+    // The path as the kernel shows it.
     let Ok(pid_file) = std::fs::canonicalize(pid_file) else {
         return;
     };
@@ -132,7 +131,7 @@ fn is_stopped(pid: i32) -> bool {
     matches!(process::stat(pid), Ok(Some(seen)) if seen.stopped)
 }
 
-/// Kills it, and waits for its end for a while.
+/// Kills it and waits a limited time for its end.
 async fn kill(process: Process) {
     let _ = process::signal_group(process, libc::SIGKILL);
     if tokio::time::timeout(KILL_WAIT, process::ended(process))

@@ -1,9 +1,8 @@
-//! acc itself as the supervisor: each process in its own session, logging to a file, found again by
-//! its pid file.
+//! acc itself as the supervisor: each process runs in its own session, logs to a file, and is found
+//! again by its pid file.
 //!
 //! Processes outlive acc: the next acc with the same folder of pid files finds them. It restarts
-//! nothing by itself, and while it looks it changes nothing, so that another acc may look at the
-//! same time.
+//! nothing by itself, and reading changes nothing, so another acc may read at the same time.
 
 mod launched;
 mod services;
@@ -31,11 +30,11 @@ use super::locks::Locks;
 use super::members::{FirstProcess, InstanceMembers, Membership};
 use super::{Capabilities, Program, Runner, SupervisorError, pid_file, preflight, program_path};
 
-/// How long a launcher that no task waits for may take to become its program, and the pause between
-/// two looks.
+/// How long a launcher without a waiting task may take to become its program, and the pause between
+/// two checks.
 const CLAIM_LIMIT: Duration = Duration::from_secs(5);
 const CLAIM_PAUSE: Duration = Duration::from_millis(2);
-/// When one that has not done so is looked at: has it been stopped?
+/// When to check whether such a launcher was stopped.
 const STOPPED_AFTER: Duration = Duration::from_secs(1);
 /// How long a killed service may take to disappear.
 const KILL_WAIT: Duration = Duration::from_secs(5);
@@ -45,14 +44,14 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 pub struct Builtin {
     pid_dir: PathBuf,
     log_max: u64,
-    /// What stands in for the launcher where memory may not be executed: program and first
+    /// What replaces the launcher where files in memory must not be executed: program and first
     /// arguments.
     standin: Vec<String>,
     members: InstanceMembers,
     locks: Locks,
 }
 
-/// What an instance and a service have in common at a start.
+/// What the start of an instance and of a service have in common.
 struct Start<'a> {
     name: &'a str,
     pid_path: PathBuf,
@@ -66,9 +65,9 @@ struct Start<'a> {
 }
 
 impl Builtin {
-    /// A supervisor with its pid files in `pid_dir` (made when it is first needed); logs are
-    /// rotated beyond `log_max` bytes. `standin`: a command that calls [`super::launch`] with its
-    /// last argument, where the launcher itself may not be executed.
+    /// Makes a supervisor with its pid files in `pid_dir` (made when first needed), which rotates
+    /// logs beyond `log_max` bytes. `standin`: a command that calls [`super::launch`] with its last
+    /// argument, for hosts where the launcher itself must not be executed.
     #[must_use]
     pub fn new(pid_dir: PathBuf, log_max: u64, standin: Vec<String>) -> Self {
         Self {
@@ -80,28 +79,28 @@ impl Builtin {
         }
     }
 
-    /// For instances that run as this user and not as acc does.
+    /// For instances that run as this user instead of acc's.
     #[must_use]
     pub fn for_user(mut self, user: Option<u32>) -> Self {
         self.members.set_user(user);
         self
     }
 
-    /// With instances' processes known in this way.
+    /// Uses this way to find the processes of instances.
     #[cfg(test)]
     pub(super) fn with_members(mut self, members: InstanceMembers) -> Self {
         self.members = members;
         self
     }
 
-    /// Starts its launcher, completes the pid file, and waits until the launcher has become the
+    /// Starts the launcher, completes the pid file, and waits until the launcher has become the
     /// program.
     async fn spawn(&self, start: &Start<'_>) -> Result<Process, SupervisorError> {
         let file_error = |deed, path: &Path| {
             let path = path.to_owned();
             move |source| SupervisorError::File { deed, path, source }
         };
-        // Made and given to the user here; the launcher opens it again.
+        // The log is made and given to the user here; the launcher opens it again.
         rotate::open(start.log, self.log_max, start.user.as_ref())
             .map_err(file_error("open", start.log))?;
         let pid_file =
@@ -118,22 +117,23 @@ impl Builtin {
             .and_then(|request| launched::start(&request.text(), &pid_file, &self.standin));
         let (process, report) = started
             .map_err(|source| not_started(format!("could not start its launcher: {source}")))?;
-        // Over the pid that the launcher writes first: a reader sees the short form or the whole.
+        // Overwrites the pid that the launcher writes first: a reader sees the short form or all of
+        // it.
         if let Err(source) = pid_file.write_all_at(pid_file::text(process, start.log).as_bytes(), 0)
         {
-            // It was not started, as far as anybody is told.
+            // To the caller it was never started.
             let _ = process::signal_group(process, libc::SIGKILL);
             return Err(file_error("write", &start.pid_path)(source));
         }
-        // A caller that gives up waiting leaves a record that is complete, of a process that the
-        // launcher makes of itself or ends.
+        // If the caller stops waiting, the pid file is complete, and the process becomes its
+        // program or is ended by the launcher.
         launched::became_program(process, report)
             .await
             .map_err(not_started)?;
         Ok(process)
     }
 
-    /// What its launcher is told.
+    /// The request for the launcher.
     fn request(&self, start: &Start<'_>) -> io::Result<LaunchRequest> {
         let plain = launcher::request(&start.program, start.args, start.env, start.log)?;
         let Some((program, entry)) = start.instance else {
@@ -143,9 +143,9 @@ impl Builtin {
         launcher::instance(plain, program, user, &entry.join, run)
     }
 
-    /// The process of this pid file, once no start is under way any more: an acc that was killed
-    /// right after the start of a launcher leaves one behind that has yet to write its pid and to
-    /// become its program. One that was stopped meanwhile is killed.
+    /// Returns the process of this pid file once no start is under way. An acc that was killed
+    /// right after it started a launcher leaves one that has yet to write its pid and to become its
+    /// program. If it was stopped meanwhile, it is killed.
     async fn living(what: &str, path: &Path) -> Result<Option<Process>, SupervisorError> {
         let mut waited = Duration::ZERO;
         loop {
@@ -172,7 +172,7 @@ impl Builtin {
         pid_file::instance_file(&self.pid_dir, name)
     }
 
-    /// Waits for the end, which is expected soon, and kills what does not come to it.
+    /// Waits for an expected end, and kills the process if it does not end in time.
     async fn end(what: &str, process: Process, patience: Duration) -> Result<(), SupervisorError> {
         if tokio::time::timeout(patience, ended(what, process))
             .await
@@ -188,7 +188,7 @@ impl Builtin {
     }
 }
 
-/// An empty pid file that is locked. Its launcher holds the lock too, until it has become its
+/// Makes an empty, locked pid file. The launcher holds the lock too, until it has become its
 /// program.
 fn claim_pid_file(path: &Path) -> io::Result<Flock<File>> {
     let open = || {
@@ -201,25 +201,25 @@ fn claim_pid_file(path: &Path) -> io::Result<Flock<File>> {
             .open(path)
     };
     let file = match open() {
-        // The first start since the host was booted.
+        // The first start since the host booted.
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             make_dir(path.parent().unwrap_or(Path::new("/")), 0o700)?;
             open()?
         }
         other => other?,
     };
-    // No start is under way; a reader may look for a moment.
+    // No start is under way; a reader may hold the lock briefly.
     let file =
         Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;
-    // Not an empty one: ext4 makes sure of what is written to a file that was cut, at its close,
-    // which takes longer than a spawn.
+    // Not if it is empty: when a truncated file is closed, ext4 writes its data to disk, which
+    // takes longer than a spawn.
     if file.metadata()?.len() > 0 {
         file.set_len(0)?;
     }
     Ok(file)
 }
 
-/// What a pid file says, which is nothing when there is none; `None`: a start with it is under way.
+/// Reads a pid file, "" if there is none; `None`: a start with it is under way.
 fn unclaimed(path: &Path) -> io::Result<Option<String>> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -283,8 +283,8 @@ impl Runner for Builtin {
             user: preflight::user(program)?,
             instance: Some((program, &entry)),
         };
-        // What is wrong with it is looked for once it could not be started: nearly all can be, and
-        // each look costs a wake time.
+        // Look for the cause only after a failed start: nearly all succeed, and each check costs
+        // wake time.
         let failed = |why| SupervisorError::NotStarted {
             name: program.name.to_string(),
             why,
@@ -311,7 +311,7 @@ impl Runner for Builtin {
 
     async fn terminate(&self, program: &Program, process: Process) -> Result<(), SupervisorError> {
         let name = &program.name;
-        // Its group may be the next run's by now.
+        // By now its group may be the next run's.
         if !process::is_same(process).map_err(|e| unreachable(name.as_str(), e))? {
             return Ok(());
         }
@@ -322,7 +322,7 @@ impl Runner for Builtin {
     async fn kill(&self, name: &InstanceName, process: Process) -> Result<(), SupervisorError> {
         signal(name.as_str(), process, libc::SIGKILL)?;
         let _held = self.locks.lock(name.as_str()).await;
-        // Never what has been started under the name since.
+        // Never a process that was started under this name since.
         if Self::living(name.as_str(), &self.pid_path(name))
             .await?
             .is_some_and(|now| now != process)
@@ -367,7 +367,7 @@ impl Runner for Builtin {
         let _held = self.locks.lock(name.as_str()).await;
         let pid_path = self.pid_path(name);
         if Self::living(name.as_str(), &pid_path).await?.is_some() {
-            // Without its pid file no acc would ever find it again.
+            // Without the pid file no acc would find it again.
             return Err(unreachable(name.as_str(), "it is still running"));
         }
         self.members

@@ -1,13 +1,13 @@
-//! What acc tells a launcher to become, for both supervisors; `place` says where the launcher is. What
-//! it does with that is in the library `acc_launch` (`crates/launch`), and so is the form of the
-//! text.
+//! The request that acc sends to a launcher, for both supervisors. `place` says where the launcher
+//! is. The library `acc_launch` (`crates/launch`) carries out the request and defines its format.
 //!
-//! supervisord is given the same command for all instances but for a file's name, so their
-//! arguments and environment are neither in its memory, nor in its configuration, nor on a command
-//! line, and no value goes through its readers (INI, `%`, a shell-like splitter). The builtin
-//! supervisor gives it the same text in memory. The launcher opens the log itself: an instance that
-//! wrote through a pipe of supervisord's would meet a broken one when supervisord dies.
+//! supervisord gets the same command for all instances, except for a file name. So arguments and
+//! environment are not in its memory, in its configuration or on a command line, and no value
+//! passes through its parsers (INI, `%`, shell-like splitting). The builtin supervisor passes the
+//! same text in memory. The launcher opens the log itself: a pipe of supervisord's would break when
+//! supervisord dies.
 //!
+//! It starts nothing.
 //! Nothing is started here.
 
 pub(super) mod place;
@@ -24,11 +24,11 @@ use super::{Program, program_path};
 use crate::host::failpoint;
 use crate::host::spawn::UserIds;
 
-/// How much more readily than acc an instance is killed when memory runs out (`oom_score_adj`,
+/// How much sooner than acc the kernel kills an instance when memory runs out (`oom_score_adj`,
 /// proc(5)).
 const KILLED_BEFORE_ACC: i32 = 200;
 
-/// A request for this program with these arguments, environment and log.
+/// Builds a request for this program with these arguments, environment and log.
 pub(super) fn request(
     program: &Path,
     args: &[String],
@@ -43,8 +43,8 @@ pub(super) fn request(
     })
 }
 
-/// The same for an instance of this program: as this user, in these control groups. `run`: acc's
-/// run folder, where a test can ask for a fault.
+/// Adds the user and the control groups of an instance. `run`: acc's run folder, where a test can
+/// request a fault.
 pub(super) fn instance(
     request: LaunchRequest,
     program: &Program,
@@ -65,7 +65,7 @@ pub(super) fn instance(
     })
 }
 
-/// The same with a pid file that the launcher writes, and which names this boot of the host.
+/// Adds a pid file that the launcher writes, and the current boot.
 pub(super) fn noted(
     request: LaunchRequest,
     pid_file: &Path,
@@ -78,13 +78,13 @@ pub(super) fn noted(
     })
 }
 
-/// One that holds a zero byte is refused.
+/// Refuses a text with a zero byte.
 fn c_string(text: impl AsRef<OsStr>) -> io::Result<CString> {
     Ok(CString::new(text.as_ref().as_bytes())?)
 }
 
 impl Program {
-    /// What the launcher is told for this program; `None`: it is refused before.
+    /// The launcher's request for this program; `None`: it is refused before a start.
     #[must_use]
     pub fn launch_request(&self, user: Option<&UserIds>) -> Option<LaunchRequest> {
         let (path, args) = (program_path::path(self).ok()?, self.argv.get(1..)?);
@@ -93,7 +93,7 @@ impl Program {
     }
 }
 
-/// The number of an instance: above that of acc, whatever started acc. The highest is 1000.
+/// The value for an instance: above acc's own, whatever started acc. The highest is 1000.
 fn oom_score_adj() -> &'static str {
     static OF_INSTANCES: OnceLock<String> = OnceLock::new();
     OF_INSTANCES.get_or_init(|| {

@@ -1,6 +1,5 @@
-//! Where the launcher is, for the program that is to execute it: a file for supervisord, memory for
-//! acc itself. Where that may not be executed, acc's own binary stands in: it does the same, more
-//! slowly.
+//! Where the launcher is: a file for supervisord, a file in memory for acc itself. Where such files
+//! must not be executed, acc's own binary does the same, more slowly.
 //!
 //! It starts nothing.
 
@@ -19,8 +18,8 @@ use crate::host::fs::{make_dir, write_atomic};
 /// The program, compiled by `build.rs`.
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/launcher"));
 
-/// Puts the launcher into this folder, unless it is there, and returns its command without the last
-/// argument. Where no program may be run from the folder's file system: `acc`.
+/// Puts the launcher into this folder if it is missing, and returns its command without the last
+/// argument. Returns `acc` if the folder's file system does not allow execution.
 pub(in super::super) fn ensure(dir: &Path, acc: &[String]) -> Result<Vec<String>, SupervisorError> {
     let path = dir.join("launcher");
     let failed = |deed, path: &PathBuf| {
@@ -45,12 +44,12 @@ pub(in super::super) fn ensure(dir: &Path, acc: &[String]) -> Result<Vec<String>
     Ok(vec![path.to_string_lossy().into_owned()])
 }
 
-/// A path by which a child of this process can execute the launcher; `None`: this kernel gives no
-/// memory that can be executed (`vm.memfd_noexec`).
+/// A path by which a child of this process can execute the launcher; `None`: the kernel forbids
+/// execution from memory (`vm.memfd_noexec`).
 pub(in super::super) fn in_memory() -> Option<String> {
     static LAUNCHER: OnceLock<Option<File>> = OnceLock::new();
     let file = LAUNCHER.get_or_init(|| {
-        // Before Linux 6.3 all such memory can be executed, and the flag is not known.
+        // Before Linux 6.3 all such files are executable, and the flag is unknown.
         let made = memory("acc-launcher", MemfdFlags::EXEC, PROGRAM).or_else(|_| memory("acc-launcher", MemfdFlags::empty(), PROGRAM));
         made.inspect_err(|error| tracing::info!(%error, "the launcher cannot be kept in memory; using acc's binary instead")).ok()
     });
@@ -58,7 +57,7 @@ pub(in super::super) fn in_memory() -> Option<String> {
         .map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-/// A file that is in memory only and has no name.
+/// Makes a file that exists in memory only and has no name.
 pub(in super::super) fn memory(name: &str, flags: MemfdFlags, bytes: &[u8]) -> io::Result<File> {
     let mut file = File::from(memfd_create(name, MemfdFlags::CLOEXEC | flags)?);
     file.write_all(bytes)?;

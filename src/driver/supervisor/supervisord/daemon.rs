@@ -1,8 +1,8 @@
-//! supervisord itself: is it there, is it new enough, bring it up, end it.
+//! supervisord itself: finds it, checks its version, starts it, ends it.
 //!
 //! A supervisord that runs but does not answer is reported and left alone: it may hold the
-//! processes of every instance. But one whose socket was taken away can never be asked again:
-//! another one takes its place, and what it ran goes on.
+//! processes of every instance. One whose socket was removed can never be reached again: acc
+//! replaces it, and its programs continue.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -23,46 +23,46 @@ use super::group::unreachable;
 use super::rpc::{RpcClient, RpcError};
 use super::xmlrpc::fault;
 
-/// The oldest major version that acc works with: the first on Python 3.
+/// The oldest major version that acc supports: the first on Python 3.
 const OLDEST: u32 = 4;
 /// How long Python may take to load it.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// Pause between two checks of a lock that another process holds.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
-/// How long its programs may take to end; it asks one after the other.
+/// How long its programs may take to end; it stops one after the other.
 const END_LIMIT: Duration = Duration::from_secs(180);
-/// How long it must have been without its socket to be given up: it makes it before it leaves the
-/// shell, and removes it at its end.
+/// How long it must be without its socket before it is replaced. It makes the socket before it goes
+/// into the background, and removes it when it ends.
 const DEAF: Duration = Duration::from_millis(300);
 /// How long a killed one may take to disappear.
 const KILL_WAIT: Duration = Duration::from_secs(5);
-/// Descriptors the daemon may have open: two for each process it runs.
+/// Limit of open files of the daemon: two for each process it runs.
 const DESCRIPTORS: u64 = 65_536;
 
-/// Where it is and how it is asked.
+/// Where the daemon is, and the connection to it.
 #[derive(Debug)]
 pub(super) struct Daemon {
     pub(super) config: PathBuf,
     pub(super) pid_file: PathBuf,
     pub(super) client: RpcClient,
-    /// The program; `None`: looked for.
+    /// The program; `None`: searched for.
     pub(super) program: Option<PathBuf>,
 }
 
-/// Whether it can be asked.
+/// Whether it can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Presence {
     /// It answers.
     Answers,
     /// It is certain that it does not run.
     Gone,
-    /// It runs, and its socket was removed: it can never be asked again.
+    /// It runs, but its socket was removed: it can never be reached again.
     Deaf(Process),
 }
 
 impl Daemon {
-    /// The process, by its pid file; a pid file of another program's pid is stale. Without the
-    /// file, which a cleaner of temporary folders may have taken away, all processes are looked at.
+    /// Finds the process by its pid file; a file with the pid of another program is stale. If a
+    /// cleaner removed the file, searches all processes.
     pub(super) fn process(&self) -> Result<Option<Process>, SupervisorError> {
         let text = match std::fs::read_to_string(&self.pid_file) {
             Ok(text) => text,
@@ -84,14 +84,14 @@ impl Daemon {
         Ok(self.is_ours(pid).then_some(found))
     }
 
-    /// Was it started with our configuration?
+    /// Whether it was started with our configuration.
     fn is_ours(&self, pid: i32) -> bool {
         let config = self.config.as_os_str().as_encoded_bytes();
         words(pid).iter().any(|word| word == config)
     }
 
-    /// A supervisord of this user with our configuration, and not a child of it that has yet to
-    /// become its program.
+    /// Whether this is a supervisord of this user with our configuration, and not a child that has
+    /// yet to become its program.
     fn search(&self) -> Result<Option<Process>, SupervisorError> {
         let found: Vec<i32> = process::pids()
             .map_err(|e| kernel("all processes", &e))?
@@ -130,7 +130,7 @@ impl Daemon {
             && std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|data| data.uid() == own)
     }
 
-    /// Writes its pid file again when that was taken away.
+    /// Rewrites its pid file if it was removed.
     pub(super) fn note(&self) -> Result<(), SupervisorError> {
         let path = || self.pid_file.clone();
         match self.process()? {
@@ -148,8 +148,8 @@ impl Daemon {
         }
     }
 
-    /// Kills one that cannot be asked any more: what it runs outlives it, and the next one takes
-    /// that over.
+    /// Kills one that cannot be reached any more. Its programs continue, and the next supervisord
+    /// takes them over.
     pub(super) async fn end_deaf(&self, process: Process) -> Result<(), SupervisorError> {
         tracing::warn!(pid = process.pid, socket = %self.client.socket().display(), "supervisord has lost its socket; starting another one");
         process::signal_one(process, libc::SIGKILL)
@@ -165,8 +165,8 @@ impl Daemon {
         }
     }
 
-    /// Waits, a second at most, until a child that supervisord has just forked has become its
-    /// program: until then it has supervisord's signal handlers and may not lead its group yet, and
+    /// Waits at most a second until a child that supervisord has just forked has become its
+    /// program. Until then it has supervisord's signal handlers and may not lead its group yet, so
     /// a stop signal would be lost.
     pub(super) async fn settled(&self, process: Process) {
         for _ in 0..1000 {
@@ -177,9 +177,9 @@ impl Daemon {
         }
     }
 
-    /// Does it answer, or is it certain that it does not run? Anything between is an error.
+    /// Whether it answers or certainly does not run; an error in all other cases.
     pub(super) async fn presence(&self) -> Result<Presence, SupervisorError> {
-        // A connection of before may still be good, but the next one is not made.
+        // An open connection may still work, but a new one would fail.
         if let Some(process) = self.deaf().await? {
             return Ok(Presence::Deaf(process));
         }
@@ -189,9 +189,8 @@ impl Daemon {
         }
     }
 
-    /// One that runs without its socket, for longer than at its beginning or end. What runs in the
-    /// foreground is brought back by who sees its end, and with everything else: that is not for
-    /// acc to begin.
+    /// Finds one that has run without its socket for longer than at its start or end. One in the
+    /// foreground is left alone: the process that runs it restarts it, with all it runs.
     async fn deaf(&self) -> Result<Option<Process>, SupervisorError> {
         let without = || std::fs::symlink_metadata(self.client.socket()).is_err();
         let Some(process) = (if without() { self.process()? } else { None }) else {
@@ -208,7 +207,7 @@ impl Daemon {
         })
     }
 
-    /// After this error: is it certain that supervisord does not run?
+    /// Whether this error proves that supervisord does not run.
     pub(super) fn gone_after(&self, error: &RpcError) -> Result<(), SupervisorError> {
         if !matches!(error, RpcError::Absent(_)) {
             return Err(unreachable(&self.client, error));
@@ -225,12 +224,12 @@ impl Daemon {
         }
     }
 
-    /// Is it being started, by another process or by another task of this one?
+    /// Whether another process, or another task of this one, is starting it.
     pub(super) fn is_starting(&self) -> Result<bool, SupervisorError> {
         Ok(self.try_start_lock()?.is_none())
     }
 
-    /// Held while it is started: two that start it at once would remove each other's socket.
+    /// Held during a start: two starts at once would remove each other's socket.
     pub(super) async fn alone(&self) -> Result<Held, SupervisorError> {
         let mut waited = Duration::ZERO;
         loop {
@@ -264,8 +263,8 @@ impl Daemon {
         lockfile::try_hold(&path).map_err(|e| self.not_locked(e))
     }
 
-    /// Starts it and returns once it answers. Its configuration is complete and checked only by
-    /// itself.
+    /// Starts it and returns once it answers. Its configuration must be complete; only supervisord
+    /// checks it.
     pub(super) async fn start(&self) -> Result<(), SupervisorError> {
         let program = self.find_program()?;
         self.clear()?;
@@ -295,7 +294,7 @@ impl Daemon {
         let mut waited = Duration::ZERO;
         loop {
             match self.client.call("supervisor.getState", &[]).await {
-                // The pid file is written last.
+                // It writes the pid file last.
                 Ok(_) if self.process()?.is_some() || waited >= START_LIMIT => return Ok(()),
                 Err(error) if waited >= START_LIMIT => {
                     return Err(unreachable(&self.client, &error));
@@ -318,7 +317,7 @@ impl Daemon {
         })
     }
 
-    /// The program, after a check that it is new enough.
+    /// Finds the program and checks its version.
     pub(super) async fn program(&self) -> Result<PathBuf, SupervisorError> {
         let program = self.find_program()?;
         let argv = [program.display().to_string(), "--version".to_owned()];
@@ -339,7 +338,7 @@ impl Daemon {
         }
     }
 
-    /// Makes its folders and removes what an earlier one left behind.
+    /// Makes its folders and removes what an earlier one left.
     pub(super) fn clear(&self) -> Result<(), SupervisorError> {
         for path in [self.client.socket(), &self.pid_file] {
             if let Some(dir) = path.parent() {
@@ -358,14 +357,14 @@ impl Daemon {
         Ok(())
     }
 
-    /// Ends it and its programs, and waits for it. One that does not run is success.
+    /// Ends it and its programs, and waits for the end. If it is not running, that is success.
     pub(super) async fn halt(&self) -> Result<(), SupervisorError> {
         let process = self.process()?;
         match self.client.call("supervisor.shutdown", &[]).await {
             Ok(_) => {}
             Err(error) if error.code() == Some(fault::SHUTDOWN) => {}
             Err(error) => match self.deaf().await? {
-                // It ends as when it is asked to.
+                // SIGTERM ends it like a shutdown by RPC.
                 Some(process) => process::signal_one(process, libc::SIGTERM)
                     .map_err(|e| kernel(&process.pid.to_string(), &e))?,
                 None => return self.gone_after(&error),
@@ -388,8 +387,7 @@ impl Daemon {
         }
     }
 
-    /// The command that runs it in the foreground, for systemd: with a clean environment of its
-    /// own.
+    /// The command that runs it in the foreground, for systemd, with an environment of its own.
     pub(super) fn foreground_argv(&self) -> Vec<String> {
         let program = self
             .program
@@ -414,7 +412,7 @@ impl Daemon {
     }
 }
 
-/// The words of a process's command line.
+/// The arguments of a process's command line.
 fn words(pid: i32) -> Vec<Vec<u8>> {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     line.split(|b| *b == 0).map(<[u8]>::to_vec).collect()

@@ -1,9 +1,8 @@
-//! What acc does with one program of supervisord: ask about it, launch it from its section, take it
-//! out.
+//! Operations on one program of supervisord: query it, start it from its section, remove it.
 //!
-//! supervisord learns of an end up to a second late (it sleeps in `poll`), acc at once. So whatever
-//! it says of a pid is checked against the kernel, and a call wakes it: after the answer it
-//! collects ended children.
+//! supervisord notices an end up to a second late (it sleeps in `poll`); acc notices it at once. So
+//! acc checks every pid that supervisord reports against the kernel. A call wakes supervisord:
+//! after its answer it collects ended children.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,20 +18,20 @@ use super::rpc::{RpcClient, RpcError};
 use super::sections::SectionMatch;
 use super::xmlrpc::{Value, XmlRpcFault, fault};
 
-/// Pause before supervisord is asked again, because it has not noticed an end yet.
+/// Pause before supervisord is asked again because it has not noticed an end.
 const AGAIN: Duration = Duration::from_millis(4);
 /// How often it is asked again: two seconds in all, twice as long as it sleeps.
 const TIMES: usize = 500;
 
-/// How long the word of a launcher is waited for, several times what it takes, and how often it is
-/// looked for: not by a watch, which would wake acc on the launcher's processor, in its place. The
-/// first time not so long: there may be no launcher, for supervisord says yes to the start of one
-/// that is being stopped, and does nothing.
+/// How long to wait for a launcher's pid file, several times what it takes, and how often to check.
+/// inotify would wake acc on the launcher's CPU and delay the launcher. The first wait is shorter:
+/// there may be no launcher, because supervisord accepts the start of a program that is being
+/// stopped and does nothing.
 const NOTE_LIMIT: Duration = Duration::from_millis(100);
 const NOTE_FIRST: Duration = Duration::from_millis(6);
 const NOTE_CHECK: Duration = Duration::from_micros(400);
 
-/// supervisord's process states that matter here.
+/// supervisord's process states that acc uses.
 pub(super) mod state {
     pub(in super::super) const STOPPED: i64 = 0;
     pub(in super::super) const STOPPING: i64 = 40;
@@ -40,7 +39,7 @@ pub(super) mod state {
     pub(in super::super) const EXITED: i64 = 100;
 }
 
-/// What supervisord says of one of its programs.
+/// What supervisord reports about one of its programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Info {
     /// 0: none runs.
@@ -48,43 +47,43 @@ pub(super) struct Info {
     pub(super) state: i64,
     /// Of the last run; -1: ended by a signal.
     pub(super) exit_status: i64,
-    /// It ran at least once since supervisord came up.
+    /// It ran at least once since supervisord started.
     pub(super) ran: bool,
-    /// What went wrong at the last start.
+    /// Why the last start failed.
     pub(super) spawn_error: String,
 }
 
-/// How a launch ended.
+/// How a start ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Launched {
-    /// It ran already, as this pid.
+    /// It ran already, with this pid.
     Already(i32),
-    /// It was started, as this pid; it may have ended since. [`ENDED_AT_ONCE`]: before its pid
-    /// could be learned.
+    /// It was started with this pid; it may have ended since. [`ENDED_AT_ONCE`]: before its pid was
+    /// known.
     Started(i32),
 }
 
-/// A pid above the highest a kernel gives (2^22), for a process that ended before supervisord could
-/// be asked for it: waiting for it ends at once, and supervisord knows how it was.
+/// A pid above the highest one of any kernel (2^22), for a process that ended before supervisord
+/// could report it. A wait for it ends at once, and supervisord knows how it ended.
 pub(super) const ENDED_AT_ONCE: i32 = i32::MAX;
 
-/// What one attempt at a launch came to.
+/// The result of one attempt to start.
 enum Attempt {
     Done(Launched),
-    /// supervisord has not noticed yet that the last run ended.
+    /// supervisord has not noticed the end of the last run.
     NotYet,
     /// It has no such group.
     Unknown,
 }
 
-/// One program and where its section is.
+/// One program and its section.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProgramGroup<'a> {
     pub(super) client: &'a RpcClient,
     pub(super) sections: &'a Rereads,
     /// Name of the section, the group and the process: all the same.
     pub(super) name: &'a str,
-    /// Its name for people.
+    /// Its name in messages.
     pub(super) shown: &'a str,
 }
 
@@ -110,7 +109,7 @@ impl ProgramGroup<'_> {
         Value::text(self.name)
     }
 
-    /// What supervisord says of it; `None`: it has no such program.
+    /// What supervisord reports about it; `None`: it has no such program.
     pub(super) async fn info(&self) -> Result<Option<Info>, RpcError> {
         match self
             .client
@@ -123,7 +122,7 @@ impl ProgramGroup<'_> {
         }
     }
 
-    /// Asks it to end; false: supervisord runs nothing of this name.
+    /// Asks it to end; `false`: supervisord runs nothing under this name.
     pub(super) async fn stop(&self) -> Result<bool, RpcError> {
         match self
             .client
@@ -139,7 +138,7 @@ impl ProgramGroup<'_> {
         }
     }
 
-    /// Takes the group out of supervisord; false: a process of it is alive.
+    /// Removes the group from supervisord; `false`: one of its processes is alive.
     pub(super) async fn take_out(&self) -> Result<bool, RpcError> {
         for _ in 0..TIMES {
             match self
@@ -161,11 +160,11 @@ impl ProgramGroup<'_> {
         Ok(false)
     }
 
-    /// Sees to it that the section has this text, and starts the program unless it runs. One that
-    /// runs is left as it is.
+    /// Makes sure that the section has this text, and starts the program unless it runs. A running
+    /// one is left as it is.
     ///
-    /// Of a section that supervisord has it costs two calls, and only the first of them before the
-    /// program begins. `noted`: where its launcher says which process it has become.
+    /// For a section that supervisord has it takes two calls, and only the first one before the
+    /// program starts. `noted`: the pid file that the launcher writes.
     pub(super) async fn launch(
         &self,
         text: &str,
@@ -181,7 +180,7 @@ impl ProgramGroup<'_> {
                 };
             match attempt.map_err(|e| self.failed(e))? {
                 Attempt::Done(launched) => return Ok(launched),
-                // The call has made it check: the second time it mostly knows.
+                // The call made it check: the second time it usually knows.
                 Attempt::NotYet if turn == 0 => {}
                 Attempt::NotYet => tokio::time::sleep(AGAIN).await,
                 Attempt::Unknown => renew = true,
@@ -197,7 +196,7 @@ impl ProgramGroup<'_> {
         take_out: bool,
         noted: Option<&Path>,
     ) -> Result<Attempt, RpcError> {
-        // One without a file hardly exists: if it does, supervisord says so.
+        // A group without a file hardly exists; if it does, supervisord says so.
         let mut take_out = take_out || self.sections.kept.has(self.name);
         loop {
             if take_out && !self.take_out().await? {
@@ -209,8 +208,7 @@ impl ProgramGroup<'_> {
             match self.sections.add(self.client, self.name, text).await? {
                 SectionAdded::Now => {
                     return Ok(match self.attempt(noted).await? {
-                        // supervisord has started it by itself, for it was just added: a service
-                        // does.
+                        // supervisord started the service itself when it was added.
                         Attempt::Done(Launched::Already(pid)) => {
                             Attempt::Done(Launched::Started(pid))
                         }
@@ -222,8 +220,8 @@ impl ProgramGroup<'_> {
         }
     }
 
-    /// Starts it, then hears from its launcher what came of it, or asks. The question is a call of
-    /// its own: read together with the first, it would keep the program waiting.
+    /// Starts it, then reads the pid that its launcher wrote, or asks supervisord. The query is a
+    /// separate call: together with the first it would delay the program.
     async fn attempt(&self, noted: Option<&Path>) -> Result<Attempt, RpcError> {
         let started = match self
             .client
@@ -259,7 +257,7 @@ impl ProgramGroup<'_> {
         judge(started, &after)
     }
 
-    /// An error of a call as one of the supervisor's.
+    /// Converts the error of a call to one of the supervisor.
     pub(super) fn failed(&self, error: RpcError) -> SupervisorError {
         match error {
             RpcError::Fault(refused) if refused.code != fault::SHUTDOWN => {
@@ -277,10 +275,10 @@ impl ProgramGroup<'_> {
     }
 }
 
-/// Which process its launcher says it has become. It mostly does before supervisord would have
-/// answered another question, and supervisord, one thread that reads XML, has half the work.
-/// `None`: it does not say, for supervisord did not start it (it says so of one that is being
-/// stopped), or has yet to come to it on a busy host.
+/// Reads which process the launcher has become. The launcher usually writes this before supervisord
+/// could answer another call, and saves supervisord, one thread that parses XML, half of its work.
+/// `None`: no pid was written, because supervisord did not start the program (it accepts the start
+/// of one that is being stopped), or because the host is busy.
 async fn heard(path: Option<&Path>, limit: Duration) -> Option<i32> {
     let path = path?;
     let until = Instant::now() + limit;
@@ -295,7 +293,7 @@ async fn heard(path: Option<&Path>, limit: Duration) -> Option<i32> {
     }
 }
 
-/// What the answer to a start, and what is true afterwards, say together.
+/// Combines the answer to a start with the state after it.
 fn judge(started: Result<(), XmlRpcFault>, after: &Info) -> Result<Attempt, RpcError> {
     let runs = || {
         Ok(if alive(after.pid) {
@@ -304,19 +302,19 @@ fn judge(started: Result<(), XmlRpcFault>, after: &Info) -> Result<Attempt, RpcE
             Attempt::NotYet
         })
     };
-    // supervisord collects ended children all the time: on a busy machine it may have found this
-    // one.
+    // supervisord collects ended children all the time: on a busy host it may have collected this
+    // one already.
     let ran = after.pid == 0 && after.ran && after.state == state::EXITED;
     if after.state == state::BACKOFF && !after.spawn_error.is_empty() {
-        // A service: it has ended meanwhile, too soon, and is about to be tried again.
+        // A service that ended too soon, and is about to be started again.
         return Err(RpcError::Fault(XmlRpcFault {
             code: fault::SPAWN_ERROR,
             text: after.spawn_error.clone(),
         }));
     }
     match started {
-        // It says yes to the start of one that is being stopped, and does nothing. Had that ended,
-        // it knows by now.
+        // It accepts the start of a program that is being stopped, and does nothing. If that had
+        // ended, it would know by now.
         Ok(()) if after.state == state::STOPPING => runs(),
         Ok(()) if after.state == state::STOPPED => Ok(Attempt::NotYet),
         Ok(()) if after.pid > 0 => Ok(Attempt::Done(Launched::Started(after.pid))),
@@ -337,7 +335,7 @@ fn judge(started: Result<(), XmlRpcFault>, after: &Info) -> Result<Attempt, RpcE
     }
 }
 
-/// "Could not ask supervisord".
+/// The error "could not ask supervisord".
 pub(super) fn unreachable(client: &RpcClient, why: &RpcError) -> SupervisorError {
     let why = match why {
         RpcError::Fault(refused) if refused.code == fault::SHUTDOWN => {
@@ -351,8 +349,7 @@ pub(super) fn unreachable(client: &RpcClient, why: &RpcError) -> SupervisorError
     }
 }
 
-/// When the kernel cannot be asked, the process counts as alive: nothing is then started a second
-/// time.
+/// If the kernel cannot be asked, the process counts as alive, so that nothing is started twice.
 fn alive(pid: i32) -> bool {
     pid > 0 && process::start_time(pid).map_or(true, |start| start.is_some())
 }

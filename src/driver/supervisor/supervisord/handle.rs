@@ -1,6 +1,6 @@
-//! One supervisord of acc: its settings, and what acc keeps of it in memory.
+//! One supervisord of acc: its settings, and what acc keeps about it in memory.
 //!
-//! It asks and starts nothing by itself; the files beside it do, for instances (`mod.rs`) and for
+//! It asks and starts nothing itself. The files beside it do: for instances (`mod.rs`) and for
 //! services (`services`, `orphans`).
 
 use std::collections::HashMap;
@@ -31,8 +31,8 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 /// Where a supervisord of acc has its files.
 #[derive(Debug, Clone)]
 pub struct SupervisordSettings {
-    /// Its configuration: `supervisord.conf`, `services/`, `programs/` (what it is about to read),
-    /// `loaded/` (what it has read), and `launch/`, what launchers read.
+    /// Its configuration: `supervisord.conf`, `services/`, `programs/` (what it will read),
+    /// `loaded/` (what it has read), and `launch/`, the requests for launchers.
     pub dir: PathBuf,
     /// Its XML-RPC socket.
     pub socket: PathBuf,
@@ -40,15 +40,15 @@ pub struct SupervisordSettings {
     pub pid_file: PathBuf,
     /// Its own log.
     pub log: PathBuf,
-    /// acc's pid files of what it runs.
+    /// acc's pid files of its processes.
     pub pid_dir: PathBuf,
     /// Logs of instances are rotated beyond this many bytes.
     pub log_max: u64,
-    /// How many sections of sleeping instances are kept: a wake from a kept one needs no reading of
-    /// the configuration.
+    /// How many sections of sleeping instances to keep: to wake one of these, the configuration
+    /// need not be reread.
     pub keep: usize,
-    /// What stands in for the launcher where none can be put: program and first arguments; the file
-    /// that says what to become is its last argument. It calls [`super::super::launch`].
+    /// What replaces the launcher where none can be installed: program and first arguments. The
+    /// last argument is the file with the request. It calls [`super::super::launch`].
     pub launcher: Vec<String>,
     /// The program; `None`: `supervisord` on the fixed path.
     pub program: Option<PathBuf>,
@@ -63,22 +63,23 @@ pub struct Supervisord {
     pub(super) daemon: Daemon,
     pub(super) programs: Rereads,
     pub(super) services: Rereads,
-    /// What the launcher of each instance reads.
+    /// The requests for the launchers of instances.
     pub(super) specs: Sections,
     pub(super) launcher: Mutex<Option<Vec<String>>>,
     pub(super) locks: Locks,
     pub(super) members: InstanceMembers,
-    /// When each name was last started, as a count of starts: which sections to drop first.
+    /// When each name was last started, as a counter of starts: decides which sections to drop
+    /// first.
     pub(super) used: Mutex<(u64, HashMap<String, u64>)>,
-    /// Processes started here and not yet waited for: held, so that it is known how they ended
-    /// although supervisord reaps.
+    /// Processes started here and not waited for yet. They are held so that their exit status is
+    /// known, although supervisord reaps them.
     pub(super) held: Mutex<HashMap<InstanceName, process::HeldProcess>>,
-    /// The master of the server that asks.
+    /// The master of the server that uses this supervisor.
     pub(super) master: Mutex<Option<Process>>,
 }
 
 impl Supervisord {
-    /// A supervisor with these settings; nothing is asked or written yet.
+    /// Makes a supervisor with these settings; reads and writes nothing yet.
     #[must_use]
     pub fn new(settings: SupervisordSettings) -> Self {
         Self {
@@ -101,14 +102,14 @@ impl Supervisord {
         }
     }
 
-    /// For instances that run as this user and not as acc does.
+    /// For instances that run as this user instead of acc's.
     #[must_use]
     pub fn for_user(mut self, user: Option<u32>) -> Self {
         self.members.set_user(user);
         self
     }
 
-    /// With instances' processes known in this way.
+    /// Uses this way to find the processes of instances.
     #[cfg(test)]
     pub(in super::super) fn with_members(mut self, members: InstanceMembers) -> Self {
         self.members = members;
@@ -143,8 +144,7 @@ impl Supervisord {
         pid_file::replace(path, pid_file::text(process, log).as_bytes(), 0o600)
     }
 
-    /// The launcher's command. It is put in place at a boot, or by the first start after an
-    /// upgrade.
+    /// The launcher's command. It is installed by a boot, or by the first start after an upgrade.
     pub(super) fn launcher(&self) -> Result<Vec<String>, SupervisorError> {
         let mut known = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = &*known {
@@ -159,12 +159,12 @@ impl Supervisord {
     }
 }
 
-/// Rounded up, and at least one: supervisord knows no fractions.
+/// Rounded up and at least one: supervisord has no fractions.
 pub(super) fn whole_seconds(duration: Duration) -> u64 {
     (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }
 
-/// "Could not ask the kernel".
+/// The error "could not ask the kernel".
 pub(super) fn kernel(name: &str, why: &std::io::Error) -> SupervisorError {
     SupervisorError::Unreachable {
         what: format!("the kernel about `{name}`"),
@@ -172,7 +172,7 @@ pub(super) fn kernel(name: &str, why: &std::io::Error) -> SupervisorError {
     }
 }
 
-/// Waits for an end that is expected soon, and kills what does not come to it.
+/// Waits for an expected end, and kills the process if it does not end in time.
 pub(super) async fn end(
     name: &str,
     process: Process,

@@ -1,10 +1,10 @@
 //! supervisord as the supervisor: acc's own daemon, with a section for each service and for each
-//! instance that is or lately was awake.
+//! instance that is or recently was awake.
 //!
-//! acc decides what starts and when; supervisord starts it, keeps its log and holds the services
-//! up. Each start is recorded in a pid file, so that the children of a supervisord that was killed
-//! are found again and not started twice. All programs at once are never asked about on the way of
-//! a request: that takes seconds with thousands of them.
+//! acc decides what starts and when; supervisord starts it, keeps its log and keeps services
+//! running. Each start is recorded in a pid file, so that the children of a killed supervisord are
+//! found and not started twice. acc never asks about all programs while a request waits: with
+//! thousands of them that takes seconds.
 
 mod daemon;
 mod group;
@@ -41,11 +41,11 @@ use rpc::RpcError;
 use sections::SectionMatch;
 use xmlrpc::Value;
 
-/// Reads an answer of supervisord as acc would, for a caller that feeds it what no supervisord
-/// says: the value or the refusal, for people.
+/// Parses an answer of supervisord as acc does, for tests with invalid input. Returns the value or
+/// the fault as text.
 ///
 /// # Errors
-/// It is no answer in XML-RPC: why.
+/// It is not an XML-RPC answer.
 pub fn read_answer(text: &str) -> Result<String, String> {
     match xmlrpc::response(text) {
         Ok(Ok(value)) => Ok(format!("{value:?}")),
@@ -54,16 +54,16 @@ pub fn read_answer(text: &str) -> Result<String, String> {
     }
 }
 
-/// How long after an end supervisord is asked how it was, when the kernel does not know.
+/// How often to ask supervisord for an exit status that the kernel does not have.
 const REPORT_LIMIT: usize = 100;
 
 impl Supervisord {
-    /// Puts in place what its launcher will read, after all that can be known beforehand was found
-    /// to be in order. The text of its section.
+    /// Writes the request for the launcher, after all checks that are possible before a start.
+    /// Returns the text of the section.
     fn prepare(&self, p: &Program, entry: &Membership) -> Result<String, SupervisorError> {
         let program = preflight::executable(p)?;
         let user = preflight::user(p)?;
-        // Made and given to the user here: only afterwards does a process write to it.
+        // The log is made and given to the user here, before any process writes to it.
         rotate::open(&p.log, self.settings.log_max, user.as_ref()).map_err(|source| {
             SupervisorError::File {
                 deed: "open",
@@ -86,7 +86,7 @@ impl Supervisord {
             path: dir.clone(),
             source,
         })?;
-        // Of a process that is gone: it must not be taken for this one's.
+        // It names a former process and must not be taken for the new one's.
         pid_file::remove(&pid)?;
         if self.specs.compare(name, &spec)? != SectionMatch::Same {
             self.specs.write(name, &spec)?;
@@ -104,7 +104,7 @@ impl Supervisord {
         })
     }
 
-    /// What its launcher is told.
+    /// The request for the launcher.
     fn request(
         &self,
         p: &Program,
@@ -127,8 +127,8 @@ impl Supervisord {
         used.1.insert(name.to_string(), count);
     }
 
-    /// The process supervisord runs under this name, which acc has no record of: it was started
-    /// just before a crash.
+    /// Takes over a process that supervisord runs under this name and acc has not recorded: it was
+    /// started just before a crash.
     fn adopt(&self, name: &InstanceName, info: &Info) -> Result<Option<Process>, SupervisorError> {
         let asked = |why: std::io::Error| SupervisorError::Unreachable {
             what: format!("the kernel about process {}", info.pid),
@@ -141,14 +141,14 @@ impl Supervisord {
         Ok(Some(process))
     }
 
-    /// One that runs and has left no note, or has yet to come to it.
+    /// Records a running process that has written no pid file, or not yet.
     fn record_started(
         &self,
         program: &Program,
         pid: i32,
         path: &std::path::Path,
     ) -> Result<Process, SupervisorError> {
-        // Living or zombie.
+        // Alive or zombie.
         let seen = if pid == ENDED_AT_ONCE {
             None
         } else {
@@ -165,7 +165,8 @@ impl Supervisord {
         Ok(process)
     }
 
-    /// What supervisord knows of how the last run ended: an exit code, or that it was some signal.
+    /// What supervisord knows about the end of the last run: an exit code, or that a signal ended
+    /// it.
     async fn reported_exit(&self, name: &InstanceName) -> Exit {
         for _ in 0..REPORT_LIMIT {
             match self.group(name).info().await {
@@ -187,7 +188,7 @@ impl Supervisord {
         Exit::Unknown
     }
 
-    /// What supervisord says to run, among those that have a section.
+    /// What supervisord reports as running, among those that have a section.
     async fn unrecorded(
         &self,
         recorded: &[InstanceName],
@@ -226,7 +227,8 @@ impl Supervisord {
         Ok(found)
     }
 
-    /// Removes the section of an instance, in supervisord and on disk; false: it runs, and stays.
+    /// Removes the section of an instance, in supervisord and on disk; `false`: it runs, so the
+    /// section stays.
     async fn drop_section(&self, name: &str) -> Result<bool, SupervisorError> {
         let group = ProgramGroup {
             client: &self.daemon.client,
@@ -287,8 +289,8 @@ impl Runner for Supervisord {
             .await?;
         self.note_use(&program.name);
         let process = match pid_file::process(&pid_path)? {
-            // Noted by its launcher, also when it is gone already: what it left behind is found by
-            // that number.
+            // Recorded by its launcher, even if it has ended: that number identifies the processes
+            // it left.
             Some(noted) if noted.pid == pid || pid == ENDED_AT_ONCE => noted,
             _ => self.record_started(program, pid, &pid_path)?,
         };
@@ -329,8 +331,8 @@ impl Runner for Supervisord {
         self.daemon.settled(process).await;
         self.members
             .ask_others(&program.name, process, program.stop_signal);
-        // By supervisord, so that it kills in the end even if acc does not live to. What it does
-        // not run (an orphan of an earlier one), or when it cannot be asked: by ourselves.
+        // Through supervisord, so that it kills the process in the end even if acc dies. If
+        // supervisord does not run it (its predecessor did) or cannot be reached, signal it here.
         if self.group(&program.name).stop().await.unwrap_or(false) {
             return Ok(());
         }
@@ -341,7 +343,7 @@ impl Runner for Supervisord {
         self.daemon.settled(process).await;
         signal(name, process, libc::SIGKILL)?;
         let _held = self.locks.lock(name.as_str()).await;
-        // Never what has been started under the name since.
+        // Never a process that was started under this name since.
         if pid_file::living(&self.pid_path(name))?.is_some_and(|now| now != process) {
             return Ok(());
         }
@@ -351,7 +353,7 @@ impl Runner for Supervisord {
     }
 
     async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError> {
-        // A copy is waited on: who gives up waiting must not let go of the process for the next
+        // Waits on a copy: a caller that stops waiting must not release the process for the next
         // one.
         let held = self
             .held()
@@ -406,8 +408,8 @@ impl Runner for Supervisord {
             return Err(unreachable(&self.daemon.client, &why));
         }
         if had {
-            // What it has read of the section, secrets included, goes too. Refused or unreachable:
-            // it goes at the next one.
+            // Remove what supervisord has read of the section as well, including secrets. If that
+            // fails, the next call removes it.
             let _ = self
                 .daemon
                 .client
@@ -425,7 +427,8 @@ impl Runner for Supervisord {
         let mut asleep: Vec<String> = self.programs.kept.names()?;
         asleep.retain(|name| !live.iter().any(|l| l.as_str() == name));
         {
-            // The order of the files stands for starts before this process; a stable sort keeps it.
+            // The order of the files stands for starts before this process; the stable sort keeps
+            // it.
             let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
             asleep.sort_by_key(|name| used.1.get(name).copied().unwrap_or(0));
         }

@@ -1,14 +1,14 @@
-//! Services that outlived their supervisord: it was killed, and nginx and acc's server, its
-//! children, go on.
+//! Services that outlived their supervisord: it was killed, and its children nginx and acc's server
+//! continue.
 //!
-//! They are not replaced: each request that they hold, and each connection, would be lost. The next
-//! supervisord does not start a second nginx beside the surviving one, which holds the port; when
-//! that ends it is started by the process that keeps services running. It does start a second acc
-//! server: that one waits for the owner's lock, does nothing else, and takes over at once when the
-//! first ends. A survivor whose command is outdated is ended, unless it is the
-//! one that asks.
+//! They are not replaced, because every request and connection that they hold would be lost. The
+//! next supervisord does not start a second nginx beside the surviving one, which holds the port;
+//! when that ends, a monitor run starts a new one. It does start a second acc server: that one
+//! waits for the owner's lock, does nothing else, and takes over at once when the first ends. A
+//! survivor with an outdated command is ended, unless it is the server that asks.
 //!
-//! The record of a survivor is kept apart from the record of what the running supervisord has
+//! The pid file of a survivor is kept apart from that of the process that the running supervisord
+//! has started.
 //! started.
 
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ use super::sections::{SectionMatch, group_name};
 const STANDBY_CHECKS: u32 = 100;
 const STANDBY_PAUSE: Duration = Duration::from_millis(20);
 
-/// Is the service started together with a supervisord that these have outlived?
+/// Whether to start the service together with a supervisord, given these survivors.
 pub(super) fn starts_beside(service: &Service, survivors: &[&str]) -> bool {
     // It may be started while another of it runs.
     service.name == SERVER || !survivors.contains(&service.name)
@@ -37,7 +37,7 @@ impl Supervisord {
         pid_file::service_file(&self.settings.pid_dir, &format!("{name}_before"))
     }
 
-    /// The process of a service that has outlived an earlier supervisord.
+    /// The process of a service that outlived an earlier supervisord.
     pub(super) fn survivor(&self, name: &str) -> Result<Option<Process>, SupervisorError> {
         pid_file::living(&self.survivor_path(name))
     }
@@ -56,13 +56,12 @@ impl Supervisord {
         }
     }
 
-    /// Is it acc's master above this process?
+    /// Whether this process is the master above acc's server that asks.
     fn is_own(&self, process: Process) -> bool {
         *self.master.lock().unwrap_or_else(PoisonError::into_inner) == Some(process)
     }
 
-    /// The services that have outlived the supervisord that is gone and are as they should be; all
-    /// others are ended.
+    /// The services that outlived the dead supervisord and have the right command; ends all others.
     pub(super) async fn survivors(
         &self,
         services: &[Service],
@@ -79,7 +78,8 @@ impl Supervisord {
                 .any(|p| self.is_own(p));
             let unchanged = itself || self.has_section_of(service)?;
             if unchanged && pid_file::living(&before)?.is_some() {
-                // It outlives its second supervisord: what that one had started only stood by.
+                // It outlives its second supervisord: the process which that one started only stood
+                // by.
                 self.end_recorded(service, &path).await?;
                 found.push(service.name);
             } else if unchanged && let Some(process) = pid_file::living(&path)? {
@@ -102,8 +102,8 @@ impl Supervisord {
         Ok(found)
     }
 
-    /// Waits for the second acc server, so that it is on record and can be ended. One that does not
-    /// come is supervisord's matter.
+    /// Waits for the second acc server, so that it is recorded and can be ended. If it does not
+    /// appear, supervisord deals with it.
     pub(super) async fn record_standby(&self, survivors: &[&str]) -> Result<(), SupervisorError> {
         if survivors.contains(&SERVER) {
             for _ in 0..STANDBY_CHECKS {
@@ -116,7 +116,7 @@ impl Supervisord {
         Ok(())
     }
 
-    /// Was the service run by the command that is wanted now?
+    /// Whether the service runs with the command that it should have now.
     fn has_section_of(&self, service: &Service) -> Result<bool, SupervisorError> {
         for autostart in [true, false] {
             if self.services.kept.compare(
@@ -130,14 +130,14 @@ impl Supervisord {
         Ok(false)
     }
 
-    /// Never acc's master above this process: no server would be left to go on.
+    /// Never ends acc's own master: no server would be left to continue.
     async fn end_recorded(
         &self,
         service: &Service,
         path: &std::path::Path,
     ) -> Result<(), SupervisorError> {
         if let Some(process) = pid_file::living(path)?.filter(|process| !self.is_own(*process)) {
-            // Meant and harmless: it is ended because it was to be ended.
+            // Expected; the operator need not act.
             tracing::info!(
                 service = service.name,
                 pid = process.pid,
@@ -150,7 +150,7 @@ impl Supervisord {
         pid_file::remove(path)
     }
 
-    /// Ends one that has outlived an earlier supervisord, if there is one.
+    /// Ends a survivor of this service, if there is one.
     pub(super) async fn end_survivor(&self, service: &Service) -> Result<(), SupervisorError> {
         self.end_recorded(service, &self.survivor_path(service.name))
             .await

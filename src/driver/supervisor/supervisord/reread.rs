@@ -1,14 +1,14 @@
-//! Making sections known to supervisord: it re-reads its configuration for that, once for all
-//! sections that are wanted while it is at it.
+//! Makes sections known to supervisord: it rereads its configuration for that, once for all
+//! sections that are waiting.
 //!
-//! What it has read it keeps in memory, so an instance's section is in the folder that is read only
-//! while it is being added, and beside it afterwards. A reading of 1,000 sections takes a second,
-//! in which nothing else is answered; so it takes a few milliseconds, however many are awake.
+//! supervisord keeps in memory what it has read, so an instance's section is in the folder that
+//! supervisord reads only while it is added, and in `kept` afterwards. To read 1,000 sections takes
+//! a second, in which supervisord answers nothing else. This way it takes a few milliseconds,
+//! however many instances are awake.
 //!
-//! The order that keeps the files true: a group is taken out of supervisord before its file in
-//! `kept` changes, and the file comes to `kept` after the group was added. So a group that
-//! supervisord has and that has a file there was made from it, also after a crash between two
-//! steps.
+//! The order of steps keeps the files correct: a group is removed from supervisord before its file
+//! in `kept` changes, and the file is moved to `kept` after the group was added. So a group in
+//! supervisord with a file in `kept` was made from that file, even after a crash between two steps.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -21,20 +21,20 @@ use super::rpc::{RpcClient, RpcError};
 use super::sections::Sections;
 use super::xmlrpc::{Value, XmlRpcFault, fault};
 
-/// Most sections that are added at once: the start of one of them waits for all.
+/// Most sections added at once: the start of one waits for all.
 const MOST: usize = 64;
 
 type AddedReply = oneshot::Receiver<Result<SectionAdded, RpcError>>;
 
-/// Sections, and those that are about to be.
+/// Sections, and those about to be added.
 #[derive(Debug)]
 pub(super) struct Rereads {
-    /// What supervisord has, or is to find when it comes up.
+    /// What supervisord has, or will read when it starts.
     pub(super) kept: Sections,
     /// What it reads on request. `None`: it reads `kept`.
     adding: Option<Sections>,
     queue: Mutex<VecDeque<QueuedSection>>,
-    /// Held by the task that adds what is in the queue.
+    /// Held by the task that adds the queued sections.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -45,7 +45,7 @@ struct QueuedSection {
     reply: oneshot::Sender<Result<SectionAdded, RpcError>>,
 }
 
-/// What came of a section.
+/// The result for a section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SectionAdded {
     /// supervisord has it.
@@ -55,7 +55,7 @@ pub(super) enum SectionAdded {
 }
 
 impl Rereads {
-    /// Sections that supervisord reads whenever it reads anything.
+    /// Sections that supervisord reads with every reread.
     pub(super) fn lasting(dir: PathBuf) -> Self {
         Self {
             kept: Sections::new(dir),
@@ -78,7 +78,7 @@ impl Rereads {
         self.adding.as_ref().unwrap_or(&self.kept)
     }
 
-    /// Removes the section on disk; supervisord does not have it any more.
+    /// Removes the section's file; supervisord must not have the section any more.
     pub(super) fn remove(&self, name: &str) -> Result<(), SupervisorError> {
         self.kept.remove(name)?;
         self.adding
@@ -86,7 +86,7 @@ impl Rereads {
             .map_or(Ok(()), |adding| adding.remove(name))
     }
 
-    /// Makes the section known to supervisord, which has no group of this name.
+    /// Makes the section known to supervisord, which must have no group of this name.
     pub(super) async fn add(
         &self,
         client: &RpcClient,
@@ -108,11 +108,11 @@ impl Rereads {
             if let Some(added) = answered {
                 return added;
             }
-            // The task that added it was dropped half-way: start again.
+            // The task that was adding it was dropped: start again.
         }
     }
 
-    /// Works until this one is answered; there may be others before it.
+    /// Works until this section is answered; others may come first.
     async fn work_for(
         &self,
         client: &RpcClient,
@@ -131,7 +131,7 @@ impl Rereads {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds what is in the queue; everybody in it is answered.
+    /// Adds the queued sections and answers every one of them.
     async fn work(&self, client: &RpcClient) {
         let mut batch: Vec<QueuedSection> = {
             let mut queue = self.queue();
@@ -141,7 +141,7 @@ impl Rereads {
                 .filter(|wanted| !wanted.reply.is_closed())
                 .collect()
         };
-        // Each round ends all, or takes one of them or one that was left behind out of the way.
+        // Each round finishes all, or removes one bad or left-over section.
         while !batch.is_empty() {
             match self.exchange(client, &batch).await {
                 Ok(results) => {
@@ -175,8 +175,8 @@ impl Rereads {
         }
     }
 
-    /// Writes the sections, has them read and added. One result each; or why none was added, and
-    /// because of which section.
+    /// Writes the sections, has them read and added. Returns one result each, or why none was added
+    /// and which section is at fault.
     async fn exchange(
         &self,
         client: &RpcClient,
@@ -200,7 +200,7 @@ impl Rereads {
         let Err(refused) = results.remove(0) else {
             return Ok(results);
         };
-        // supervisord caches the configuration it read before, and may have made groups of it.
+        // supervisord caches the configuration it read before, and may have made groups from it.
         let back: Vec<_> = batch
             .iter()
             .map(|wanted| ("supervisor.removeProcessGroup", name(wanted)))
@@ -221,7 +221,7 @@ impl Rereads {
 
     fn write(&self, batch: &[QueuedSection]) -> Result<(), SupervisorError> {
         if let Some(adding) = &self.adding {
-            // Left behind by an acc that was killed.
+            // Left by an acc that was killed.
             let names: Vec<String> = batch.iter().map(|wanted| wanted.name.clone()).collect();
             adding.keep_only(&names)?;
             batch
@@ -233,7 +233,7 @@ impl Rereads {
             .try_for_each(|wanted| self.read().write(&wanted.name, &wanted.text))
     }
 
-    /// The file of a section that was added is kept; any other is not.
+    /// Keeps the file of an added section and removes any other.
     fn settle(
         &self,
         name: &str,
@@ -263,7 +263,7 @@ impl Rereads {
 /// Why none of a batch was added.
 struct BatchRefused {
     why: RpcError,
-    /// The section supervisord complains about.
+    /// The section that supervisord complains about.
     culprit: Option<String>,
 }
 

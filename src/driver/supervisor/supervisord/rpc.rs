@@ -1,7 +1,7 @@
-//! Calls to a supervisord over its unix socket: one connection, kept open, made anew when it broke;
-//! every call with a time limit, waiting for its turn included.
+//! Calls to a supervisor over its unix socket: one connection, kept open and reopened when it
+//! breaks. Every call has a time limit, which includes the wait for its turn.
 //!
-//! Its errors distinguish "no process listens there", "no answer" and "the answer is no".
+//! Its errors distinguish "no process listens there", "no answer" and "refused".
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,19 +19,19 @@ use crate::host::error_chain::chain;
 
 use super::xmlrpc::{self, Value, XmlRpcFault};
 
-/// Longest answer that is read: that to `getAllProcessInfo` for some ten thousand processes.
+/// Longest answer: that to `getAllProcessInfo` for about ten thousand processes.
 const MAX_ANSWER: usize = 16 << 20;
 
-/// Why a call brought no value.
+/// Why a call returned no value.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum RpcError {
-    /// No process listens on the socket, or there is none.
+    /// The socket is missing, or no process listens on it.
     #[error("no process is listening on `{}`", .0.display())]
     Absent(PathBuf),
-    /// A process may listen, but gave no answer that is understood.
+    /// A process may listen, but gave no valid answer.
     #[error("{0}")]
     Broken(String),
-    /// It was asked and refused.
+    /// It refused the call.
     #[error(transparent)]
     Fault(#[from] XmlRpcFault),
 }
@@ -46,7 +46,7 @@ impl RpcError {
     }
 }
 
-/// From the break of its connections to the end of a process that was killed.
+/// How long a killed process may take to end after its connections have broken.
 const DEATH: Duration = Duration::from_millis(20);
 
 /// A client of one supervisord.
@@ -74,7 +74,7 @@ impl RpcClient {
         &self.socket
     }
 
-    /// One call.
+    /// Makes one call.
     pub(super) async fn call(&self, method: &str, params: &[Value]) -> Result<Value, RpcError> {
         let text = xmlrpc::call(method, params);
         let began = tokio::time::Instant::now();
@@ -99,8 +99,8 @@ impl RpcClient {
         }
     }
 
-    /// Several calls one after the other, in which nothing else comes in between; as many results
-    /// as calls.
+    /// Makes several calls one after the other with nothing in between; returns as many results as
+    /// calls.
     pub(super) async fn multicall(
         &self,
         calls: &[(&str, Vec<Value>)],
@@ -119,14 +119,13 @@ impl RpcClient {
         }
     }
 
-    /// Sends the call and reads the answer. A kept connection may have been closed meanwhile: then
-    /// once more on a new one, which is safe because every call that acc makes may be repeated. A
-    /// new one breaks when supervisord dies: the next then tells that it is gone.
+    /// Sends the call and reads the answer. If a kept connection was closed meanwhile, tries once
+    /// more on a new one; that is safe because every call that acc makes may be repeated. If the
+    /// new one breaks, supervisord is dying: the next attempt finds it gone.
     async fn exchange(&self, text: String) -> Result<String, RpcError> {
         let body = Bytes::from(text);
         let mut idle = self.idle.lock().await;
-        // Taken out: should this future be dropped half-way, the connection is closed and not used
-        // again.
+        // Taken out: if this future is dropped half-way, the connection is closed and not reused.
         if let Some(mut kept) = idle.take()
             && kept.ready().await.is_ok()
             && let Ok(answer) = post(&mut kept, body.clone()).await
@@ -165,14 +164,14 @@ impl RpcClient {
         let (sender, connection) = handshake(TokioIo::new(stream))
             .await
             .map_err(|e| RpcError::Broken(chain(&e)))?;
-        // Ends with the connection, which ends when `sender` is dropped or supervisord closes it;
-        // its error comes out of the call that was under way.
+        // Ends with the connection, when `sender` is dropped or supervisord closes it. The pending
+        // call returns its error.
         tokio::spawn(async move { drop(connection.await) });
         Ok(sender)
     }
 }
 
-/// One POST; the outer error means that the connection is of no use any more.
+/// Sends one POST; the outer error means that the connection is unusable.
 async fn post(
     sender: &mut SendRequest<Full<Bytes>>,
     body: Bytes,

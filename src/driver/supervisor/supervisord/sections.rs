@@ -1,6 +1,6 @@
-//! Folders of sections: one file for each service, and one for each instance that is or lately was
-//! awake, beside what its launcher reads. Files only: what supervisord knows of them, and in which
-//! order they change, is in `reread`.
+//! Folders of sections: one file for each service and each instance that is or recently was awake,
+//! and the folder of requests for launchers. It handles files only: `reread` decides their order
+//! and keeps track of what supervisord has read.
 
 use std::fs;
 use std::io;
@@ -10,21 +10,21 @@ use super::super::SupervisorError;
 use super::super::pid_file::{remove, replace};
 use crate::host::fs::make_dir;
 
-/// One folder of sections, or of what launchers read.
+/// A folder of sections, or of requests for launchers.
 #[derive(Debug)]
 pub(super) struct Sections {
     dir: PathBuf,
     extension: &'static str,
 }
 
-/// What the text on disk is, compared with the one wanted.
+/// How the text on disk compares with the desired one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SectionMatch {
     /// The same.
     Same,
-    /// Another.
+    /// It differs.
     Other,
-    /// None.
+    /// There is none.
     Missing,
 }
 
@@ -36,7 +36,7 @@ impl Sections {
         }
     }
 
-    /// A folder of what launchers read.
+    /// A folder of requests for launchers.
     pub(super) fn of_specs(dir: PathBuf) -> Self {
         Self {
             dir,
@@ -48,12 +48,12 @@ impl Sections {
         &self.dir
     }
 
-    /// Where the file of this name is, or would be.
+    /// The path of this name's file.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.{}", self.extension))
     }
 
-    /// Compares the file with the text.
+    /// Compares the file with this text.
     pub(super) fn compare(
         &self,
         name: &str,
@@ -72,7 +72,7 @@ impl Sections {
         }
     }
 
-    /// Writes the file. It may hold secrets: only acc and supervisord read it.
+    /// Writes the file, readable by acc and supervisord only: it may contain secrets.
     pub(super) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> Result<(), SupervisorError> {
         self.make()?;
         replace(&self.path(name), text.as_ref(), 0o600)
@@ -87,12 +87,12 @@ impl Sections {
         })
     }
 
-    /// Is there a file of this name?
+    /// Whether there is a file of this name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.path(name).exists()
     }
 
-    /// Removes the file; none is success.
+    /// Removes the file; a missing one is success.
     pub(super) fn remove(&self, name: &str) -> Result<(), SupervisorError> {
         remove(&self.path(name))
     }
@@ -108,7 +108,7 @@ impl Sections {
         })
     }
 
-    /// All names, the one written least recently first.
+    /// All names, the least recently written first.
     pub(super) fn names(&self) -> Result<Vec<String>, SupervisorError> {
         let failed = |source| SupervisorError::File {
             deed: "read",
@@ -137,7 +137,7 @@ impl Sections {
         Ok(found.into_iter().map(|(_, name)| name).collect())
     }
 
-    /// Removes every file but those named.
+    /// Removes every other file.
     pub(super) fn keep_only(&self, names: &[String]) -> Result<(), SupervisorError> {
         self.names()?
             .iter()
@@ -159,7 +159,7 @@ pub(super) fn group_name(service: &str) -> String {
     format!("acc_{service}")
 }
 
-/// Writes a file of the daemon itself when its text differs; true: it did.
+/// Writes a file of the daemon if its text differs; returns `true` if it did.
 pub(super) fn write_if_other(path: &Path, text: &str) -> Result<bool, SupervisorError> {
     if fs::read(path).is_ok_and(|found| found == text.as_bytes()) {
         return Ok(false);

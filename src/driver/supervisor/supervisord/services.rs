@@ -1,7 +1,7 @@
-//! The services under supervisord (nginx, acc's server), and bringing up supervisord with them.
+//! The services under supervisord (nginx, acc's server), and the start of supervisord with them.
 //!
-//! supervisord starts a service again when it ends by itself. Only a boot changes the command of
-//! one that runs. What becomes of services whose supervisord died is in `orphans`.
+//! supervisord restarts a service that ends by itself. Only a boot changes the command of a running
+//! service. `orphans` handles services whose supervisord died.
 
 use std::path::PathBuf;
 use std::sync::PoisonError;
@@ -35,7 +35,7 @@ impl Supervisord {
         }
     }
 
-    /// The section of a service; without `autostart` it is started only when it is asked for.
+    /// The section of a service; without `autostart` it is started only on request.
     pub(super) fn service_text(
         &self,
         service: &Service,
@@ -64,9 +64,9 @@ impl Supervisord {
         texts::service(&self.settings.templates, &text).map_err(failed)
     }
 
-    /// Writes the daemon's configuration and the sections of these services, and of no others.
-    /// Without a running daemon the sections of instances go too: they are made again at each
-    /// start, and one that became wrong would keep it from starting.
+    /// Writes the daemon's configuration and the sections of these services, and removes those of
+    /// other services. If no daemon runs, removes the sections of instances too: each start makes
+    /// them again, and an invalid one would keep the daemon from starting.
     fn write_config(
         &self,
         services: &[Service],
@@ -120,9 +120,9 @@ impl Supervisord {
         self.record_standby(&survivors).await
     }
 
-    /// Brings the daemon back after it died, or has lost its socket. One that was ended in order,
-    /// and has removed its pid file, stays down. Its version was checked at the boot: to ask again
-    /// is one more start of Python, which requests would wait for.
+    /// Restarts the daemon after it died or lost its socket. If it was ended in order, and so
+    /// removed its pid file, it stays down. Its version was checked at the boot: another check is
+    /// one more start of Python, for which requests would wait.
     pub(super) async fn bring_back(
         &self,
         services: &[Service],
@@ -131,13 +131,13 @@ impl Supervisord {
             Ok(Presence::Answers) => return self.daemon.note().map(|()| Ensured::Already),
             Ok(Presence::Gone) if !self.settings.pid_file.exists() => return Ok(Ensured::Already),
             Ok(Presence::Gone | Presence::Deaf(_)) => {}
-            // It runs and does not listen yet: another one is starting it, and is waited for.
+            // It runs and does not listen yet: another process is starting it; wait for that.
             Err(_) if self.daemon.is_starting()? => {}
             Err(error) => return Err(error),
         }
         let _held = self.locks.lock("").await;
         let _alone = self.daemon.alone().await?;
-        // Another one may have been at it until now.
+        // Another task may have started it until now.
         match self.daemon.presence().await? {
             Presence::Answers => return Ok(Ensured::Already),
             Presence::Deaf(process) => self.daemon.end_deaf(process).await?,
@@ -197,7 +197,7 @@ impl Supervisord {
                     == SectionMatch::Same)
     }
 
-    /// Sees to it that the service runs; one that runs keeps its command.
+    /// Makes sure that the service runs; a running one keeps its command.
     pub(super) async fn ensure(&self, service: &Service) -> Result<Ensured, SupervisorError> {
         if self.find_service(service.name).await?.is_some() {
             return Ok(Ensured::Already);
@@ -205,8 +205,8 @@ impl Supervisord {
         let name = group_name(service.name);
         let group = self.service_group(&name, service.name);
         match group.info().await {
-            // It ended within its first second, and supervisord takes a pause before the next try:
-            // not so long.
+            // It ended within its first second, and supervisord pauses before the next try: shorten
+            // the pause.
             Ok(Some(info)) if info.state == state::BACKOFF => {
                 group
                     .stop()
@@ -230,7 +230,8 @@ impl Supervisord {
         })
     }
 
-    /// The service's process. Its record follows it: supervisord starts a service again by itself.
+    /// Finds the service's process and updates its pid file, because supervisord restarts services
+    /// by itself.
     pub(super) async fn find_service(
         &self,
         name: &str,

@@ -1,7 +1,6 @@
-//! XML-RPC as supervisord speaks it: calls as text, answers as typed values. Pure: no socket is
-//! touched here.
+//! XML-RPC as supervisord uses it: calls as text, answers as typed values. Pure: it uses no socket.
 //!
-//! What is not understood is an error that says so, never a default.
+//! Invalid input is an error, never a default.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,7 +9,7 @@ use quick_xml::Reader;
 use quick_xml::escape::escape;
 use quick_xml::events::Event;
 
-/// How deep values may be nested in an answer; supervisord's own need four levels.
+/// How deep values may be nested in an answer; supervisord needs four levels.
 const MAX_DEPTH: usize = 32;
 
 /// A value in a call or an answer.
@@ -45,7 +44,7 @@ pub(super) mod fault {
     pub(in super::super) const CANT_REREAD: i64 = 92;
 }
 
-/// An answer that is no XML-RPC.
+/// An answer that is not XML-RPC.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("its answer is not understood: {0}")]
 pub(super) struct Malformed(String);
@@ -80,8 +79,7 @@ impl Value {
         }
     }
 
-    /// One result within the answer to `system.multicall`, where a fault is a struct like any
-    /// other.
+    /// One result of `system.multicall`, in which a fault is a struct like any other.
     pub(super) fn into_result(self) -> Result<Self, XmlRpcFault> {
         match (self.int("faultCode"), self.str("faultString")) {
             (Some(code), Some(text)) => Err(XmlRpcFault {
@@ -137,8 +135,7 @@ pub(super) fn call(method: &str, params: &[Value]) -> String {
     out
 }
 
-/// The parameters of `system.multicall`: several calls, made one after the other without anything
-/// in between.
+/// The parameters of `system.multicall`: calls made one after the other with nothing in between.
 pub(super) fn multicall(calls: &[(&str, Vec<Value>)]) -> Value {
     let one = |(method, params): &(&str, Vec<Value>)| {
         let members = [
@@ -150,7 +147,7 @@ pub(super) fn multicall(calls: &[(&str, Vec<Value>)]) -> Value {
     Value::Array(calls.iter().map(one).collect())
 }
 
-/// Reads an answer: a value or a fault.
+/// Parses an answer: a value or a fault.
 pub(super) fn response(text: &str) -> Result<Result<Value, XmlRpcFault>, Malformed> {
     let mut tokens = tokens(text)?.into_iter().peekable();
     let mut parser = Parser {
@@ -182,7 +179,7 @@ enum Token {
     Text(String),
 }
 
-/// Tags and the texts between them; adjoining pieces of text are joined.
+/// Splits into tags and texts; adjoining texts are joined.
 fn tokens(text: &str) -> Result<Vec<Token>, Malformed> {
     let mut reader = Reader::from_str(text);
     let mut found: Vec<Token> = Vec::new();
@@ -250,7 +247,7 @@ impl Parser<'_> {
         self.demand(&Token::Close(name.to_owned()))
     }
 
-    /// The text up to the closing tag of this name.
+    /// Reads the text up to the closing tag of this name.
     fn text(&mut self, name: &str) -> Result<String, Malformed> {
         let text = match self.tokens.next_if(|t| matches!(t, Token::Text(_))) {
             Some(Token::Text(text)) => text,
@@ -265,7 +262,7 @@ impl Parser<'_> {
             return Err(Malformed("it is nested too deep".to_owned()));
         }
         self.open("value")?;
-        // A value without a type is a text, blanks and all.
+        // A value without a type is a text, including blanks.
         let bare = match self.tokens.next_if(|t| matches!(t, Token::Text(_))) {
             Some(Token::Text(text)) => text,
             _ => String::new(),
