@@ -1,5 +1,5 @@
-//! Files that grow by a line at a time, and are set aside when they are long; and this process's
-//! own output, when no process reads it.
+//! Log files that are appended to line by line and rotated when they are long; and this process's
+//! own output, if no process reads it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -10,8 +10,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::untrusted;
 
-/// When no process reads this process's standard error any more, sends it and standard output to
-/// the end of this file; `true`: it did.
+/// If no process reads this process's standard error any more, redirects it and standard output to
+/// the end of this file; returns `true` if it did.
 pub fn take_output_if_unread(path: &Path) -> io::Result<bool> {
     let stderr = rustix::stdio::stderr();
     let mut ask = [PollFd::new(&stderr, PollFlags::empty())];
@@ -28,7 +28,7 @@ pub fn take_output_if_unread(path: &Path) -> io::Result<bool> {
     take_output(path).map(|()| true)
 }
 
-/// Sends this process's standard error and standard output to the end of this file.
+/// Redirects this process's standard error and standard output to the end of this file.
 pub fn take_output(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new()
         .append(true)
@@ -49,8 +49,7 @@ pub struct AppendFile {
 }
 
 impl AppendFile {
-    /// Opens the file, making it with mode 0640 when it is not there. Anything else in its place is
-    /// an error.
+    /// Opens the file, or makes it with mode 0640. Anything but a regular file is an error.
     pub fn open(path: &Path) -> io::Result<Self> {
         let (file, found) = untrusted::open(path, untrusted::To::Append)?;
         let size = u64::try_from(found.st_size).unwrap_or(0);
@@ -61,8 +60,8 @@ impl AppendFile {
         })
     }
 
-    /// Appends; a file that has grown beyond `max` bytes becomes `NAME.1`, in place of the one
-    /// before it.
+    /// Appends; a file larger than `max` bytes is first renamed to `NAME.1`, replacing the former
+    /// one.
     pub fn append(&mut self, text: &[u8], max: u64) -> io::Result<()> {
         if self.size > 0 && self.size.saturating_add(text.len() as u64) > max {
             let mut aside = self.path.clone().into_os_string();

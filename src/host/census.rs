@@ -1,9 +1,9 @@
-//! Which processes belong together where no control group says it: by session and process group, by
-//! a mark in the environment, and by descent from one of these.
+//! Which processes belong together where there is no control group: by session and process group,
+//! by a mark in the environment, and by descent from one of these.
 //!
-//! It reads every process of the host, which takes milliseconds: at an end, never on the way of
-//! a request. Who leaves the session and clears the environment, and whose parent has ended, is not
-//! found. It never signals.
+//! It reads every process of the host, which takes milliseconds: only at the end of a run, never
+//! while a request waits. It does not find a process that has left the session, cleared its
+//! environment and lost its parent. It never signals.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,16 +13,16 @@ use std::os::unix::fs::MetadataExt as _;
 use super::stat::{Stat, pids, stat};
 use crate::domain::instance::Process;
 
-/// The environment variable that says to which instance a process belongs.
+/// The environment variable that names the instance of a process.
 pub const MARK: &str = "ACC_INSTANCE";
 
 /// The living processes of the session and group of `first`, which may have ended, those of this
-/// user with this mark, and their descendants. Never this process. Any user can give a process of
-/// his own the mark: of another user's it says nothing.
+/// user with this mark, and the descendants of all of them. Never this process. Any user can set
+/// the mark on their own processes, so on those of other users it means nothing.
 pub fn members(first: Option<Process>, mark: &str, user: u32) -> io::Result<Vec<Process>> {
     let all = all()?;
-    // The kernel gives a pid to no other process while a session or group of that number has
-    // members: another living process of this pid means that nothing is left of them.
+    // The kernel does not reuse a pid while a session or group of that number has members: another
+    // living process with this pid means that none are left.
     let first = first.filter(|first| {
         first.pid > 1
             && all
@@ -65,7 +65,7 @@ pub fn members(first: Option<Process>, mark: &str, user: u32) -> io::Result<Vec<
         .collect())
 }
 
-/// All marks that begin with this and that living processes of this user have, each once.
+/// All marks with this prefix among living processes of this user, each once.
 pub fn marks(begin: &str, user: u32) -> io::Result<Vec<String>> {
     let wanted = format!("{MARK}={begin}");
     let mut found: Vec<String> = all()?
@@ -100,13 +100,13 @@ fn all() -> io::Result<HashMap<i32, Stat>> {
         .collect())
 }
 
-/// Does it run as this user? The kernel gives the files of a process that may not be looked into to
-/// root.
+/// Whether it runs as this user. The kernel shows root as the owner of the files of a process that
+/// may not be inspected.
 fn is_of(pid: i32, user: u32) -> bool {
     fs::metadata(format!("/proc/{pid}")).is_ok_and(|data| data.uid() == user)
 }
 
-/// `false` also when it cannot be seen: it belongs to another user.
+/// `false` also if it cannot be read, because it belongs to another user.
 fn has_in_environment(pid: i32, line: &[u8]) -> bool {
     fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
         environment

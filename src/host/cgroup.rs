@@ -1,11 +1,11 @@
-//! Control groups: one for each instance that runs, so that whatever it starts is known to be its
-//! own, is bounded together, and can be ended.
+//! Control groups: one for each running instance, so that everything it starts is known to belong
+//! to it, is limited together, and can be ended.
 //!
-//! A process cannot leave its group unless it may write to the kernel's files, which are root's.
-//! acc makes folders below the group that it runs in itself, under a name of its own installation,
-//! and touches no other. The hierarchy of `pids` (cgroup v1, also beside a v2) is preferred: to
-//! join it costs some 50 µs, where v2 waits for a grace period of the kernel, 10 ms. It never
-//! decides when something is to end.
+//! A process cannot leave its group unless it may write to the kernel's files, which belong to
+//! root. acc makes folders below its own group, named after its installation, and touches no
+//! others. The hierarchy of `pids` (cgroup v1, also beside v2) is preferred: to join it takes about
+//! 50 µs, where v2 waits for a grace period of the kernel, 10 ms. It never decides when something
+//! ends.
 
 use std::ffi::OsString;
 use std::fs;
@@ -29,32 +29,32 @@ pub use super::cgroup_mounts::CgroupKind;
 #[derive(Debug)]
 pub struct Cgroups {
     kind: CgroupKind,
-    /// Made by acc; below it is a folder for each instance.
+    /// Made by acc; contains a folder for each instance.
     dir: PathBuf,
-    /// The same in the hierarchy of `memory` of cgroup v1, where that is mounted.
+    /// The same in the hierarchy of `memory` of cgroup v1, if that is mounted.
     memory: Option<PathBuf>,
-    /// Where both are remembered, so that every acc of this installation finds them, wherever that
-    /// runs.
+    /// The file that stores both, so that every acc of this installation finds them, whichever
+    /// group it runs in.
     note: PathBuf,
-    /// Held while the folder for the groups is made: only the first starts since the boot meet
-    /// here.
+    /// Held while the folder for the groups is made: only the first starts since the boot contend
+    /// for it.
     beginning: Mutex<()>,
-    /// Groups below were asked to have limits.
+    /// Limits were enabled for the groups below.
     enabled: Once,
-    /// It was said that a limit cannot be set.
+    /// It was logged that a limit cannot be set.
     limit_reported: Once,
 }
 
 impl Cgroups {
-    /// Where the groups of the installation with this `run` folder are, or will be.
+    /// Finds the place of the groups of the installation with this `run` folder.
     ///
     /// # Errors
-    /// No group can be made; says why.
+    /// No group can be made; the text says why.
     pub fn find(run: &Path) -> Result<Self, String> {
         Self::find_of(run, &[CgroupKind::Pids, CgroupKind::Unified])
     }
 
-    /// The same, of these kinds only.
+    /// The same for these kinds only.
     ///
     /// # Errors
     /// See [`Self::find`].
@@ -72,7 +72,7 @@ impl Cgroups {
             .filter_map(|h| Some((h.counts?, h)))
             .filter(|(kind, _)| kinds.contains(kind))
             .collect();
-        // Where they were before, as long as they are there: what runs is in them.
+        // Where they were before, if that still exists: running processes are in them.
         if let Ok(noted) = fs::read(&note) {
             let mut paths = noted
                 .split(|byte| *byte == 0)
@@ -119,19 +119,19 @@ impl Cgroups {
         }
     }
 
-    /// Which hierarchy it is.
+    /// The hierarchy in use.
     #[must_use]
     pub fn kind(&self) -> CgroupKind {
         self.kind
     }
 
-    /// The folder below which all of them are.
+    /// The folder that contains all of them.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Which of these limits cannot be kept here, by the name of the kernel's controller.
+    /// Which of these limits cannot be enforced here, by the name of the kernel's controller.
     #[must_use]
     pub fn missing(&self, limits: &GroupLimits) -> Vec<&'static str> {
         let parent = self.dir.parent().unwrap_or(&self.dir);
@@ -151,7 +151,7 @@ impl Cgroups {
             .collect()
     }
 
-    /// The group of this name, which may not be there.
+    /// The group of this name, which may not exist.
     #[must_use]
     pub fn group(&self, name: &str) -> Group {
         Group {
@@ -161,14 +161,14 @@ impl Cgroups {
         }
     }
 
-    /// Makes the group of this name, with these limits. `false`: it was there.
+    /// Makes the group of this name with these limits. `false`: it existed.
     ///
-    /// A limit that cannot be set is logged, and the group goes without it: see [`Self::missing`].
+    /// A limit that cannot be set is logged, and the group works without it: see [`Self::missing`].
     pub fn make(&self, name: &str, limits: &GroupLimits) -> io::Result<bool> {
         let group = self.group(name);
         let new = match make(&group.dir) {
             Ok(new) => new,
-            // The first one since the host was booted.
+            // The first one since the host booted.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 self.begin()?;
                 make(&group.dir)?
@@ -185,7 +185,7 @@ impl Cgroups {
         Ok(new)
     }
 
-    /// Makes the folder for the groups, and remembers where it is before.
+    /// Records the folder for the groups, then makes it.
     fn begin(&self) -> io::Result<()> {
         let _alone = self
             .beginning
@@ -208,9 +208,9 @@ impl Cgroups {
         make(&self.dir).map(drop)
     }
 
-    /// Asks that groups below can have limits (cgroup v2). The kernel refuses it for a group that
-    /// has processes of its own, and it is a matter of the host's which controllers it has: what
-    /// cannot be had is seen when a limit is set.
+    /// Enables limits for the groups below (cgroup v2). The kernel refuses this for a group that
+    /// has processes of its own, and a host may lack controllers: a failure shows when a limit is
+    /// set.
     fn enable(&self) {
         for dir in [self.dir.parent(), Some(self.dir.as_path())]
             .into_iter()
@@ -244,7 +244,7 @@ impl Cgroups {
             .call_once(|| tracing::warn!(path = %path.display(), %error, "cannot set a limit of `[limits]`; instances run without it"));
     }
 
-    /// Swap counts as well: memory that is out of bounds is not to be found there.
+    /// Swap is included: an instance must not evade its memory limit by swapping.
     fn limit_memory(&self, group: &Group, bytes: u64) {
         if let Some(dir) = &group.memory {
             let made = match make(dir) {
@@ -256,11 +256,11 @@ impl Cgroups {
             };
             let value = bytes.to_string();
             let swap = dir.join("memory.memsw.limit_in_bytes");
-            // What both may be together is never less than the one alone.
+            // The limit of both together must not be less than that of memory alone.
             let _ = write(&swap, "-1");
             let set = made.and_then(|_| write(&dir.join("memory.limit_in_bytes"), &value));
             let _ = write(&swap, &value);
-            // What waits in the buffers of TCP is memory of the host's, too.
+            // Data in TCP buffers uses memory of the host, too.
             let _ = write(&dir.join("memory.kmem.tcp.limit_in_bytes"), &value);
             if let Err(error) = set {
                 self.tell(dir, &error);
@@ -271,8 +271,8 @@ impl Cgroups {
         }
     }
 
-    /// Removes the folder for the groups, when all of them are empty, with what remembers it; else
-    /// all stays.
+    /// Removes the folder for the groups and the file that stores it, if all groups are empty;
+    /// otherwise removes nothing.
     pub fn close(&self) {
         for dir in [Some(&self.dir), self.memory.as_ref()]
             .into_iter()
@@ -288,7 +288,7 @@ impl Cgroups {
         }
     }
 
-    /// The names of all groups that are there.
+    /// The names of all existing groups.
     pub fn names(&self) -> io::Result<Vec<String>> {
         Ok(folders(&self.dir)?
             .iter()
@@ -302,16 +302,17 @@ impl Cgroups {
 pub struct Group {
     kind: CgroupKind,
     dir: PathBuf,
-    /// Made only for an instance whose memory is limited.
+    /// Made only for an instance with a memory limit.
     memory: Option<PathBuf>,
 }
 
 impl Group {
-    /// A process of one thread that writes `0` to these files joins; those that are there.
+    /// A single-threaded process joins by writing `0` to these files; only those that exist are
+    /// listed.
     #[must_use]
     pub fn join_files(&self, limits: &GroupLimits) -> Vec<PathBuf> {
-        // `tasks` moves one thread, which needs no lock of the kernel's that forks and exits take;
-        // v2 has no such file.
+        // `tasks` moves one thread, without the kernel's lock for forks and exits; v2 has no such
+        // file.
         let first = self.dir.join(if self.kind == CgroupKind::Pids {
             "tasks"
         } else {
@@ -325,7 +326,7 @@ impl Group {
         [Some(first), memory].into_iter().flatten().collect()
     }
 
-    /// The processes in it and in groups below it, in no order; none when it is not there.
+    /// The processes in it and in groups below it, in no order; none if it does not exist.
     pub fn processes(&self) -> io::Result<Vec<i32>> {
         let (mut found, mut left) = (Vec::new(), vec![self.dir.clone()]);
         while let Some(dir) = left.pop() {
@@ -339,23 +340,22 @@ impl Group {
             }
             left.extend(folders(&dir)?);
         }
-        // 0 stands for a process of another namespace of pids.
+        // 0 stands for a process of another pid namespace.
         found.retain(|pid| *pid > 0);
         Ok(found)
     }
 
-    /// Kills every process in it; who forks meanwhile does not get away. They may take a moment to
-    /// end.
+    /// Kills every process in it, including those forked meanwhile. They may take a moment to end.
     pub fn kill(&self) -> io::Result<()> {
         if self.kind == CgroupKind::Unified {
             match write(&self.dir.join("cgroup.kill"), "1") {
                 Ok(()) => return Ok(()),
                 Err(e) if is_gone(&e) && !self.dir.exists() => return Ok(()),
-                // Linux before 5.14: none may run any more, then each is killed.
+                // Linux before 5.14: freeze them all, then kill each.
                 Err(_) => drop(write(&self.dir.join("cgroup.freeze"), "1")),
             }
         } else {
-            // None may fork any more.
+            // From now on none may fork.
             let _ = write(&self.dir.join("pids.max"), "0");
         }
         let killed = self.kill_each();
@@ -376,7 +376,7 @@ impl Group {
                 ))
             })
             .collect();
-        // Looked at again: who is in it now, and was held before, is meant.
+        // Read again: a pid still in the group belongs to the process that was opened before.
         let still = self.processes()?;
         for (pid, held) in held {
             if still.contains(&pid) {
@@ -389,7 +389,7 @@ impl Group {
         Ok(())
     }
 
-    /// Removes it with the groups below it; one that is not empty stays.
+    /// Removes it with the groups below it, unless it has processes.
     pub fn remove(&self) -> io::Result<()> {
         for below in folders(&self.dir)? {
             Self {
@@ -412,7 +412,7 @@ impl Group {
     }
 }
 
-/// Makes a folder. `false`: it was there.
+/// Makes a folder. `false`: it existed.
 fn make(dir: &Path) -> io::Result<bool> {
     match fs::DirBuilder::new().mode(0o755).create(dir) {
         Ok(()) => Ok(true),
@@ -421,7 +421,7 @@ fn make(dir: &Path) -> io::Result<bool> {
     }
 }
 
-/// To a file of the kernel's, which is never made.
+/// Writes to a file of the kernel, which is never created.
 fn write(path: &Path, value: &str) -> io::Result<()> {
     use std::io::Write as _;
     fs::OpenOptions::new()
@@ -450,7 +450,7 @@ fn folders(dir: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// FNV-1a: the same for every acc, whatever it was compiled with.
+/// FNV-1a: the same for every acc, independent of the compiler.
 #[must_use]
 pub fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {

@@ -1,12 +1,12 @@
-//! Reads which hierarchies of control groups this host has, and where this process stands in them.
+//! Finds the control group hierarchies of this host and the groups of this process.
 //!
-//! It works on the text of `/proc/self/mountinfo` and `/proc/self/cgroup` and opens no file.
+//! It parses the text of `/proc/self/mountinfo` and `/proc/self/cgroup` and opens no file.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-/// The slice of acc's own units. No process is in a slice itself, so groups below it can be given
+/// The slice of acc's own units. A slice contains no process itself, so groups below it can have
 /// limits (cgroups(7), "no internal processes"), and they outlive the service.
 pub(super) const SLICE: &str = "acc.slice";
 
@@ -19,20 +19,20 @@ pub enum CgroupKind {
     Unified,
 }
 
-/// A hierarchy of control groups that can be used.
+/// A usable hierarchy of control groups.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Hierarchy {
-    /// How it tells the processes of a group; `None`: it only limits their memory (`memory` of
+    /// How it lists the processes of a group; `None`: it only limits their memory (`memory` of
     /// cgroup v1).
     pub(super) counts: Option<CgroupKind>,
     pub(super) mount: PathBuf,
-    /// Below this one acc makes its own.
+    /// The group below which acc makes its own.
     pub(super) parent: PathBuf,
 }
 
-/// The hierarchies that can be used, best first. acc's groups are below that of this process; of
-/// one that is in a group of ours (an instance has called acc) below the group above ours; of a
-/// service in acc's slice below the slice.
+/// The usable hierarchies, best first. acc's groups are made below the group of this process. If
+/// this process is in one of them (an instance has called acc), below the group above; in a service
+/// of acc's slice, below the slice.
 pub(super) fn hierarchies(mounts: &[u8], own: &[u8], ours: &[u8]) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = lines(mounts)
         .filter_map(|line| {
@@ -52,7 +52,7 @@ pub(super) fn hierarchies(mounts: &[u8], own: &[u8], ours: &[u8]) -> Vec<Hierarc
                 _ => return None,
             };
             let own = own_path(own, controller)?;
-            // What of it the mount shows: a container may have another root.
+            // The part that the mount shows: a container may have another root.
             let own = if root == b"/" {
                 own
             } else {
@@ -83,7 +83,7 @@ pub(super) fn hierarchies(mounts: &[u8], own: &[u8], ours: &[u8]) -> Vec<Hierarc
     found
 }
 
-/// The path of this process in the hierarchy of a controller (v2: none), by `/proc/self/cgroup`.
+/// The path of this process in the hierarchy of a controller (v2: none), from `/proc/self/cgroup`.
 fn own_path<'a>(text: &'a [u8], controller: &[u8]) -> Option<&'a [u8]> {
     lines(text).find_map(|line| {
         let mut parts = line.splitn(3, |b| *b == b':');
@@ -91,7 +91,7 @@ fn own_path<'a>(text: &'a [u8], controller: &[u8]) -> Option<&'a [u8]> {
         let meant = controllers
             .split(|b| *b == b',')
             .any(|name| name == controller);
-        // A group that was removed under its processes.
+        // A group that was removed while it had processes.
         (meant && !path.ends_with(b" (deleted)") && !path.starts_with(b"/..")).then_some(path)
     })
 }

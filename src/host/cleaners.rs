@@ -1,5 +1,5 @@
-//! Keeps cleaners of temporary folders away: `systemd-tmpfiles` passes over a folder that is locked
-//! (BSD lock, tmpfiles.d(5)); others (tmpreaper, tmpwatch, `find -mtime`) go by the times of files.
+//! Protects folders from cleaners of temporary files. `systemd-tmpfiles` skips a locked folder (BSD
+//! lock, tmpfiles.d(5)); others (tmpreaper, tmpwatch, `find -mtime`) check the times of files.
 //!
 //! It makes and removes nothing.
 
@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW, flock, utimensat};
 
-/// A folder that is held; dropped, it is let go.
+/// A locked folder; dropping it releases the lock.
 #[derive(Debug)]
 pub struct HeldFolder(File);
 
 impl HeldFolder {
-    /// Holds this folder with a shared lock.
+    /// Takes a shared lock on this folder.
     ///
     /// # Errors
     /// It cannot be opened, or a cleaner holds it exclusively.
@@ -26,7 +26,7 @@ impl HeldFolder {
         Ok(Self(file))
     }
 
-    /// Is this the folder at that path?
+    /// Whether this is the folder at that path.
     #[must_use]
     pub fn is_at(&self, dir: &Path) -> bool {
         let same = |one: &fs::Metadata, other: &fs::Metadata| {
@@ -36,8 +36,8 @@ impl HeldFolder {
     }
 }
 
-/// Gives a folder, and what is in it (not below), the time of now, where that is older than this.
-/// What cannot be changed stays.
+/// Sets the times of a folder and its entries (not below) to now, if they are older than this.
+/// Skips what cannot be changed.
 pub fn freshen(dir: &Path, older: Duration) {
     let now = Timespec {
         tv_sec: 0,
@@ -55,7 +55,7 @@ pub fn freshen(dir: &Path, older: Duration) {
     for path in std::iter::once(dir.to_owned()).chain(entries) {
         let modified = fs::symlink_metadata(&path).and_then(|found| found.modified());
         if modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > older)) {
-            // A link's own times: its target may belong to any user.
+            // Changes the link itself: its target may belong to any user.
             let _ = utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW);
         }
     }

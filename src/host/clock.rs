@@ -1,4 +1,4 @@
-//! The two clocks, behind a trait so that tests can hold them still.
+//! The two clocks, behind a trait so that tests can stop them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::domain::time::{Timestamp, WallTime};
 pub trait Clock: Send + Sync {
     /// The boot clock: for every duration and deadline.
     fn now(&self) -> Timestamp;
-    /// The boot clock in microseconds: for figures, where it is that fine.
+    /// The boot clock in microseconds, for measurements.
     fn micros(&self) -> u64 {
         self.now().0 * 1000
     }
@@ -38,22 +38,22 @@ impl Clock for SystemClock {
     }
 }
 
-/// Nanoseconds of the monotonic clock: what the demo application writes its record with, so that
-/// the two can be compared.
+/// Nanoseconds of the monotonic clock, which the demo application also records, so that the two can
+/// be compared.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0)
 }
 
-/// A clock for tests: stands still until it is moved.
+/// A clock for tests: stands still until a test advances it.
 #[derive(Debug, Default)]
 pub struct ManualClock {
     boot_ms: AtomicU64,
 }
 
 impl ManualClock {
-    /// Moves both clocks on.
+    /// Advances both clocks.
     pub fn advance(&self, by: Duration) {
         self.boot_ms
             .fetch_add(u64::try_from(by.as_millis()).unwrap_or(0), Ordering::SeqCst);

@@ -1,11 +1,11 @@
-//! Coalesces several small pieces into one: a plain `send` of a copied head and body costs the
-//! kernel less than a `writev` of the two.
+//! Joins several small pieces into one: a plain `send` of a copied head and body costs the kernel
+//! less than a `writev` of the two.
 //!
-//! It never copies what is large, and never allocates.
+//! It never copies large pieces and never allocates.
 
 use std::io::IoSlice;
 
-/// Longest text that is copied: a head and a small body. Copying it takes less than the kernel
+/// Longest text that is copied: a head and a small body. To copy it takes less time than the kernel
 /// needs for each vector.
 const SMALL: usize = 1024;
 
@@ -19,8 +19,8 @@ impl CoalesceBuffer {
         Self([0; SMALL])
     }
 
-    /// The pieces as one: the only one there is, or a copy of all when they are small. `None`: they
-    /// are written as they are.
+    /// Returns the pieces as one: the only piece, or a copy of all if they are small. `None`: write
+    /// them as they are.
     pub fn coalesce<'a>(&'a mut self, pieces: &'a [IoSlice<'_>]) -> Option<&'a [u8]> {
         if let [piece] = pieces {
             return Some(piece);

@@ -10,23 +10,23 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-/// Where programs are looked for. acc's own `PATH` has no say: cron, systemd and a login shell must
-/// find the same ones.
+/// Where programs are searched for. acc's own `PATH` is ignored: cron, systemd and a login shell
+/// must find the same ones.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What a helper program left behind.
+/// The result of a helper program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// Exit code; `None`: ended by a signal.
     pub code: Option<i32>,
-    /// Standard output; bytes that are no UTF-8 are replaced.
+    /// Standard output; invalid UTF-8 is replaced.
     pub stdout: String,
-    /// Standard error, likewise.
+    /// Standard error, in the same form.
     pub stderr: String,
 }
 
 impl Output {
-    /// It ended with code 0.
+    /// Whether it exited with code 0.
     #[must_use]
     pub fn success(&self) -> bool {
         self.code == Some(0)
@@ -36,13 +36,13 @@ impl Output {
 /// A helper program could not be run to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// There is none of this name on [`PATH`], or no such file.
+    /// There is no such program on [`PATH`], or no such file.
     #[error("`{0}` is not installed")]
     Missing(String),
     /// It could not be started or waited for.
     #[error("could not run `{program}`")]
     Failed {
-        /// Which.
+        /// The program.
         program: String,
         /// The reason.
         #[source]
@@ -51,7 +51,7 @@ pub enum CommandError {
     /// It took too long and was killed.
     #[error("`{program}` did not end within {} s", .limit.as_secs_f64())]
     TooSlow {
-        /// Which.
+        /// The program.
         program: String,
         /// The limit.
         limit: Duration,
@@ -82,8 +82,8 @@ pub fn is_executable(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
-/// Runs a program (a path, or a name that is looked for on [`PATH`]) and waits for its end, at most
-/// `limit`. Its environment is `PATH` and `LC_ALL=C.UTF-8`, its input empty.
+/// Runs a program (a path, or a name on [`PATH`]) and waits for its end, at most `limit`. Its
+/// environment is `PATH` and `LC_ALL=C.UTF-8`, its input empty.
 pub async fn run(argv: &[String], limit: Duration) -> Result<Output, CommandError> {
     let name = argv.first().cloned().unwrap_or_default();
     let path = if name.contains('/') {

@@ -1,7 +1,7 @@
-//! Finds a process by its command line, for when the record of it was taken away.
+//! Finds a process by its command line, for when its pid file was removed.
 //!
-//! It changes nothing, and believes no process of another user or with another root folder: a
-//! container on this host may run the same command with a path of the same name.
+//! It changes nothing. It ignores processes of other users or with another root folder: a container
+//! on this host may run the same command with the same path.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use crate::domain::instance::Process;
 
 use super::process;
 
-/// The command line of a process, its arguments with a blank between them; `None`: no such process.
+/// The command line of a process, its arguments separated by blanks; `None`: no such process.
 ///
 /// # Errors
 /// `/proc` cannot be read.
@@ -35,7 +35,7 @@ pub fn of(pid: i32) -> io::Result<Option<String>> {
     }
 }
 
-/// Does it run as the same user as acc, and see the same files?
+/// Whether it runs as acc's user and sees the same files.
 #[must_use]
 pub fn is_of_this_host(pid: i32) -> bool {
     let own = rustix::process::geteuid().as_raw();
@@ -44,14 +44,14 @@ pub fn is_of_this_host(pid: i32) -> bool {
     fs::metadata(format!("/proc/{pid}")).is_ok_and(|data| data.uid() == own)
         && match (root("self"), root(&pid.to_string())) {
             (Ok(own), Ok(its)) => own == its,
-            // What may not be seen does not tell them apart.
+            // If the root folder cannot be read, assume the same one.
             _ => true,
         }
 }
 
-/// The process that was started with these arguments, the first of them its program; also one that
-/// shows them behind a title of its own, as nginx's master does (`nginx: master process
-/// /usr/sbin/nginx -c …`). Of several it is the oldest.
+/// Finds the process that was started with these arguments, the program first. Also finds one that
+/// shows them after a title of its own, as nginx's master does (`nginx: master process
+/// /usr/sbin/nginx -c …`). Returns the oldest of several.
 ///
 /// # Errors
 /// `/proc` cannot be read.

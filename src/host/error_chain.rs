@@ -1,4 +1,4 @@
-//! An error with all its reasons as one line of text. It decides nothing.
+//! An error with all its sources as one line of text. It decides nothing.
 
 /// An error and all its sources on one line.
 #[must_use]

@@ -1,17 +1,17 @@
-//! Points at which a test may stop acc or make a step fail, to see that half-done work is finished
-//! or undone.
+//! Points at which a test may kill acc or make a step fail, to check that interrupted work is
+//! finished or undone.
 //!
-//! Only in builds with debug assertions: in a release build [`point`] is empty, there is nothing to
-//! switch on. In a debug build it takes a file `fault` in the run folder (which only acc's own user
-//! can write) with lines `kill NAME` or `error NAME`; a line is removed before it acts, so each
-//! acts once, whichever process comes to the point first. No environment variable: the server's is
-//! made by its supervisor.
+//! Only in builds with debug assertions: in a release build [`point`] is empty and cannot be
+//! switched on. A debug build reads the file `fault` in the run folder (which only acc's own user
+//! can write), with lines `kill NAME` or `error NAME`. A line is removed before it acts, so each
+//! acts once, in the first process that reaches the point. There is no environment variable,
+//! because the supervisor sets the server's environment.
 
 use std::io;
 use std::path::Path;
 
-/// Every point, in the order in which the verbs come to them. A verb that gets a new step gets a
-/// new point here, and `tests/crash` walks through all of them.
+/// Every point, in the order in which the verbs reach them. A new step of a verb gets a new point
+/// here, and `tests/crash` tries all of them.
 pub const POINTS: &[&str] = &[
     "create.row",
     "create.files",
@@ -92,16 +92,16 @@ pub fn point(run: &Path, name: &'static str) -> io::Result<()> {
     }
 }
 
-/// Is a launcher that is started now to be stopped right before it becomes the program, as if its
-/// user had sent it SIGSTOP? The line for it is `stop launch`, and acts once.
+/// Whether to stop the next launcher right before it becomes the program, as if its user had sent
+/// it SIGSTOP. The line for it is `stop launch`, and acts once.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn stops_launch(_run: &Path) -> bool {
     false
 }
 
-/// Is a launcher that is started now to be stopped right before it becomes the program, as if its
-/// user had sent it SIGSTOP? The line for it is `stop launch`, and acts once.
+/// Whether to stop the next launcher right before it becomes the program, as if its user had sent
+/// it SIGSTOP. The line for it is `stop launch`, and acts once.
 #[cfg(debug_assertions)]
 pub fn stops_launch(run: &Path) -> bool {
     let file = run.join("fault");

@@ -1,7 +1,7 @@
-//! Open files that a process leaves to its successor or to a child, by number, over `exec`, or sends
-//! to another process.
+//! Open files that a process passes on: to its successor or a child, by number, over `exec`, or to
+//! another process over a socket.
 //!
-//! It decides nothing about what they are; the receiver says what it expects, and is refused
+//! It does not decide what they are: the receiver states what it expects and gets an error for
 //! anything else.
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -17,8 +17,8 @@ use rustix::net::{
 /// Room for as many files as the kernel sends at once (`SCM_MAX_FD`).
 const SPACE: usize = rustix::cmsg_space!(ScmRights(253));
 
-/// Takes charge of an open file that was left to this process under this number. It is closed at
-/// the next `exec`.
+/// Takes ownership of the open file with this number, which was left to this process. It is closed
+/// at the next `exec`.
 ///
 /// # Errors
 /// There is no such open file, or it is one of the three that every process has.
@@ -47,10 +47,10 @@ pub fn take(number: RawFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Lets these files pass an `exec`, or keeps them from it.
+/// Makes these files stay open over an `exec`, or not.
 ///
 /// # Errors
-/// The kernel refuses, which has not been seen so far.
+/// The kernel refuses, which has not been observed.
 pub fn pass<F: AsFd>(files: &[F], pass: bool) -> io::Result<()> {
     for file in files {
         let mut flags = fcntl_getfd(file)?;
@@ -63,7 +63,7 @@ pub fn pass<F: AsFd>(files: &[F], pass: bool) -> io::Result<()> {
 /// Sends a byte and these files over a connected unix socket.
 ///
 /// # Errors
-/// The other side has ended; or there are more files than the kernel sends at once.
+/// The receiver has ended, or there are more files than the kernel sends at once.
 pub fn send(to: impl AsFd, byte: u8, files: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); SPACE];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -78,7 +78,7 @@ pub fn send(to: impl AsFd, byte: u8, files: &[BorrowedFd<'_>]) -> io::Result<()>
 /// Receives a byte and the files sent with it; they are closed at the next `exec`.
 ///
 /// # Errors
-/// The other side has ended, or not all of the files could be had.
+/// The sender has ended, or not all files could be received.
 pub fn receive(from: impl AsFd) -> io::Result<(u8, Vec<OwnedFd>)> {
     let (mut byte, mut space) = ([0], [MaybeUninit::uninit(); SPACE]);
     let mut control = RecvAncillaryBuffer::new(&mut space);

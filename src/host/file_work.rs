@@ -1,8 +1,7 @@
-//! Work on files that may take long: on a thread of its own, one piece after the other, and waited
-//! for no longer than a limit.
+//! Work on files that may be slow: runs on a thread of its own, one job after the other, and the
+//! caller waits only up to a limit.
 //!
-//! It decides nothing. A piece that takes longer goes on, and delays only the next ones, and
-//! nothing else.
+//! It decides nothing. A job that exceeds the limit continues and delays only later jobs.
 
 use std::io;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use tokio::sync::Semaphore;
 
 static TURN: Semaphore = Semaphore::const_new(1);
 
-/// Does it; past `limit` (the wait for the turn included) that is an error.
+/// Runs a job; exceeding `limit`, which includes the wait for its turn, is an error.
 pub async fn file_work<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,

@@ -1,4 +1,4 @@
-//! Files: written beside and renamed, removed without complaint when they are gone already.
+//! File operations: atomic writes, and removals that accept a missing file.
 
 use std::fs;
 use std::io::{self, Read, Seek, Write};
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::untrusted;
 
-/// Writes `bytes` to a new file beside `path`, syncs it and renames it into place: a reader sees
+/// Writes `bytes` to a new file beside `path`, syncs it and renames it into place: a reader gets
 /// the old text or the new one, also after a power cut.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
@@ -26,8 +26,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     written
 }
 
-/// Creates a file that no other process can have open or have put there, with this mode whatever
-/// the umask; an older one is removed.
+/// Creates a new file with this mode, whatever the umask, which no other process can have open;
+/// removes an older one.
 pub fn make_file(path: &Path, mode: u32) -> io::Result<fs::File> {
     remove_file(path)?;
     let file = fs::OpenOptions::new()
@@ -35,13 +35,13 @@ pub fn make_file(path: &Path, mode: u32) -> io::Result<fs::File> {
         .create_new(true)
         .mode(mode)
         .open(path)?;
-    // A umask can only have taken bits away.
+    // A umask can only have cleared bits.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     Ok(file)
 }
 
-/// Removes what a [`write_atomic`] (or another writer that names its file `….new-PID`) left in this
-/// folder because its process was killed. A folder that is not there has none.
+/// Removes temporary files of [`write_atomic`] (or of another writer that names its file
+/// `….new-PID`) whose process was killed. A missing folder is success.
 pub fn remove_leftovers(dir: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -62,16 +62,15 @@ pub fn remove_leftovers(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Does a process of this pid write no more? That includes a zombie:
-/// not every host (a container, say) has an init that does. One that cannot be looked at may still
-/// write.
+/// Whether the process with this pid can no longer write. A zombie cannot, and some hosts
+/// (containers) have no init that reaps it. A process that cannot be read may still write.
 fn has_ended(pid: i32) -> bool {
     super::process::stat(pid).is_ok_and(|seen| seen.is_none_or(|seen| seen.zombie))
 }
 
 /// Makes a folder and its parents with this mode; one that exists is left as it is.
 pub fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
-    // It exists as a rule, and a check is cheaper than a try.
+    // It usually exists, and a check is cheaper than a try.
     if path.is_dir() {
         return Ok(());
     }
@@ -81,7 +80,7 @@ pub fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
         .create(path)
 }
 
-/// Lets every user pass through a folder of acc's, and list it no more than before.
+/// Lets every user enter a folder of acc's; who may list it stays unchanged.
 pub fn let_through(dir: &Path) -> io::Result<()> {
     let mode = fs::metadata(dir)?.permissions().mode() & 0o7777;
     if mode & 0o111 == 0o111 {
@@ -91,7 +90,7 @@ pub fn let_through(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a file or link; one that is not there is success.
+/// Removes a file or link; a missing one is success.
 pub fn remove_file(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -99,20 +98,20 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// May files be made in this folder? Tried, not guessed from modes.
+/// Whether files can be made in this folder: tries it instead of reading modes.
 pub fn writable(dir: &Path) -> io::Result<()> {
     let probe = dir.join(format!(".probe-{}", std::process::id()));
     make_file(&probe, 0o600)?;
     remove_file(&probe)
 }
 
-/// Is something there, be it a link to nowhere?
+/// Whether something is at this path, including a broken link.
 #[must_use]
 pub fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-/// The last `lines` lines of a text file that are not empty; nothing when it cannot be read.
+/// The last `lines` non-empty lines of a text file; none if it cannot be read.
 #[must_use]
 pub fn last_lines(path: &Path, lines: usize) -> Vec<String> {
     const TAIL: u64 = 16 * 1024;
@@ -123,7 +122,7 @@ pub fn last_lines(path: &Path, lines: usize) -> Vec<String> {
             .saturating_sub(TAIL);
         file.seek(io::SeekFrom::Start(start))?;
         let mut bytes = Vec::new();
-        // Its writer may be quicker than this.
+        // The writer may add lines faster than this reads.
         file.take(TAIL).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };

@@ -1,5 +1,5 @@
-//! Which sockets are held by the processes of an instance, see `/proc/PID/fd` in proc(5). `Family`
-//! alone says which processes those are.
+//! Which sockets the processes of an instance hold, see `/proc/PID/fd` in proc(5). Only `Family`
+//! decides which processes those are.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap};
@@ -11,22 +11,21 @@ use super::process;
 use super::stat::{Stat, pids};
 use crate::domain::instance::Process;
 
-/// Longest way from a process to its ancestor that is followed: `/proc` is not read at one moment,
-/// and may show a circle.
+/// How many ancestors of a process are followed: `/proc` is not read at one moment, and may show a
+/// circle.
 const GENERATIONS: usize = 64;
-/// The variable that tells the processes of an instance where they have no control group of their
-/// own.
+/// The variable that identifies the processes of an instance where there are no control groups.
 const MARK: &[u8] = b"ACC_INSTANCE=";
 
 /// The processes of an instance: the one that was started, those of its process group or session,
-/// their descendants, and those of its control group. Where it has no such group: also those that
-/// have its mark in their environment.
+/// their descendants, and those of its control group. Without control groups: also those with its
+/// mark in their environment.
 struct Family {
     leader: Process,
     kept: OnceCell<Kept>,
 }
 
-/// What a process keeps that has left its session and whose parent has ended.
+/// What identifies a process that has left its session and lost its parent.
 enum Kept {
     Group(Vec<u8>),
     Mark(Vec<u8>),
@@ -41,7 +40,7 @@ impl Family {
         }
     }
 
-    /// By descent, group and session; `stat` returns what is known of a process.
+    /// Whether it belongs by descent, group or session; `stat` returns a process's data.
     fn has(&self, pid: i32, stat: impl Fn(i32) -> Option<Stat>) -> bool {
         let (leader, mut next) = (self.leader.pid, pid);
         for _ in 0..GENERATIONS {
@@ -57,7 +56,7 @@ impl Family {
         false
     }
 
-    /// By what it keeps wherever it goes.
+    /// Whether it belongs by its control group or mark.
     fn has_kept(&self, pid: i32) -> bool {
         let leader = self.leader.pid;
         match self.kept.get_or_init(|| {
@@ -73,8 +72,8 @@ impl Family {
     }
 }
 
-/// The control group that acc has made for the instance of this process, in whichever hierarchy;
-/// `None`: it is in none.
+/// The control group that acc has made for the instance of this process, in any hierarchy; `None`:
+/// it is in none.
 fn control_group(pid: i32) -> Option<Vec<u8>> {
     fs::read(format!("/proc/{pid}/cgroup"))
         .ok()?
@@ -100,7 +99,7 @@ fn of_instance(line: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-/// `None` also when it cannot be seen.
+/// `None` also if it cannot be read.
 fn mark(pid: i32) -> Option<Vec<u8>> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     environment
@@ -109,19 +108,21 @@ fn mark(pid: i32) -> Option<Vec<u8>> {
         .map(<[u8]>::to_vec)
 }
 
-/// What became of a search.
+/// The result of a search.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Search {
-    /// Sockets that no process of the instance was seen to hold.
+    /// Sockets that no process of the instance was found to hold.
     pub left: BTreeSet<u64>,
-    /// Users of those of its processes that this user may not inspect (`ptrace(2)`, dumpable).
+    /// Users of those processes of the instance that this user may not inspect (`ptrace(2)`,
+    /// dumpable).
     pub hidden: BTreeSet<u32>,
 }
 
-/// Searches these sockets among the open files of the instance that `leader` leads, first its own.
+/// Searches for these sockets among the open files of the instance that `leader` leads, the
+/// leader's own first.
 ///
 /// # Errors
-/// `/proc` cannot be read, or `leader` has ended: nothing is known then.
+/// `/proc` cannot be read, or `leader` has ended: then nothing is known.
 pub fn search(leader: Process, sockets: impl IntoIterator<Item = u64>) -> io::Result<Search> {
     let mut search = Search {
         left: sockets.into_iter().collect(),
@@ -131,7 +132,7 @@ pub fn search(leader: Process, sockets: impl IntoIterator<Item = u64>) -> io::Re
     if !search.left.is_empty() {
         search_others(leader, &mut search)?;
     }
-    // What was read above was its own only if it has not been replaced since.
+    // These are its own files only if the pid was not reused meanwhile.
     if process::is_same(leader)? {
         Ok(search)
     } else {
@@ -142,7 +143,7 @@ pub fn search(leader: Process, sockets: impl IntoIterator<Item = u64>) -> io::Re
     }
 }
 
-/// Those that are cheaper to find come first.
+/// Processes that are cheaper to find come first.
 fn search_others(leader: Process, search: &mut Search) -> io::Result<()> {
     let family = Family::of(leader);
     let all: HashMap<i32, Stat> = pids()?
@@ -164,8 +165,8 @@ fn search_others(leader: Process, search: &mut Search) -> io::Result<()> {
     Ok(())
 }
 
-/// Does the process of this pid belong to the instance that `leader` leads? One that cannot be
-/// looked at does not.
+/// Whether the process with this pid belongs to the instance that `leader` leads. `false` if it
+/// cannot be read.
 #[must_use]
 pub fn belongs(pid: i32, leader: Process) -> bool {
     if !matches!(process::is_same(leader), Ok(true)) {
@@ -175,7 +176,7 @@ pub fn belongs(pid: i32, leader: Process) -> bool {
     family.has(pid, |pid| process::stat(pid).ok().flatten()) || family.has_kept(pid)
 }
 
-/// Takes out what this process holds. One that has ended holds nothing.
+/// Removes from the search what this process holds. An ended process holds nothing.
 fn look_into(pid: i32, search: &mut Search) -> io::Result<()> {
     let dir = format!("/proc/{pid}");
     let seen = fs::read_dir(format!("{dir}/fd")).and_then(|links| {
@@ -205,8 +206,8 @@ fn look_into(pid: i32, search: &mut Search) -> io::Result<()> {
     }
 }
 
-/// The user of a process: field `Uid` of its status, for the folder of one that may not be looked
-/// into is root's.
+/// The user of a process, from the field `Uid` of its status, because root owns the folder of a
+/// process that may not be inspected.
 fn user_of(pid: i32) -> Option<u32> {
     let status = fs::read(format!("/proc/{pid}/status")).ok()?;
     let line = status
@@ -219,7 +220,7 @@ fn user_of(pid: i32) -> Option<u32> {
     std::str::from_utf8(effective).ok()?.parse().ok()
 }
 
-/// The number in the link of an open file, when that is a socket.
+/// The inode in the link of an open file, if that is a socket.
 fn socket(link: &[u8]) -> Option<u64> {
     std::str::from_utf8(link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?)
         .ok()?

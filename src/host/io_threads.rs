@@ -1,10 +1,10 @@
-//! I/O threads, each with a runtime of its own, that serve connections from beginning to end:
-//! client, instance and everything between.
+//! I/O threads, each with its own runtime, that serve connections from beginning to end: client,
+//! instance and everything between.
 //!
 //! A runtime that moves tasks between its threads wakes another thread for nearly every request,
-//! which costs as much as the request itself; here nothing moves. It never decides what is served,
-//! and it moves no task that has begun. What blocks must not run here: it would delay every other
-//! connection of that thread.
+//! which costs as much as the request itself; here tasks stay on their thread. It never decides
+//! what is served, and never moves a task that has begun. Blocking work must not run here: it would
+//! delay every other connection of that thread.
 
 use std::cell::Cell;
 use std::io;
@@ -18,7 +18,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Most I/O threads there are.
+/// Most I/O threads.
 pub const MAX: usize = 32;
 
 thread_local! {
@@ -33,11 +33,11 @@ pub fn current() -> usize {
 
 struct IoThread {
     runtime: Handle,
-    /// Tasks that it has.
+    /// How many tasks it has.
     load: Arc<AtomicUsize>,
 }
 
-/// Some I/O threads, or none. They end, and drop the tasks they still have, when this is dropped.
+/// A set of I/O threads, possibly empty. When it is dropped they end and drop their tasks.
 #[derive(Default)]
 pub struct IoThreads {
     threads: Vec<IoThread>,
@@ -52,7 +52,7 @@ impl IoThreads {
         Self::default()
     }
 
-    /// An I/O thread for each processor that acc may use.
+    /// One I/O thread for each CPU that acc may use.
     ///
     /// # Errors
     /// A thread or its runtime cannot be made.
@@ -64,7 +64,7 @@ impl IoThreads {
         {
             let (report, reported) = mpsc::channel();
             let end = made.end.clone();
-            // The runtime is made where it is used and dropped: elsewhere that could block a task.
+            // The runtime is made and dropped on its own thread: elsewhere that could block a task.
             thread::Builder::new()
                 .name(format!("io-{index}"))
                 .spawn(move || {
@@ -73,8 +73,8 @@ impl IoThreads {
                         Ok(runtime) => {
                             let _ = report.send(Ok(runtime.handle().clone()));
                             runtime.block_on(end.cancelled());
-                            // A name lookup may still be under way on a thread of its own; no task
-                            // waits for it any more.
+                            // A name lookup may still be running on another thread; no task waits
+                            // for it any more.
                             runtime.shutdown_background();
                         }
                         Err(e) => drop(report.send(Err(e))),
@@ -89,9 +89,9 @@ impl IoThreads {
         Ok(made)
     }
 
-    /// Runs a task that accepts for all threads on the first one, as one of `tasks`: a single
+    /// Runs a task that accepts for all threads on the first one, as one of `tasks`. A single
     /// client, such as the one that wakes an instance, is then served by the thread that its
-    /// connection has woken, and no other need be woken.
+    /// connection has woken, and no other is woken.
     pub fn spawn_on_first(
         &self,
         tasks: &TaskTracker,
@@ -103,9 +103,9 @@ impl IoThreads {
         }
     }
 
-    /// Runs a task to its end on the thread that has the fewest; of several on this one, if it is
-    /// one of them. `begin` is called at once, on this thread and in the runtime of the other:
-    /// sockets and timers that it makes belong to that one.
+    /// Runs a task to its end on the thread with the fewest tasks; if this thread is one of them,
+    /// on this one. `begin` is called at once, on this thread and in the runtime of the other: the
+    /// sockets and timers that it makes belong to that runtime.
     pub fn spawn_on_least_loaded<F: Future<Output = ()> + Send + 'static>(
         &self,
         begin: impl FnOnce() -> F,
@@ -124,8 +124,8 @@ impl IoThreads {
             let _there = thread.runtime.enter();
             begin()
         };
-        // Not an `async` block: it would hold `work` twice, as what it was given and as what it
-        // waits for.
+        // Not an `async` block, which would hold `work` twice: as its argument and as the future it
+        // awaits.
         thread.runtime.spawn(work.map(move |()| drop(load)));
     }
 }

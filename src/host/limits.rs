@@ -1,7 +1,7 @@
-//! Limits that the kernel keeps for each process (`setrlimit(2)`): those an instance begins with,
-//! and those acc was booted with. And limits of all processes of an instance together (cgroups(7)).
+//! Resource limits of a process (`setrlimit(2)`): those an instance starts with, and those acc was
+//! booted with. And limits for all processes of an instance together (cgroups(7)).
 //!
-//! It sets none: that is for the launcher, between acc and the program.
+//! It sets none: the launcher does, before it becomes the program.
 
 use std::io;
 use std::path::Path;
@@ -10,21 +10,21 @@ use rustix::process::{Resource, getrlimit};
 
 use super::fs::write_atomic;
 
-/// Without a limit, as the kernel writes it.
+/// No limit, in the kernel's encoding.
 pub const UNLIMITED: u64 = libc::RLIM_INFINITY;
 
-/// How many files a process may have open: what it begins with, and how far it may raise that by
+/// How many files a process may have open: the limit in force, and the highest that it may set
 /// itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenFiles {
-    /// In force.
+    /// The limit in force.
     pub soft: u64,
-    /// The most that the process may set.
+    /// The highest that the process may set.
     pub hard: u64,
 }
 
 impl OpenFiles {
-    /// Those of this process.
+    /// The limits of this process.
     #[must_use]
     pub fn own() -> Self {
         let own = getrlimit(Resource::Nofile);
@@ -34,7 +34,7 @@ impl OpenFiles {
         }
     }
 
-    /// So many and no more.
+    /// Both limits the same.
     #[must_use]
     pub fn exactly(count: u64) -> Self {
         Self {
@@ -43,8 +43,8 @@ impl OpenFiles {
         }
     }
 
-    /// Writes them down, for those that are started later by a process whose own limit was raised
-    /// (supervisord's is).
+    /// Writes them to a file. A process whose own limit was raised (supervisord) starts instances
+    /// with these.
     ///
     /// # Errors
     /// The file could not be written.
@@ -56,7 +56,7 @@ impl OpenFiles {
         )
     }
 
-    /// What was written down; `None`: nothing was.
+    /// Reads them from that file; `None`: it is missing or invalid.
     #[must_use]
     pub fn noted(file: &Path) -> Option<Self> {
         let text = std::fs::read_to_string(file).ok()?;
@@ -68,18 +68,18 @@ impl OpenFiles {
     }
 }
 
-/// Limits of one instance. `None`: those of its parent.
+/// Limits of one instance. `None`: inherited.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessLimits {
-    /// Open files, of each process.
+    /// Open files of each process.
     pub open_files: Option<OpenFiles>,
-    /// Bytes in a file that it writes.
+    /// Size of a file that it writes, in bytes.
     pub file_size: Option<u64>,
-    /// Bytes in a core file.
+    /// Size of a core file, in bytes.
     pub core: Option<u64>,
 }
 
-/// Limits of all processes of one instance together, which its control group keeps. `None`: no
+/// Limits for all processes of one instance together, enforced by its control group. `None`: no
 /// limit.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct GroupLimits {
@@ -90,8 +90,7 @@ pub struct GroupLimits {
 }
 
 impl ProcessLimits {
-    /// Each as the launcher takes it: the resource, the limit in force, and the most that the
-    /// process may set.
+    /// The limits in the launcher's form: resource, soft limit, hard limit.
     #[must_use]
     pub fn list(&self) -> Vec<(Resource, u64, u64)> {
         let open_files = self

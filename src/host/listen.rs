@@ -1,5 +1,4 @@
-//! Sockets that listen: TCP and unix, with room for a crowd, and every fault with the address it
-//! concerns.
+//! Listening sockets: TCP and unix, with a large backlog; every error names the address.
 //!
 //! It never removes a socket on which a process still answers.
 
@@ -13,21 +12,21 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{fs, unix_connect};
 
-/// Connections the kernel keeps until they are accepted. With the usual 128, a client among five
-/// hundred that come at once waits a second for its second try. The kernel lowers it to
+/// Connections that the kernel queues until they are accepted. With the usual 128, one of five
+/// hundred simultaneous clients waits a second for its second attempt. The kernel limits it to
 /// `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
 /// A listener could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Another program has it.
+    /// Another program uses the address.
     #[error("`{at}` is taken by another program")]
     Taken {
         /// Address or path.
         at: String,
     },
-    /// Ports below 1024 and other people's folders need rights.
+    /// Missing permission: a port below 1024, or a folder of another user.
     #[error("no permission to listen on `{at}`")]
     Forbidden {
         /// Address or path.
@@ -36,7 +35,7 @@ pub enum ListenError {
     /// There is something at the path that is not a socket.
     #[error("`{path}` exists and is not a socket")]
     InTheWay {
-        /// Which.
+        /// The path.
         path: PathBuf,
     },
     /// Anything else.
@@ -44,7 +43,7 @@ pub enum ListenError {
     Other {
         /// Address or path.
         at: String,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
@@ -66,7 +65,7 @@ fn named(at: &str, source: io::Error) -> ListenError {
 pub fn tcp(address: SocketAddr) -> Result<std::net::TcpListener, ListenError> {
     let make = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        // Connections of an earlier server that still linger must not keep this one from starting.
+        // Lingering connections of an earlier server must not keep this one from starting.
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
@@ -78,8 +77,8 @@ pub fn tcp(address: SocketAddr) -> Result<std::net::TcpListener, ListenError> {
     make().map_err(|error| named(&address.to_string(), error))
 }
 
-/// Listens on a unix socket with this mode, and this group if one is given (which takes root). A
-/// socket on which no process answers any more is replaced.
+/// Listens on a unix socket with this mode, and this group if one is given (which requires root).
+/// Replaces a socket on which no process answers any more.
 ///
 /// # Errors
 /// See [`ListenError`]; each names the path.
@@ -89,8 +88,7 @@ pub fn unix(path: &Path, mode: u32, group: Option<u32>) -> Result<UnixListener, 
     let make = || {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.bind(&SockAddr::unix(path)?)?;
-        // Before `listen` no client can connect, so there is no moment with other rights than
-        // these.
+        // Before `listen` no client can connect, so the socket never has other permissions.
         if group.is_some() {
             lchown(path, None, group)?;
         }
@@ -101,20 +99,20 @@ pub fn unix(path: &Path, mode: u32, group: Option<u32>) -> Result<UnixListener, 
     make().map_err(|error| named(&at, error))
 }
 
-/// Receives datagrams at a path where nothing is, with this mode from the first moment on: any user
-/// who may write to it is heard.
+/// Receives datagrams at an unused path, with this mode from the start: any user who may write to
+/// it is heard.
 ///
 /// # Errors
 /// It could not be made.
 pub fn datagrams(path: &Path, mode: u32) -> io::Result<UnixDatagram> {
     let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
-    // The file gets the socket's mode, less the umask.
+    // The file gets the socket's mode, minus the umask.
     rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(mode))?;
     socket.bind(&SockAddr::unix(path)?)?;
     Ok(socket.into())
 }
 
-/// Removes a stale socket. `Err(Ok(_))`: a fault with its words, `Err(Err(_))`: one of the system.
+/// Removes a stale socket. `Err(Ok(_))`: a named fault; `Err(Err(_))`: a system error.
 fn clear(path: &Path) -> Result<(), Result<ListenError, io::Error>> {
     match std::fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -132,15 +130,14 @@ fn clear(path: &Path) -> Result<(), Result<ListenError, io::Error>> {
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(Err(e)),
-        // It answers, or has no room for one more client: a process is there.
+        // It answers, or its backlog is full: a process listens.
         Ok(_) | Err(_) => Err(Ok(ListenError::Taken {
             at: path.display().to_string(),
         })),
     }
 }
 
-/// Does no process listen on this unix socket, or is it not there? A queue that is full has a
-/// process that listens.
+/// Whether the unix socket is missing or no process listens on it. A full backlog has a listener.
 #[must_use]
 pub fn is_lost(path: &Path) -> bool {
     let lost = [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound];

@@ -1,8 +1,8 @@
-//! TCP sockets that listen, as the kernel's table shows them: at a port, at all ports, and the one
-//! that a connection would reach.
+//! Listening TCP sockets from the kernel's table: at a port, at all ports, and the one that a
+//! connection would reach.
 //!
-//! It asks by netlink, and by `/proc` when that is refused. It never says "no process" when it
-//! could not check.
+//! It uses netlink, and `/proc` where netlink is refused. It never reports "no process" if it could
+//! not check.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,30 +15,30 @@ use procfs::net::TcpState;
 
 use super::sock_diag::{attribute_value, dump, number, one};
 
-/// What tells a socket from every other of this boot.
+/// Identifies a socket until the next boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SocketIdentity {
-    /// Its number, as `/proc/PID/fd` names it.
+    /// Its inode, as shown in `/proc/PID/fd`.
     pub inode: u64,
-    /// Its cookie, which is never given twice; 0 where `/proc` had to do.
+    /// Its cookie, which is never reused; 0 if read from `/proc`.
     pub cookie: u64,
 }
 
 /// A TCP socket that listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listening {
-    /// Which socket.
+    /// The socket.
     pub id: SocketIdentity,
-    /// Where.
+    /// Its address.
     pub address: SocketAddr,
-    /// It takes no IPv4 connections.
+    /// It accepts no IPv4 connections.
     pub v6_only: bool,
-    /// The user who made it.
+    /// The user that made it.
     pub uid: u32,
 }
 
 impl Listening {
-    /// May a connection to this address reach it?
+    /// Whether a connection to this address may reach it.
     #[must_use]
     pub fn may_answer_at(&self, address: SocketAddr) -> bool {
         let own = self.address.ip().to_canonical();
@@ -50,7 +50,7 @@ impl Listening {
     }
 }
 
-/// All that listen at this port; 0: at any.
+/// All sockets that listen at this port; 0: at any port.
 ///
 /// # Errors
 /// Neither netlink nor `/proc` answers.
@@ -58,7 +58,7 @@ pub fn at_port(port: u16) -> io::Result<Vec<Listening>> {
     table(port).or_else(|_| by_proc(port))
 }
 
-/// The one that a connection to this address would reach now; `None`: no process listens there.
+/// The socket that a connection to this address would reach now; `None`: no process listens there.
 ///
 /// # Errors
 /// As for [`at_port`].
@@ -70,7 +70,7 @@ pub fn reached(address: SocketAddr) -> io::Result<Option<Listening>> {
     })
 }
 
-/// Does a process listen there? One query to the kernel, which makes no connection; never by
+/// Whether a process listens there. One query to the kernel, which makes no connection; never reads
 /// `/proc`.
 ///
 /// # Errors
@@ -95,7 +95,7 @@ fn table(port: u16) -> io::Result<Vec<Listening>> {
         dump(
             SockDiagMessage::InetRequest(request(family, port)),
             |payload| {
-                // The kernel filters by port; a line that is not as expected is passed over.
+                // The kernel filters by port; unexpected entries are skipped.
                 found.extend(read(payload).filter(|l| port == 0 || l.address.port() == port));
             },
         )?;
@@ -119,7 +119,7 @@ fn request(family: u8, port: u16) -> InetRequest {
     }
 }
 
-/// A line: `struct inet_diag_msg`, then attributes.
+/// Parses an entry: `struct inet_diag_msg`, then attributes.
 fn read(payload: &[u8]) -> Option<Listening> {
     let port = u16::from_be_bytes([*payload.get(4)?, *payload.get(5)?]);
     let ip = match *payload.first()? {
@@ -151,7 +151,8 @@ fn read(payload: &[u8]) -> Option<Listening> {
     })
 }
 
-/// The same by `/proc`, which does not tell who takes no IPv4 connections: rather one too many.
+/// The same from `/proc`, which does not show which sockets refuse IPv4: it may return one too
+/// many.
 fn by_proc(port: u16) -> io::Result<Vec<Listening>> {
     let v4 = procfs::net::tcp().map_err(io::Error::other)?;
     // A kernel without IPv6 has no such table.

@@ -1,9 +1,9 @@
-//! Files that are locks (`flock`). A user who can open such a file can hold it, so only acc's user
-//! may: it is made with mode 0600.
+//! Lock files (`flock`). A user who can open such a file can hold the lock, so only acc's user may:
+//! the file has mode 0600.
 //!
-//! One that others may have opened before (an earlier acc made it with mode 0644, or has a second
-//! name) is never relied on: as soon as no process of this user holds it, a new one takes its
-//! place. Nothing is written to a file before it has been judged.
+//! A file that others may have opened before (an older acc made it with mode 0644, or it has a
+//! second name) is never relied on: as soon as no process of this user holds it, a new file
+//! replaces it. Nothing is written to a file before it was checked.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -16,10 +16,10 @@ use rustix::fs::{FlockOperation, flock};
 use super::process;
 use crate::domain::instance::Process;
 
-/// How often another process of acc's may be quicker until the lock counts as held.
+/// How often to retry after another process of acc's was faster, before the lock counts as held.
 const TRIES: u32 = 10;
 
-/// A lock that is held; dropped, it is free, also where a child has inherited the file.
+/// A held lock. Dropping it releases the lock, even if a child has inherited the file.
 #[derive(Debug)]
 pub struct Held(File);
 
@@ -44,11 +44,11 @@ pub fn try_hold(path: &Path) -> io::Result<Option<Held>> {
     Ok(try_lock(path)?.map(Held))
 }
 
-/// Takes the lock if it is free; `None`: it is held. It is free again when the file is closed
-/// everywhere.
+/// Takes the lock if it is free; `None`: it is held. It is released when the file is closed in
+/// every process.
 ///
 /// # Errors
-/// The file cannot be opened or made, or is no lock of this user's.
+/// The file cannot be opened or made, or is not a lock of this user.
 pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
     for _ in 0..TRIES {
         let file = open(path)?;
@@ -74,12 +74,12 @@ pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
     Ok(None)
 }
 
-/// Writes down which process holds the lock, for [`signed`].
+/// Writes which process holds the lock, for [`signed`].
 pub fn sign(file: &mut File) {
     note(file, std::process::id().to_string().as_bytes());
 }
 
-/// Writes something else into the lock's file.
+/// Writes another text to the lock's file.
 pub fn note(file: &mut File, text: &[u8]) {
     let _ = file
         .set_len(0)
@@ -87,8 +87,7 @@ pub fn note(file: &mut File, text: &[u8]) {
         .and_then(|()| file.write_all(text));
 }
 
-/// The process whose number is in the lock's file, if it is another one and holds the lock:
-/// anything else is not believed.
+/// The process named in the lock's file, if it is another process and really holds the lock.
 #[must_use]
 pub fn signed(path: &Path) -> Option<Process> {
     let file = OpenOptions::new()
@@ -100,12 +99,12 @@ pub fn signed(path: &Path) -> Option<Process> {
     let mut text = String::new();
     file.take(32).read_to_string(&mut text).ok()?;
     let pid: i32 = text.trim().parse().ok()?;
-    // Which process it is first: what is seen afterwards is then of this one.
+    // Identify the process first: later reads then belong to this one.
     let process = process::by_pid(pid).ok()??;
     (i32::try_from(std::process::id()).ok()? != pid && holds(pid, &found)).then_some(process)
 }
 
-/// Another process of this user that holds the lock, whatever is in the file.
+/// Another process of this user that holds the lock, whatever the file says.
 #[must_use]
 pub fn holding(path: &Path) -> Option<Process> {
     let found = fs::symlink_metadata(path).ok()?;
@@ -117,10 +116,10 @@ pub fn holding(path: &Path) -> Option<Process> {
     holds(process.pid, &found).then_some(process)
 }
 
-/// Is this file no longer at its path? The next process finds another one there, or none.
+/// Whether the file is no longer at its path. The next process finds another file there, or none.
 ///
 /// # Errors
-/// It cannot be looked at.
+/// The path cannot be read.
 pub fn is_lost(file: impl AsFd, path: &Path) -> io::Result<bool> {
     let own = rustix::fs::fstat(file)?;
     match fs::symlink_metadata(path) {
@@ -136,7 +135,7 @@ pub fn holder(path: &Path) -> Option<i32> {
     holders(&fs::symlink_metadata(path).ok()?).next()
 }
 
-/// Opens the file, or makes it.
+/// Opens or makes the file.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options
@@ -148,7 +147,7 @@ fn open(path: &Path) -> io::Result<File> {
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let file = options.open(path)?;
     let found = judge(&file)?;
-    // A umask can only have taken bits away.
+    // A umask can only have cleared bits.
     if is_exclusive(&found) && found.mode() & 0o777 != 0o600 {
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
     }
@@ -169,7 +168,7 @@ fn judge(file: &File) -> io::Result<Metadata> {
     Ok(found)
 }
 
-/// Can only this user have opened it?
+/// Whether only this user can have opened it.
 fn is_exclusive(found: &Metadata) -> bool {
     found.mode() & 0o077 == 0 && found.nlink() <= 1
 }
@@ -186,9 +185,9 @@ fn same(one: &Metadata, other: &Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
-/// Puts a new file in the place of one that others may have open, and holds it; `None`: another
-/// process of acc's was quicker. The new file is locked before it is moved there, so two that do
-/// this at once do not undo each other's.
+/// Replaces a file that others may have open with a new one, and holds it; `None`: another process
+/// of acc's was faster. The new file is locked before it is renamed, so that two simultaneous
+/// replacements do not undo each other.
 fn replace(path: &Path, old: &Metadata) -> io::Result<Option<File>> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
@@ -219,8 +218,8 @@ fn holders(found: &Metadata) -> impl Iterator<Item = i32> + '_ {
         .filter(|pid| holds(*pid, found))
 }
 
-/// Does this process of this user hold the lock of this file? The kernel tells of each open file
-/// which locks it has.
+/// Whether this process of this user holds the lock of this file. The kernel lists the locks of
+/// each open file.
 fn holds(pid: i32, found: &Metadata) -> bool {
     let own = rustix::process::geteuid().as_raw();
     let Ok(links) = fs::read_dir(format!("/proc/{pid}/fd")) else {

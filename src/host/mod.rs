@@ -1,5 +1,5 @@
-//! This host: its clocks, files, processes, programs and sockets. A ground floor for all layers
-//! above it: no policy of acc is here.
+//! This host: clocks, files, processes, programs and sockets, for all layers above. It contains no
+//! policy of acc.
 
 pub mod append;
 pub mod census;

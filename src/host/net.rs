@@ -1,12 +1,12 @@
-//! Ports of this host: is one free, and which process listens on one. It changes nothing.
+//! Ports of this host: whether one is free, and which process listens on it. It changes nothing.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use procfs::net::TcpState;
 use procfs::process::{FDTarget, Process, all_processes};
 
-/// Can a server bind this loopback port now? The check binds and closes again, so it is a hint, not
-/// a reservation.
+/// Whether a server can bind this loopback port now. The check binds and closes again, so it
+/// reserves nothing.
 #[must_use]
 pub fn port_is_free(port: u16) -> bool {
     TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_ok()
@@ -17,13 +17,13 @@ pub fn port_is_free(port: u16) -> bool {
 pub struct ListeningProcess {
     /// Its pid.
     pub pid: i32,
-    /// The pid of its parent; 0: not known.
+    /// The pid of its parent; 0: unknown.
     pub parent: i32,
     /// Its command line.
     pub command: String,
 }
 
-/// The listening sockets that stand in the way of this address, by inode; any user may see these.
+/// The listening sockets that block this address, by inode; any user may see these.
 #[must_use]
 pub fn listening(address: SocketAddr) -> Vec<u64> {
     let tcp = procfs::net::tcp()
@@ -41,8 +41,8 @@ pub fn listening(address: SocketAddr) -> Vec<u64> {
         .collect()
 }
 
-/// Who holds these sockets, as far as this user may see it, lowest pid first. Reads every
-/// process: not for the way of a request.
+/// The processes that hold these sockets, as far as this user may see them, lowest pid first. Reads
+/// every process: do not call it while a request waits.
 #[must_use]
 pub fn holders(sockets: &[u64]) -> Vec<ListeningProcess> {
     if sockets.is_empty() {

@@ -1,8 +1,8 @@
-//! Processes: is it still the same one, how did it end, and signals to its whole group.
+//! Processes: whether one is still the same, how it ended, and signals to it and its group.
 //!
-//! A process is a pid and a start time ([`Process`]), held by a pidfd while it is waited for, so
-//! that a pid which the kernel gave to another process is never waited for and never signalled. It
-//! never starts a process: that is `spawn`.
+//! A process is a pid and a start time ([`Process`]), held by a pidfd during a wait, so that acc
+//! never waits for or signals a process that reuses the pid. It never starts a process: `spawn`
+//! does.
 
 use std::fs;
 use std::io;
@@ -21,39 +21,38 @@ use crate::domain::instance::{Exit, Process};
 
 pub use super::stat::{Stat, pids, stat};
 
-/// How long a parent that is not us is given to collect its dead child, so that the kernel tells
-/// how that ended.
+/// How long to wait for another parent to reap its child, so that the kernel reports the exit
+/// status.
 const REAP_WAIT: Duration = Duration::from_millis(250);
 
-/// Start time of a living process in clock ticks since boot; `None`: no such process, or it has
-/// ended and is a zombie.
+/// Start time of a living process in clock ticks since boot; `None`: no such process, or a zombie.
 pub fn start_time(pid: i32) -> io::Result<Option<u64>> {
     Ok(stat(pid)?.filter(|s| !s.zombie).map(|s| s.start_time))
 }
 
-/// A clock tick of `/proc`: `USER_HZ` is 100 on every architecture that acc is built for.
+/// A clock tick of `/proc`: `USER_HZ` is 100 on every architecture that acc supports.
 const TICK_NS: u64 = 10_000_000;
-/// How far what is read of the clock may be from what the kernel reads.
+/// How far the clock read here may differ from the kernel's.
 const CLOCK_MARGIN_NS: u64 = 20_000;
 
-/// Nanoseconds since boot by the clock of start times, read without a system call.
+/// Nanoseconds since boot on the clock of start times, read without a system call.
 #[must_use]
 pub fn since_boot_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
-/// The start time in clock ticks of what was started between these times; `None`: a tick ended
+/// The start time in clock ticks of a process started between these times; `None`: a tick passed
 /// meanwhile.
 fn reckoned(before_ns: u64, after_ns: u64) -> Option<u64> {
     let first = before_ns.saturating_sub(CLOCK_MARGIN_NS) / TICK_NS;
     (first == (after_ns + CLOCK_MARGIN_NS) / TICK_NS).then_some(first)
 }
 
-/// The start time of a child that was forked between these times and is not yet waited for. `/proc`
-/// is asked only when the clock does not tell: to open the folder of a new process takes as long as
-/// to fork one. Whether the clock tells is seen at the first child, for which both are asked: not
-/// everything that says it is Linux reckons like Linux.
+/// The start time of a child that was forked between these times and not reaped yet. It is computed
+/// from the clock, and read from `/proc` only if that is ambiguous: to open the folder of a new
+/// process takes as long as a fork. The first child is used to compare both, because not every
+/// Linux-compatible kernel computes start times like Linux.
 #[must_use]
 pub fn start_time_of_child(pid: i32, before_ns: u64, after_ns: u64) -> u64 {
     static CLOCK_TELLS: OnceLock<bool> = OnceLock::new();
@@ -61,7 +60,7 @@ pub fn start_time_of_child(pid: i32, before_ns: u64, after_ns: u64) -> u64 {
     if let Some(start_time) = reckoned.filter(|_| CLOCK_TELLS.get() == Some(&true)) {
         return start_time;
     }
-    // Living or zombie: its pid is not reused.
+    // Alive or zombie: its pid is not reused.
     let seen = stat(pid).ok().flatten().map(|s| s.start_time);
     if let (Some(reckoned), Some(seen)) = (reckoned, seen) {
         let _ = CLOCK_TELLS.set(reckoned == seen);
@@ -69,13 +68,13 @@ pub fn start_time_of_child(pid: i32, before_ns: u64, after_ns: u64) -> u64 {
     seen.unwrap_or(0)
 }
 
-/// The living process of this pid.
+/// The living process with this pid.
 pub fn by_pid(pid: i32) -> io::Result<Option<Process>> {
     Ok(start_time(pid)?.map(|start_time| Process { pid, start_time }))
 }
 
-/// Pids of the children of a process with one thread, zombies included: from the kernel's list, or
-/// by asking every process for its parent.
+/// Pids of the children of a single-threaded process, zombies included: from the kernel's list, or
+/// from the parent of every process.
 ///
 /// # Errors
 /// `/proc` cannot be read.
@@ -96,8 +95,8 @@ fn children_by_parent(parent: i32) -> io::Result<Vec<i32>> {
         .collect())
 }
 
-/// Does it have the file of this path, as the kernel names it, open? `false` also when that cannot
-/// be seen.
+/// Whether it has the file of this path, as the kernel shows it, open. `false` also if that cannot
+/// be read.
 #[must_use]
 pub fn has_open(pid: i32, path: &Path) -> bool {
     let Ok(links) = fs::read_dir(format!("/proc/{pid}/fd")) else {
@@ -108,13 +107,12 @@ pub fn has_open(pid: i32, path: &Path) -> bool {
         .any(|link| fs::read_link(link.path()).is_ok_and(|to| to == path))
 }
 
-/// Is this very process alive?
+/// Whether this very process is alive.
 pub fn is_same(process: Process) -> io::Result<bool> {
     Ok(start_time(process.pid)? == Some(process.start_time))
 }
 
-/// The id the kernel gave to this boot: start times of another boot mean nothing. Empty when it
-/// cannot be read.
+/// The id of this boot: start times of another boot mean nothing. Empty if it cannot be read.
 #[must_use]
 pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
@@ -122,10 +120,10 @@ pub fn boot_id() -> String {
         .unwrap_or_default()
 }
 
-/// Sends the signal to the process group that this process leads. A process that is gone is
-/// success; a zombie's group is still signalled, since its members may live. One that leads no
-/// group (it was forked a moment ago) is signalled alone: to the kernel its group does not exist,
-/// and the signal would be lost without an error.
+/// Sends the signal to the process group that this process leads. If the process is gone, that is
+/// success; a zombie's group is still signalled, because it may have members. A process that leads
+/// no group (it was just forked) is signalled alone: otherwise the signal would be lost without an
+/// error.
 pub fn signal_group(process: Process, signal: i32) -> io::Result<()> {
     match stat(process.pid)? {
         Some(seen) if seen.start_time == process.start_time && seen.group != process.pid => {
@@ -136,7 +134,7 @@ pub fn signal_group(process: Process, signal: i32) -> io::Result<()> {
     }
 }
 
-/// Sends the signal to the process alone. A process that is gone is success.
+/// Sends the signal to the process only. If it is gone, that is success.
 pub fn signal_one(process: Process, signal: i32) -> io::Result<()> {
     if !is_same(process)? {
         return Ok(());
@@ -149,7 +147,7 @@ pub fn signal_one(process: Process, signal: i32) -> io::Result<()> {
 }
 
 fn signal_members(group: i32, signal: i32) -> io::Result<()> {
-    // To the kernel 0 is our own group and 1 everybody.
+    // To the kernel, 0 is our own group and 1 is every process.
     if group <= 1 {
         return Ok(());
     }
@@ -160,9 +158,9 @@ fn signal_members(group: i32, signal: i32) -> io::Result<()> {
     }
 }
 
-/// Kills what a dead leader left behind. The kernel gives a pid to no other process while a group
-/// of that number has members, so a living process of this pid with another start time means that
-/// nothing is left.
+/// Kills the group that a dead leader left. The kernel does not reuse a pid while a group of that
+/// number has members, so a living process with this pid and another start time means that none are
+/// left.
 fn kill_leftovers(process: Process) {
     let reused =
         matches!(stat(process.pid), Ok(Some(seen)) if seen.start_time != process.start_time);
@@ -171,21 +169,21 @@ fn kill_leftovers(process: Process) {
     }
 }
 
-/// Resolves when the process has ended, at once when it has already. What is left of its group is
-/// killed; a child of ours is reaped. [`Exit::Unknown`] when the kernel cannot tell any more.
+/// Resolves when the process has ended, or at once if it has already. Kills the rest of its group
+/// and reaps a child of ours. [`Exit::Unknown`]: the kernel no longer has the exit status.
 pub async fn ended(process: Process) -> io::Result<Exit> {
     hold(process)?.ended().await
 }
 
-/// A process, living or not, that is held on to: the kernel can then tell how it ended also after
-/// its parent has reaped it (Linux 6.15).
+/// A process, alive or not, held by a pidfd: the kernel then keeps the exit status even after the
+/// parent has reaped it (Linux 6.15).
 #[derive(Debug)]
 pub struct HeldProcess {
     process: Process,
     pidfd: Option<OwnedFd>,
 }
 
-/// Takes hold of a process; one that is gone is held too, and has ended.
+/// Holds a process; one that is gone counts as ended.
 pub fn hold(process: Process) -> io::Result<HeldProcess> {
     let Some(pid) = rustix::process::Pid::from_raw(process.pid).filter(|_| process.pid > 0) else {
         return Ok(HeldProcess {
@@ -194,8 +192,8 @@ pub fn hold(process: Process) -> io::Result<HeldProcess> {
         });
     };
     let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-        // The pidfd first, then the check: what is seen now is what the pidfd holds, or has ended
-        // since.
+        // Open the pidfd first, then check: what is read now belongs to that pidfd, or the process
+        // has ended.
         Ok(pidfd) => stat(process.pid)?
             .filter(|seen| seen.start_time == process.start_time)
             .map(|_| pidfd),
@@ -206,13 +204,13 @@ pub fn hold(process: Process) -> io::Result<HeldProcess> {
 }
 
 impl HeldProcess {
-    /// Which process it is.
+    /// The process.
     #[must_use]
     pub fn process(&self) -> Process {
         self.process
     }
 
-    /// Holds it twice.
+    /// Duplicates the hold.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             process: self.process,
@@ -225,7 +223,7 @@ impl HeldProcess {
         self.over(kill_leftovers).await
     }
 
-    /// The same, but what is left of its group goes on.
+    /// The same, but the rest of its group continues.
     pub async fn exited(self) -> io::Result<Exit> {
         self.over(|_| {}).await
     }
@@ -242,7 +240,7 @@ impl HeldProcess {
         let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
         drop(pidfd.readable().await?);
         if let Some(exit) = ended_child(pidfd.get_ref().as_fd())? {
-            // Reaped only afterwards: until then the zombie holds the number of the group.
+            // Reap only afterwards: until then the zombie keeps the number of the group.
             then(process);
             let _ = waitid(
                 WaitId::PidFd(pidfd.get_ref().as_fd()),
@@ -276,8 +274,7 @@ fn ended_child(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
     }
 }
 
-/// A zombie of another parent, not yet reaped, still shows its wait status in `/proc` (to root and
-/// to its own user).
+/// A zombie of another parent shows its wait status in `/proc` (to root and its own user).
 fn zombie_exit(process: Process) -> Option<Exit> {
     let seen = stat(process.pid).ok()??;
     let may_read = seen.wait_status != 0 || rustix::process::geteuid().is_root();
@@ -285,7 +282,7 @@ fn zombie_exit(process: Process) -> Option<Exit> {
         .then(|| decode(seen.wait_status))
 }
 
-/// A wait status as an exit.
+/// Converts a wait status.
 fn decode(status: i32) -> Exit {
     if libc::WIFEXITED(status) {
         Exit::Code(libc::WEXITSTATUS(status))
@@ -296,7 +293,7 @@ fn decode(status: i32) -> Exit {
     }
 }
 
-/// Asks the pidfd how its process ended: Linux 6.15 knows once the parent has reaped it.
+/// Reads the exit status from the pidfd: Linux 6.15 has it once the parent has reaped the process.
 async fn reaped_exit(pidfd: BorrowedFd<'_>) -> Exit {
     let mut pause = Duration::from_millis(1);
     let mut waited = Duration::ZERO;
@@ -314,8 +311,8 @@ async fn reaped_exit(pidfd: BorrowedFd<'_>) -> Exit {
     }
 }
 
-/// `struct pidfd_info` of `<linux/pidfd.h>` in its first published size, of which only the ends
-/// matter here.
+/// `struct pidfd_info` of `<linux/pidfd.h>` in its first published size; acc uses only its first
+/// and last fields.
 #[repr(C)]
 #[derive(Default)]
 struct PidfdInfo {
@@ -336,7 +333,7 @@ mod raw {
 }
 
 /// How the process ended; `None`: its parent has not reaped it yet. An error: this kernel does not
-/// tell.
+/// support the request.
 fn pidfd_exit(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
     let mut info = PidfdInfo {
         mask: PIDFD_INFO_EXIT,
@@ -349,10 +346,10 @@ fn pidfd_exit(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
     let answer = unsafe { raw::get_info(pidfd.as_raw_fd(), &raw mut info) };
     match answer {
         Ok(_) if info.mask & PIDFD_INFO_EXIT != 0 => Ok(Some(decode(info.exit_code))),
-        // A kernel that knows the request but not the exit answers without it, for ever: the
-        // caller's patience ends that.
+        // A kernel that knows the request but not the exit status never returns it: the caller's
+        // time limit ends the wait.
         Ok(_) => Ok(None),
-        // ESRCH: reaped already, and this kernel did not keep how it ended.
+        // ESRCH: reaped already, and this kernel did not keep the exit status.
         Err(e) => Err(e.into()),
     }
 }

@@ -1,14 +1,14 @@
-//! Gives back to the host what glibc keeps of a burst of requests, in an arena for each thread.
+//! Returns memory to the host that glibc keeps after a burst of requests, in an arena for each
+//! thread.
 //!
-//! It decides nothing about what acc holds.
+//! It does not affect memory in use.
 
-/// Freed memory that is worth the look through all arenas, in bytes. Below it is kept for the next
-/// request.
+/// Bytes of freed memory that are worth a pass over all arenas. Less is kept for the next request.
 #[cfg(target_env = "gnu")]
 const WORTH: usize = 512 * 1024;
 
-/// Gives it back if there is much of it. Takes some milliseconds then, in which other threads may
-/// wait for memory.
+/// Returns freed memory if there is much of it. That takes some milliseconds, in which other
+/// threads may wait for memory.
 #[cfg(target_env = "gnu")]
 pub fn give_back() {
     #[expect(unsafe_code, reason = "questions to the C library's allocator")]
@@ -20,7 +20,7 @@ pub fn give_back() {
     }
 }
 
-/// Other C libraries give it back by themselves.
+/// Other C libraries return it by themselves.
 #[cfg(not(target_env = "gnu"))]
 pub fn give_back() {}
 
@@ -36,8 +36,8 @@ mod tests {
                 .resident
                 * 4096
         };
-        // Held apart, so that the allocator cannot give the end of its heap back by itself; small
-        // enough not to be mapped alone.
+        // Held in separate blocks, so that the allocator cannot return the end of its heap by
+        // itself; small enough not to be mapped separately.
         let mut kept = Vec::new();
         let blocks: Vec<Vec<u8>> = (0..1024)
             .map(|n| {

@@ -1,11 +1,10 @@
-//! Removes trees that another user has made and may still be writing in: as deep and as wide
-//! as they like.
+//! Removes trees that another user has made and may still be writing to, of any depth and width.
 //!
-//! What is to be removed is first moved into a folder of acc's own, where no path leads to it any
-//! more. There it is taken apart without recursion: a folder is closed to everybody else, its files
-//! go, and the folders in it are moved up beside it. So two descriptors are enough for any depth,
-//! no path grows, and a program that goes on making files comes to its end when its folder is
-//! closed. Each call works for a limited time; what is left is for the next one. Links are never
+//! A tree is first moved into a folder of acc's own, which other users cannot reach by path. There
+//! it is removed without recursion: a folder is closed to all other users, its files are removed,
+//! and its subfolders are moved up beside it. So two descriptors are enough for any depth, no path
+//! grows, and a program that keeps creating files fails once its folder is closed. Each call works
+//! for a limited time; the next call continues. Links are never followed.
 //! followed.
 
 use std::ffi::CStr;
@@ -24,19 +23,18 @@ use super::clock::{Clock, SystemClock};
 use super::users::is_root;
 use crate::domain::time::Timestamp;
 
-/// So many entries are removed between two readings of the clock.
+/// How many entries are removed between two readings of the clock.
 const LOOK_AFTER: u32 = 64;
 
-/// Two that take the same tree apart would be in each other's way.
+/// Two removals of the same tree would disturb each other.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Removes what is at `path`, file or tree: moves it into the folder `trash` and empties that for
-/// at most so long. What is left there then is for [`empty`]; nothing at `path` is success. Where
-/// it cannot be moved (the trash is on another file system, or has no room) it is taken apart where
-/// it is.
+/// Removes the file or tree at `path`: moves it into the folder `trash` and empties that for at
+/// most this long. [`empty`] removes the rest later. A missing `path` is success. If it cannot be
+/// moved (the trash is on another file system, or full) it is removed in place.
 ///
 /// # Errors
-/// Something could not be removed, or not within that time where it is.
+/// Something could not be removed, or a removal in place did not finish in that time.
 pub fn remove(path: &Path, trash: &Path, within: Duration) -> io::Result<()> {
     match discard(path, trash) {
         Ok(true) => empty(trash, within).map(drop),
@@ -54,8 +52,8 @@ pub fn remove(path: &Path, trash: &Path, within: Duration) -> io::Result<()> {
     }
 }
 
-/// Moves what is at `path` into the folder `trash`, which is made for acc alone when it is not
-/// there; `false`: there is nothing.
+/// Moves what is at `path` into the folder `trash`, which is made for acc's user if missing;
+/// `false`: nothing is at `path`.
 pub fn discard(path: &Path, trash: &Path) -> io::Result<bool> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
@@ -87,7 +85,7 @@ pub fn discard(path: &Path, trash: &Path) -> io::Result<bool> {
     }
 }
 
-/// Removes everything in a folder of acc's own, for at most so long; `true`: nothing is left.
+/// Removes everything in a folder of acc's own, for at most this long; `true`: nothing is left.
 ///
 /// # Errors
 /// Something in it cannot be removed; everything else was.
@@ -122,7 +120,7 @@ pub fn empty(folder: &Path, within: Duration) -> io::Result<bool> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Swept {
     Nothing,
-    /// Some were there; whether they were removed the next pass shows.
+    /// Some were there; the next pass shows whether they were removed.
     Left,
     /// The time is over.
     TooMuch,
@@ -130,11 +128,11 @@ enum Swept {
 
 struct RemovalJob {
     root: OwnedFd,
-    /// Of the last folder that was moved up.
+    /// Number of the last folder that was moved up.
     number: u64,
     until: Timestamp,
     count: u32,
-    /// The first thing that could not be removed.
+    /// The first error of a removal.
     failed: Option<Errno>,
     removed: bool,
 }
@@ -171,7 +169,7 @@ impl RemovalJob {
         Ok(found)
     }
 
-    /// Removes the files of a folder and moves the folders in it up; `false`: the time is over.
+    /// Removes the files of a folder and moves its subfolders up; `false`: the time is over.
     fn take_apart(&mut self, name: &CStr) -> Result<bool, Errno> {
         let folder = open_closed(&self.root, name)?;
         for entry in Dir::read_from(&folder)? {
@@ -193,7 +191,7 @@ impl RemovalJob {
     }
 
     fn move_up(&mut self, folder: &OwnedFd, child: &CStr) -> Result<(), Errno> {
-        // Nothing in it: the usual case at the end of a tree.
+        // It is empty: the usual case at the end of a tree.
         if rustix::fs::unlinkat(folder, child, AtFlags::REMOVEDIR).is_ok() {
             return Ok(());
         }
@@ -202,7 +200,7 @@ impl RemovalJob {
             let to = format!(".{}", self.number);
             match rustix::fs::renameat(folder, child, &self.root, to.as_str()) {
                 Err(e) if is_taken(e) => {}
-                // To turn its `..` elsewhere one must be able to write in it.
+                // Changing its `..` requires write permission in it.
                 Err(Errno::ACCESS) if !is_root() && open_up(folder, child) => {}
                 other => return other.or_else(missing_is_fine),
             }
@@ -212,7 +210,7 @@ impl RemovalJob {
     fn note(&mut self, done: Result<(), Errno>) {
         match done {
             Ok(()) => self.removed = true,
-            // Another process has written in it meanwhile: the next pass finds that.
+            // Another process has written to it meanwhile: the next pass removes that.
             Err(Errno::NOTEMPTY) => {}
             Err(e) => self.failed = self.failed.or(Some(e)),
         }
@@ -223,7 +221,7 @@ fn is_dots(name: &CStr) -> bool {
     [&b"."[..], b".."].contains(&name.to_bytes())
 }
 
-/// Is something in the place that a folder was to be moved to?
+/// Whether something is at the place to which a folder was to be moved.
 fn is_taken(e: Errno) -> bool {
     [Errno::EXIST, Errno::NOTEMPTY, Errno::NOTDIR, Errno::ISDIR].contains(&e)
 }
@@ -232,7 +230,7 @@ fn missing_is_fine(e: Errno) -> Result<(), Errno> {
     if e == Errno::NOENT { Ok(()) } else { Err(e) }
 }
 
-/// Removes what is not a folder.
+/// Removes an entry that is not a folder.
 fn unlink(folder: &OwnedFd, name: &CStr) -> Result<(), Errno> {
     rustix::fs::unlinkat(folder, name, AtFlags::empty()).or_else(missing_is_fine)
 }
@@ -246,7 +244,7 @@ fn open_folder(at: impl std::os::fd::AsFd, name: impl rustix::path::Arg) -> Resu
     )
 }
 
-/// Opens a folder, in which from then on only acc creates files.
+/// Opens a folder after closing it to all users but acc's.
 fn open_closed(at: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
     let folder = match open_folder(at, name) {
         Err(Errno::ACCESS) if !is_root() && open_up(at, name) => open_folder(at, name)?,
@@ -259,7 +257,7 @@ fn open_closed(at: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
     Ok(folder)
 }
 
-/// Gives its owner, who is not root, all rights in a folder.
+/// Gives acc, if it is not root, all permissions in a folder of its own.
 fn open_up(at: &OwnedFd, name: &CStr) -> bool {
     rustix::fs::chmodat(at, name, Mode::RWXU, AtFlags::empty()).is_ok()
 }

@@ -1,10 +1,9 @@
-//! Size-bounded logs: `app.log`, and up to three older ones beside it, `app.log.1` the newest of
-//! them. All together take no more than four times the bound of one, whatever their writer does to
-//! the size of his file.
+//! Size-limited logs: `app.log` and up to three older ones beside it, `app.log.1` the newest.
+//! Together they take at most four times the limit of one, whatever the writer does to its file.
 //!
-//! Before a start the file is renamed; while its process runs, which holds it open for appending,
-//! its end is copied and then it is cut to nothing. A copy never takes the last room of a disk:
-//! then the log is cut without one, and the caller gets to know it.
+//! Before a start the file is renamed. While the process runs, which holds the file open for
+//! appending, its end is copied and then the file is truncated. A copy never fills the disk: if
+//! there is no room, the log is truncated without one, and the caller is told.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
@@ -16,30 +15,30 @@ use rustix::fs::{FallocateFlags, SeekFrom, Stat};
 use super::spawn::UserIds;
 use super::{fs::remove_file, untrusted};
 
-/// A log, and each of the older ones, has at most so many bytes when it is rotated in time.
+/// Most bytes of a log, and of each older one, if it is rotated in time.
 pub const LOG_MAX: u64 = 10 * 1024 * 1024;
 
 /// How many older logs are kept.
 const KEEP: usize = 3;
 
-/// A copy is made where there is room for so many of its size.
+/// A copy is made only if there is room for this many of its size.
 pub const ROOM: u64 = 4;
 
-/// What became of a log.
+/// The result for a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trimmed {
-    /// It is within its bound.
+    /// It is within its limit.
     Not,
-    /// Its end was copied aside.
+    /// Its end was copied.
     Kept,
-    /// It was cut and nothing was kept, as was asked for.
+    /// It was truncated without a copy, as requested.
     Cut,
-    /// It was cut and nothing was kept, because the disk has no room for a copy.
+    /// It was truncated without a copy, because the disk has no room.
     NoRoom,
 }
 
-/// Opens a log for appending, made with mode 0640 when it is not there, after moving one that has
-/// outgrown `max` aside. Its place is acc's: what else is there is moved aside, too.
+/// Opens a log for appending, or makes it with mode 0640. First renames one that is larger than
+/// `max`, and anything else at its path.
 pub fn open(log: &Path, max: u64, user: Option<&UserIds>) -> io::Result<File> {
     let owners: Vec<u32> = user.iter().map(|user| user.uid).collect();
     let open = || untrusted::open_of(log, untrusted::To::Append, &owners);
@@ -47,8 +46,8 @@ pub fn open(log: &Path, max: u64, user: Option<&UserIds>) -> io::Result<File> {
     if let (Err(e), Some(dir)) = (&opened, log.parent())
         && e.kind() == io::ErrorKind::NotFound
     {
-        // Its folder alone: what is above it is not a log's to make, and an instance whose folder
-        // is gone must not have an empty one.
+        // Makes only its own folder: those above are not a log's to make, and an instance whose
+        // folder is gone must not get an empty one.
         DirBuilder::new().mode(0o750).create(dir)?;
         if let Some(user) = user {
             chown(dir, None, Some(user.gid))?;
@@ -71,16 +70,15 @@ pub fn open(log: &Path, max: u64, user: Option<&UserIds>) -> io::Result<File> {
     Ok(file)
 }
 
-/// Has a log of this size to be rotated? A little before it is full, so that what is added
+/// Whether a log of this size must be rotated. A little before it is full, so that what is added
 /// meanwhile is kept, too.
 #[must_use]
 pub fn is_due(size: u64, max: u64) -> bool {
     size > max - max / 4
 }
 
-/// Cuts a log that is due to nothing; its writer goes on appending, at the new end. `keep`: its
-/// last `max` bytes are copied aside before, if there is room. Something that is not a log, or not
-/// there, is left alone.
+/// Truncates a log that is due; its writer continues at the new end. `keep`: first copies its last
+/// `max` bytes, if there is room. Leaves a missing file, and anything that is not a log, alone.
 pub fn trim(log: &Path, max: u64, keep: bool) -> io::Result<Trimmed> {
     let (file, found) = match untrusted::open(log, untrusted::To::Cut) {
         Ok(opened) => opened,
@@ -112,13 +110,13 @@ pub fn trim(log: &Path, max: u64, keep: bool) -> io::Result<Trimmed> {
     }
 }
 
-/// Copies the last `max` bytes of a log, and what comes meanwhile while there are fewer, to
-/// `app.log.1`; holes are left out. `false`: there is no room.
+/// Copies the last `max` bytes of a log to `app.log.1`, or all of a shorter one with what is added
+/// meanwhile; skips holes. `false`: there is no room.
 fn copy_end(log: &Path, from: &File, found: &Stat, max: u64) -> io::Result<bool> {
     let mut at = size(found).saturating_sub(max);
     if at > 0 {
-        // Before anything is copied: the room that it takes is given back at once. Not every file
-        // system can.
+        // Reserves the room before copying: it is returned at once. Not every file system supports
+        // this.
         let _ = rustix::fs::fallocate(
             from,
             FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
@@ -141,7 +139,7 @@ fn copy_end(log: &Path, from: &File, found: &Stat, max: u64) -> io::Result<bool>
         match rustix::fs::seek(from, SeekFrom::Data(at)) {
             Ok(data) => at = data,
             Err(rustix::io::Errno::NXIO) => break,
-            // A file system that knows of no holes.
+            // A file system without support for holes.
             Err(_) => {}
         }
         let most = usize::try_from(left)
@@ -170,11 +168,11 @@ fn older(log: &Path, number: usize) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Makes `app.log.1` free; the oldest one goes.
+/// Renames the older logs to make `app.log.1` free; removes the oldest.
 fn shift(log: &Path) -> io::Result<()> {
     let oldest = older(log, KEEP);
     match remove_file(&oldest) {
-        // A folder that was in the way of a log.
+        // A folder that was in the place of a log.
         Err(e) if e.kind() == io::ErrorKind::IsADirectory => fs::remove_dir(&oldest)?,
         other => other?,
     }

@@ -1,6 +1,6 @@
-//! Pauses that are shorter than what the runtime's timer can do.
+//! Pauses shorter than the runtime's timer supports.
 //!
-//! It knows real time only: code that must run on a test clock sleeps by the runtime.
+//! It uses real time only: code that must run on a test clock sleeps by the runtime.
 
 use std::io;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use rustix::time::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// From here on a millisecond more or less does not matter.
+/// From here on, a millisecond more or less does not matter.
 const RUNTIME_TICKS: Duration = Duration::from_millis(10);
 
-/// Waits. The runtime's own timer counts in milliseconds, which is much in a wake: a short pause is
-/// the kernel's.
+/// Sleeps. The runtime's timer has a resolution of a millisecond, too coarse for a wake: short
+/// pauses use a kernel timer.
 pub async fn short_sleep(by: Duration) {
     if by >= RUNTIME_TICKS || finely(by).await.is_err() {
         tokio::time::sleep(by).await;

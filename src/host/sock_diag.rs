@@ -1,6 +1,6 @@
-//! Questions to the kernel's socket tables by netlink (`sock_diag(7)`): the transport alone.
+//! Queries of the kernel's socket tables by netlink (`sock_diag(7)`): the transport only.
 //!
-//! It reads no line of an answer: that is for who asks.
+//! The caller parses the entries.
 
 use std::cell::Cell;
 use std::io;
@@ -16,14 +16,14 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-/// The kernel fills at most this much at once.
+/// The kernel sends at most this much at once.
 const BUFFER: usize = 64 * 1024;
-/// One socket's line is a few hundred bytes.
+/// The entry of one socket is a few hundred bytes.
 const ONE: usize = 4 * 1024;
-/// The kernel answers at once; this only keeps a fault from hanging the thread.
+/// The kernel answers at once; this keeps a fault from blocking the thread for ever.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Asks for all sockets of a kind and hands every line of the answer to `each`.
+/// Requests all sockets of a kind and passes every entry to `each`.
 ///
 /// # Errors
 /// The kernel cannot be asked, or refuses.
@@ -35,11 +35,11 @@ pub fn dump(request: SockDiagMessage, mut each: impl FnMut(&[u8])) -> io::Result
 }
 
 thread_local! {
-    /// The socket of this thread for [`one`]: to make one takes five times as long as to ask.
+    /// This thread's socket for [`one`]: to make one takes five times as long as a query.
     static KEPT: Cell<Option<Socket>> = const { Cell::new(None) };
 }
 
-/// Asks for one socket, whose line `read` reads; `None`: there is no such socket.
+/// Requests one socket, whose entry `read` parses; `None`: there is no such socket.
 ///
 /// # Errors
 /// As for [`dump`].
@@ -51,8 +51,7 @@ pub fn one<T>(
     send(&socket, request, NLM_F_REQUEST)?;
     let mut buffer = Vec::with_capacity(ONE);
     let answer = receive(&socket, &mut buffer)?;
-    // Not after an error above: then its answer may still come, and would be taken for that of the
-    // next question.
+    // Not kept after an error above: a late answer would be taken for that of the next query.
     KEPT.set(Some(socket));
     let mut found = None;
     match read_part(answer, &mut |payload| found = read(payload)) {
@@ -98,7 +97,7 @@ fn receive<'a>(socket: &Socket, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]>
     Ok(buffer)
 }
 
-/// Reads one datagram of an answer; `true`: it was the last.
+/// Parses one datagram of an answer; `true`: it was the last.
 fn read_part(mut bytes: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<bool> {
     while !bytes.is_empty() {
         let message = NetlinkBuffer::new_checked(bytes)
@@ -117,8 +116,8 @@ fn read_part(mut bytes: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<bool>
     Ok(false)
 }
 
-/// The bytes of an attribute, borrowed from the payload (the crate's own accessor borrows from its
-/// short-lived wrapper).
+/// The bytes of an attribute, borrowed from the payload (the crate's own accessor borrows from a
+/// temporary value).
 #[must_use]
 pub fn attribute_value<'a>(
     payload: &'a [u8],
@@ -129,7 +128,7 @@ pub fn attribute_value<'a>(
     payload.get(start..start + value.len())
 }
 
-/// The number at this place, in the machine's own order.
+/// The number at this offset, in native byte order.
 #[must_use]
 pub fn number(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(

@@ -1,9 +1,8 @@
-//! Starts a process that outlives acc, with three open files and nothing else of acc's; and who it
-//! may run as.
+//! Starts a process that outlives acc, with three open files and nothing else of acc's; and finds
+//! the user it may run as.
 //!
-//! It does not wait for the process and does not remember it: that is for the caller. What the
-//! process makes of itself (session, user, limits) is its own doing, see
-//! the library `acc_launch`.
+//! It neither waits for the process nor remembers it: the caller does. The process sets its
+//! session, user and limits itself, see the library `acc_launch`.
 
 use std::ffi::CString;
 use std::io;
@@ -29,19 +28,19 @@ pub fn user_ids(name: &str) -> io::Result<Option<UserIds>> {
     }))
 }
 
-/// Only root can start a process as another user.
+/// Whether acc may start a process as another user: only root can.
 #[must_use]
 pub fn may_change_user() -> bool {
     Uid::effective().is_root()
 }
 
 /// Starts this program, with an empty environment and these as standard input, output and error,
-/// and says which process it is.
+/// and returns its process.
 ///
-/// The standard library does as `vfork` does: the child borrows acc's memory until it has become
+/// The standard library uses `vfork` semantics: the child borrows acc's memory until it has become
 /// the program, and this thread waits for that. A fork would copy the page tables of a server with
-/// many threads, and make it pay for every page that it writes afterwards. As it waits, the child
-/// must be out of the reach of other users' signals: it stays the user that acc is.
+/// many threads, and every page that the server writes afterwards. Because acc waits, other users
+/// must not be able to signal the child: it keeps acc's user.
 ///
 /// # Errors
 /// The program could not be executed.

@@ -1,8 +1,7 @@
-//! Bytes that wait on the disk, first in, first out: what a slow client has not taken, or has sent
-//! so far.
+//! A queue of bytes on disk: what a slow client has not received yet, or has sent so far.
 //!
-//! It has a bound for one and a bound for all. It never waits for the disk on the thread that asks,
-//! and never leaves a file behind: the file has no name.
+//! It has a limit for one queue and a limit for all. It never blocks the calling thread on the
+//! disk, and leaves no file behind: its file has no name.
 
 use std::fs::File;
 use std::io;
@@ -13,15 +12,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-/// Most bytes of all.
+/// Most bytes of all queues.
 const MOST_OF_ALL: u64 = 1 << 30;
-/// So much is read back at once.
+/// How much is read back at once.
 const PIECE: u64 = 64 * 1024;
 
-/// Bytes of all that wait.
+/// The bytes of all queues.
 static ALL: AtomicU64 = AtomicU64::new(0);
 
-/// The bytes, in their order.
+/// The bytes in order.
 #[derive(Debug)]
 pub struct Spool {
     folder: PathBuf,
@@ -29,13 +28,13 @@ pub struct Spool {
     file: Option<Arc<File>>,
     read: u64,
     written: u64,
-    /// What the disk would not take; until it is gone, nothing more is taken.
+    /// What the disk did not accept; until it is gone, nothing more is accepted.
     last: Bytes,
 }
 
 impl Spool {
-    /// An empty one for about `most` bytes, which has its file below `folder` as soon as it needs
-    /// one.
+    /// An empty queue for about `most` bytes, which makes its file below `folder` when first
+    /// needed.
     #[must_use]
     pub fn new(folder: PathBuf, most: u64) -> Self {
         Self {
@@ -48,19 +47,19 @@ impl Spool {
         }
     }
 
-    /// Bytes that wait.
+    /// The number of bytes in the queue.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.written - self.read + self.last.len() as u64
     }
 
-    /// Does nothing wait?
+    /// Whether the queue is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// May more be added now?
+    /// Whether more may be added now.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.last.is_empty()
@@ -68,7 +67,7 @@ impl Spool {
             && ALL.load(Ordering::Relaxed) < MOST_OF_ALL
     }
 
-    /// Adds to the end. What the disk does not take (it is full) waits in memory, and there is no
+    /// Adds to the end. What the disk does not accept (it is full) stays in memory, and there is no
     /// room for more.
     pub async fn push(&mut self, bytes: Bytes) {
         match self.write(bytes.clone()).await {
@@ -97,10 +96,10 @@ impl Spool {
         Ok(())
     }
 
-    /// Takes from the beginning; nothing when it is empty.
+    /// Takes from the beginning; empty if there is nothing.
     ///
     /// # Errors
-    /// The disk does not give back what it took.
+    /// The disk does not return what it accepted.
     pub async fn pop(&mut self) -> io::Result<Bytes> {
         let count = (self.written - self.read).min(PIECE);
         let Some(file) = self.file.clone().filter(|_| count > 0) else {
@@ -116,7 +115,7 @@ impl Spool {
         self.read += count;
         ALL.fetch_sub(count, Ordering::Relaxed);
         if self.read == self.written {
-            // From the beginning again, with the room of the disk given back.
+            // Start from the beginning again, and free the room on the disk.
             (self.file, self.read, self.written) = (None, 0, 0);
         }
         Ok(piece.into())

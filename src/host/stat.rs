@@ -1,7 +1,7 @@
-//! What the kernel says of a process in `/proc/PID/stat`, see proc(5).
+//! Reads a process's state from `/proc/PID/stat`, see proc(5).
 //!
-//! The text holds the name of the program, which is the program's own choice and may be any bytes:
-//! it is read as bytes, and a name can neither hide a process nor pass for one of the fields. It
+//! The text contains the name of the program, which the program chooses and which may be any bytes.
+//! So it is parsed as bytes: a name can neither hide a process nor imitate another field. It
 //! changes nothing.
 
 use std::fs;
@@ -13,13 +13,13 @@ use nix::sys::signal;
 /// What acc reads of `/proc/PID/stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// It has ended with all its threads and waits for its parent. One whose first thread alone has
-    /// ended (by itself, or because a kill reached that thread first) is none: the kernel shows its
-    /// state as `Z` too, but it still runs and holds its sockets.
+    /// All its threads have ended, and its parent has not reaped it. If only the first thread has
+    /// ended (by itself, or because a kill reached that thread first) this is false: the kernel
+    /// shows `Z` too, but the process still runs and holds its sockets.
     pub zombie: bool,
     /// Its first thread has ended.
     first_thread_ended: bool,
-    /// A signal has stopped it, or a debugger.
+    /// A signal or a debugger has stopped it.
     pub stopped: bool,
     /// Its parent.
     pub parent: i32,
@@ -29,11 +29,11 @@ pub struct Stat {
     pub session: i32,
     /// Clock ticks since boot.
     pub start_time: u64,
-    /// Wait status of a zombie; 0 otherwise, and 0 without permission to see it.
+    /// Wait status of a zombie; 0 otherwise, and 0 without permission to read it.
     pub wait_status: i32,
 }
 
-/// Reads the state of a process, living or zombie; `None`: there is none of this pid.
+/// Reads the state of a process, alive or zombie; `None`: there is none with this pid.
 pub fn stat(pid: i32) -> io::Result<Option<Stat>> {
     if pid <= 0 {
         return Ok(None);
@@ -52,8 +52,8 @@ pub fn stat(pid: i32) -> io::Result<Option<Stat>> {
     }
 }
 
-/// A thread that has ended stays in the count for as long as a debugger holds it. `false` also when
-/// it cannot be seen.
+/// Whether all threads have ended. A debugger keeps an ended thread in the count. `false` also if
+/// it cannot be read.
 fn all_threads_ended(pid: i32) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return false;
@@ -64,7 +64,8 @@ fn all_threads_ended(pid: i32) -> bool {
     })
 }
 
-/// `/proc` can hide the processes of others (`hidepid`): not seen is not yet gone.
+/// `/proc` can hide the processes of other users (`hidepid`): a missing folder does not prove that
+/// the process is gone.
 fn hidden_or_gone(pid: i32) -> io::Result<Option<Stat>> {
     match signal::kill(nix::unistd::Pid::from_raw(pid), None) {
         Err(Errno::EPERM) => Err(io::Error::new(
@@ -75,11 +76,11 @@ fn hidden_or_gone(pid: i32) -> io::Result<Option<Stat>> {
     }
 }
 
-/// Reads the text of `/proc/PID/stat`; `None`: it is not of that form.
+/// Parses the text of `/proc/PID/stat`; `None`: it is invalid.
 #[must_use]
 pub fn parse_stat(text: &[u8]) -> Option<Stat> {
-    // The name in parentheses may hold anything, parentheses, blanks and line ends included: the
-    // fields begin after the last one.
+    // The name in parentheses may contain anything, including parentheses, blanks and newlines: the
+    // fields begin after the last parenthesis.
     let after_name = text.iter().rposition(|byte| *byte == b')')? + 1;
     let fields = std::str::from_utf8(text.get(after_name..)?).ok()?;
     let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
@@ -97,7 +98,7 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     })
 }
 
-/// All pids that `/proc` shows now, in no order.
+/// All pids in `/proc` now, in no order.
 pub fn pids() -> io::Result<impl Iterator<Item = i32>> {
     Ok(fs::read_dir("/proc")?
         .flatten()

@@ -1,6 +1,6 @@
-//! A process that is stopped for a moment, and the TCP connections it holds in it.
+//! Stops a process briefly, and lists the TCP connections that it holds meanwhile.
 //!
-//! It decides nothing. What it has stopped goes on when the value is dropped.
+//! It decides nothing. The process continues when the value is dropped.
 
 use std::collections::HashSet;
 use std::fs;
@@ -12,12 +12,11 @@ use std::time::Duration;
 use super::process;
 use crate::domain::instance::Process;
 
-/// A thread stops as soon as it is out of the kernel; one that takes longer than this waits for a
-/// disk.
+/// A thread stops when it leaves the kernel; one that takes longer than this waits for a disk.
 const PATIENCE: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(1);
 
-/// A process none of whose threads runs.
+/// A process whose threads are all stopped.
 #[derive(Debug)]
 pub struct Stopped(Process);
 
@@ -25,7 +24,7 @@ impl Stopped {
     /// Stops it; `None`: it has ended.
     ///
     /// # Errors
-    /// It may not be signalled or seen, or it did not stop within two seconds; it goes on then.
+    /// It may not be signalled or read, or did not stop within two seconds; it continues then.
     pub async fn stop(process: Process) -> io::Result<Option<Self>> {
         let this = Self(process);
         process::signal_one(process, libc::SIGSTOP)?;
@@ -49,15 +48,15 @@ impl Stopped {
         Ok(stopped.map(|()| this))
     }
 
-    /// The other ends of the TCP connections that it holds.
+    /// The peers of the TCP connections that it holds.
     ///
     /// # Errors
     /// Its open files or the kernel's table of sockets cannot be read.
     pub fn peers(&self) -> io::Result<HashSet<SocketAddr>> {
         let held = sockets(self.0.pid)?;
         let mut peers = HashSet::new();
-        // The kernel tells the table in pieces. A line at the end of a piece can be passed over
-        // when its neighbour ends meanwhile.
+        // The kernel returns the table in parts. An entry at the end of a part can be skipped if
+        // its neighbour ends meanwhile.
         for _ in 0..2 {
             for (inode, peer) in table(self.0.pid)? {
                 if held.contains(&inode) {
@@ -71,7 +70,7 @@ impl Stopped {
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        // Nothing to do about one that may not be signalled: it was, to be stopped.
+        // It could be signalled before, to stop it, so this cannot fail for lack of permission.
         let _ = process::signal_one(self.0, libc::SIGCONT);
     }
 }
@@ -80,10 +79,10 @@ fn is_gone(e: &io::Error) -> bool {
     e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH)
 }
 
-/// Are all its threads stopped?
+/// Whether all its threads are stopped.
 fn stands_still(pid: i32) -> io::Result<bool> {
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread that has ended meanwhile does not run.
+        // A thread that has ended meanwhile is not running.
         match fs::read(thread?.path().join("stat")) {
             Ok(stat) if !matches!(state(&stat), Some(b'T' | b'Z' | b'X')) => return Ok(false),
             Err(e) if !is_gone(&e) => return Err(e),
@@ -93,7 +92,7 @@ fn stands_still(pid: i32) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The state in a line of `stat`. The name before it may hold anything.
+/// The state in a line of `stat`. The name before it may contain anything.
 #[must_use]
 pub fn state(stat: &[u8]) -> Option<u8> {
     let name_ends = stat.iter().rposition(|b| *b == b')')?;
@@ -111,7 +110,7 @@ fn sockets(pid: i32) -> io::Result<HashSet<u64>> {
     Ok(inodes)
 }
 
-/// The number in the link of an open file, when that is a socket.
+/// The inode in the link of an open file, if that is a socket.
 #[must_use]
 pub fn socket_of_link(link: &[u8]) -> Option<u64> {
     std::str::from_utf8(link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?)
@@ -120,7 +119,7 @@ pub fn socket_of_link(link: &[u8]) -> Option<u64> {
         .ok()
 }
 
-/// The TCP sockets that the process can see: inode and other end.
+/// The TCP sockets that the process can see: inode and peer.
 fn table(pid: i32) -> io::Result<Vec<(u64, SocketAddr)>> {
     let mut all = Vec::new();
     for name in ["tcp", "tcp6"] {
@@ -134,8 +133,8 @@ fn table(pid: i32) -> io::Result<Vec<(u64, SocketAddr)>> {
     Ok(all)
 }
 
-/// A line of `/proc/net/tcp`, `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout
-/// inode …`: which socket, and its other end. `None`: it listens, or it is not of that form.
+/// Parses a line of `/proc/net/tcp`, `sl local_address rem_address st tx:rx tr:when retrnsmt uid
+/// timeout inode …`: inode and peer. `None`: it listens, or the line is invalid.
 #[must_use]
 pub fn peer_in_line(text: &str) -> Option<(u64, SocketAddr)> {
     let mut columns = text.split_ascii_whitespace();
@@ -148,7 +147,7 @@ pub fn peer_in_line(text: &str) -> Option<(u64, SocketAddr)> {
     ))
 }
 
-/// Words of the machine's own order, whose bytes are those of the address.
+/// Parses words in native byte order that contain the bytes of an address.
 fn address(text: &str) -> Option<IpAddr> {
     let word = |at: usize| {
         Some(

@@ -1,8 +1,8 @@
-//! Tells when something is taken out of a folder, or the folder itself is: by inotify, so that
-//! no polling is needed.
+//! Reports when something is removed from a folder, or the folder itself: by inotify, without
+//! polling.
 //!
-//! It does not say what: the receiver checks for itself. Where nothing can be watched it never
-//! tells.
+//! It does not report what: the receiver checks for itself. Where nothing can be watched it never
+//! reports.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use futures_util::StreamExt as _;
 use inotify::{EventStream, Inotify, WatchMask};
 
-/// A folder that is watched.
+/// A watched folder.
 #[derive(Debug)]
 pub struct WatchedFolder {
     path: PathBuf,
@@ -35,7 +35,7 @@ impl WatchedFolder {
         folder
     }
 
-    /// Watches what is at its path now, which may be another folder than before.
+    /// Watches the folder that is at its path now, which may be another one than before.
     pub fn renew(&self) {
         let mask = WatchMask::DELETE
             | WatchMask::DELETE_SELF
@@ -49,8 +49,8 @@ impl WatchedFolder {
         }
     }
 
-    /// Resolves when something was taken away since the last time. What acc itself writes beside a
-    /// file, to rename it, is nothing.
+    /// Resolves when something was removed since the last call. Temporary files that acc renames do
+    /// not count.
     pub async fn change(&mut self) {
         let Some(events) = &mut self.events else {
             return std::future::pending().await;

@@ -1,8 +1,8 @@
-//! Connecting to a unix socket, and who listens on the one that was just connected to.
+//! Connects to a unix socket, and checks which user listens on it.
 //!
-//! acc may be root and an instance's socket lies in a folder of the instance's user, who could put
-//! a link there to a socket of root's (supervisord's, acc's own): what acc sends would then be
-//! obeyed. The kernel tells who called `listen` (`SO_PEERCRED`, unix(7)), whatever path led there.
+//! acc may be root, and an instance's socket is in a folder of the instance's user, who could put a
+//! link there to a socket of root's (supervisord's, acc's own) that obeys what acc sends. The
+//! kernel reports the user that called `listen` (`SO_PEERCRED`, unix(7)), whatever path was used.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -12,10 +12,10 @@ use std::path::Path;
 use rustix::net::sockopt::socket_peercred;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// Connects to a unix socket, or says at once why not: the kernel makes the connection, or a full
-/// queue refuses it (as `WouldBlock`), while this waits. The runtime would ask its reactor once
-/// more whether it is there, which costs a thread's turn. The connection is non-blocking; who
-/// listens there is for [`check`] to say.
+/// Connects to a unix socket or fails at once: the kernel completes the connection during the call,
+/// or refuses it if the backlog is full (as `WouldBlock`). The runtime's own connect would poll its
+/// reactor once more, which costs a pass of the thread. The connection is non-blocking; [`check`]
+/// verifies the listener.
 ///
 /// # Errors
 /// Those of connect(2).
@@ -25,8 +25,8 @@ pub fn connect(path: &Path) -> io::Result<UnixStream> {
     Ok(socket.into())
 }
 
-/// Fails unless the listener runs as `owner`; `None`: instances run as acc itself, and none has
-/// to be told apart.
+/// Fails unless the listener runs as `owner`; `None`: instances run as acc's user, so there is
+/// nothing to distinguish.
 pub fn check(stream: &impl AsFd, owner: Option<u32>) -> io::Result<()> {
     let Some(owner) = owner else { return Ok(()) };
     let found = socket_peercred(stream)?.uid.as_raw();

@@ -1,13 +1,12 @@
 //! Files in folders that another user can write: the user of an instance, or nginx's workers.
 //!
-//! A name in there may have become anything by the time it is used: a link, a pipe that no process
-//! reads, a second name of another file. So a file is opened from the descriptor of its folder,
+//! A name in such a folder may have become anything by the time it is used: a link, a pipe without
+//! a reader, a second name of another file. So a file is opened from the descriptor of its folder,
 //! without following a link and without waiting for another process, and checked before it is used.
-//! What is not a regular file with one name is refused; nothing is removed or changed here. In a
-//! folder that only acc can write a second name does not matter: no other user can have put the
-//! file there.
+//! Only a regular file with one name is accepted; nothing is removed or changed here. In a folder
+//! that only acc can write, a second name is accepted: no other user can have put the file there.
 //!
-//! The folder itself is found by its path: what is above it, only acc can change.
+//! The folder itself is found by its path: only acc can change what is above it.
 
 use std::fs::File;
 use std::io;
@@ -16,23 +15,23 @@ use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags, RawMode, Stat};
 
-/// Mode of a log that is made.
+/// Mode of a new log.
 const LOG_MODE: RawMode = 0o640;
 
-/// What a file is opened for.
+/// Why a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum To {
     /// To read it.
     Read,
-    /// To add to its end; it is made, with mode 0640, when it is not there.
+    /// To append; it is made, with mode 0640, if missing.
     Append,
-    /// To read and cut it.
+    /// To read and truncate it.
     Cut,
-    /// To write a new one, with mode 0640; one that is there is an error.
+    /// To write a new one, with mode 0640; an existing one is an error.
     Make,
 }
 
-/// Something else is in the place of a file, see [`is_in_the_way`].
+/// Something else is at the path of a file, see [`is_in_the_way`].
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct InTheWay(String);
@@ -41,18 +40,17 @@ fn in_the_way(what: impl Into<String>) -> io::Error {
     io::Error::other(InTheWay(what.into()))
 }
 
-/// Does this error of [`open`] or [`open_of`] say that something is there that must not be used?
-/// Otherwise it is of the host.
+/// Whether this error of [`open`] or [`open_of`] means that something at the path must not be used.
+/// Otherwise it is an error of the host.
 #[must_use]
 pub fn is_in_the_way(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<InTheWay>())
 }
 
-/// Opens a regular file that has no second name, and says what was found. It does not matter who
-/// owns it.
+/// Opens a regular file that has no second name, and returns its state. Its owner does not matter.
 ///
 /// # Errors
-/// It is not there, or something else is (see [`is_in_the_way`]).
+/// It is missing, or something else is at the path (see [`is_in_the_way`]).
 pub fn open(path: &Path, to: To) -> io::Result<(File, Stat)> {
     let (folder, name) = folder_of(path)?;
     let access = match to {
@@ -71,7 +69,7 @@ pub fn open(path: &Path, to: To) -> io::Result<(File, Stat)> {
     if found.st_nlink > 1 && is_written_by_others(&rustix::fs::fstat(&folder)?) {
         return Err(in_the_way("it has a second hard link"));
     }
-    // An application that is given it expects what others would give it.
+    // An application that inherits it expects a blocking file.
     rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     Ok((File::from(file), found))
 }
@@ -80,7 +78,7 @@ pub fn open(path: &Path, to: To) -> io::Result<(File, Stat)> {
 /// users.
 ///
 /// # Errors
-/// As [`open`], or it belongs to another user.
+/// Those of [`open`], or it belongs to another user.
 pub fn open_of(path: &Path, to: To, owners: &[u32]) -> io::Result<(File, Stat)> {
     let (file, found) = open(path, to)?;
     let own = rustix::process::geteuid().as_raw();
@@ -93,7 +91,7 @@ pub fn open_of(path: &Path, to: To, owners: &[u32]) -> io::Result<(File, Stat)> 
     Err(in_the_way(format!("it belongs to user {}", found.st_uid)))
 }
 
-/// Can another user than acc's and root create files in this folder?
+/// Whether a user other than acc's and root can create files in this folder.
 fn is_written_by_others(folder: &Stat) -> bool {
     let own = rustix::process::geteuid().as_raw();
     ![own, 0].contains(&folder.st_uid) || folder.st_mode & 0o022 != 0
@@ -108,7 +106,7 @@ fn folder_of(path: &Path) -> io::Result<(OwnedFd, &std::ffi::OsStr)> {
     Ok((rustix::fs::open(folder, flags, Mode::empty())?, name))
 }
 
-/// The kernel's error for a link does not explain itself.
+/// Adds an explanation: the kernel's error for a link has none.
 fn refused(errno: rustix::io::Errno) -> io::Error {
     match errno {
         rustix::io::Errno::LOOP => in_the_way("it is a link"),

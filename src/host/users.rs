@@ -1,4 +1,4 @@
-//! Users of this host: looked up, and given files.
+//! Users of this host: looks them up, and changes the owner of files.
 
 use std::ffi::CString;
 use std::fs;
@@ -26,7 +26,7 @@ pub fn name(uid: u32) -> Option<String> {
 /// the host has no name for. Their home folder, if they have a name.
 ///
 /// # Errors
-/// This is not root, or the user would have root's group.
+/// acc is not root, or the user would have root's group.
 pub fn become_user(uid: u32, gid: u32) -> io::Result<Option<PathBuf>> {
     let wanted = Uid::from_raw(uid);
     let known = User::from_uid(wanted)?;
@@ -56,11 +56,11 @@ pub fn ids(user: &str) -> io::Result<(Uid, Gid)> {
     }
 }
 
-/// Hands an instance's folder over to the user it runs as: everything can be read by the user's
-/// group, and only what the application writes belongs to the user: `data`. The rest stays acc's,
-/// above all the folder itself and `log`: root writes there, and their owner could put links
-/// in root's way. Links in it are not followed. Only root can; for others, who run everything as
-/// themselves, it is a no-op.
+/// Gives an instance's folder to the user it runs as. The user's group can read everything; only
+/// `data`, which the application writes, belongs to the user. The rest stays acc's, above all the
+/// folder itself and `log`: root writes there, and their owner could put links in root's way. Links
+/// in it are not followed. Does nothing unless acc is root: otherwise everything runs as acc's
+/// user.
 pub fn settle(dir: &Path, user: &str) -> io::Result<()> {
     if !is_root() {
         return Ok(());
@@ -70,9 +70,9 @@ pub fn settle(dir: &Path, user: &str) -> io::Result<()> {
     give_tree(&dir.join("data"), uid, gid)
 }
 
-/// Makes a folder, in one that only acc can write, for this user alone (`None`: acc's own), or sees
-/// to it that it is: owner, mode 0700, and the owner of the files in it. Only root can make it for
-/// others; everybody else makes it as himself.
+/// Makes a folder, inside one that only acc can write, for this user alone (`None`: acc's own), or
+/// corrects an existing one: owner, mode 0700, and the owner of the files in it. Only root can make
+/// it for another user; otherwise it belongs to acc's user.
 pub fn private_folder(path: &Path, user: Option<&str>) -> io::Result<()> {
     let (uid, gid) = match user.filter(|_| is_root()) {
         Some(user) => ids(user)?,
@@ -94,8 +94,8 @@ pub fn private_folder(path: &Path, user: Option<&str>) -> io::Result<()> {
             Some(rustix::fs::Gid::from_raw(gid.as_raw())),
         );
         rustix::fs::fchown(&folder, owner.0, owner.1)?;
-        // From here on the old owner can put nothing into it any more; what is there already may
-        // be a second name of any user's file.
+        // From here on the former owner can add nothing; an existing entry may be a second name of
+        // any user's file.
         for entry in rustix::fs::Dir::read_from(&folder)? {
             let entry = entry?;
             let seen = rustix::fs::statat(&folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
@@ -114,8 +114,8 @@ pub fn private_folder(path: &Path, user: Option<&str>) -> io::Result<()> {
     Ok(())
 }
 
-/// The folders in this one in which `data` belongs to another user than this, in order. What cannot
-/// be looked at is left out.
+/// The folders in this one whose `data` belongs to a user other than this, in order. Skips what
+/// cannot be read.
 #[must_use]
 pub fn of_others(dir: &Path, uid: u32) -> Vec<String> {
     let names = fs::read_dir(dir)
@@ -131,21 +131,21 @@ pub fn of_others(dir: &Path, uid: u32) -> Vec<String> {
     others
 }
 
-/// Makes a file, socket or folder root's, with this group and mode, when it is not. What is above
-/// it is acc's alone. Only root can.
+/// Gives a file, socket or folder to root, with this group and mode; returns `true` if that changed
+/// anything. Only acc may be able to write above it. Only root can do this.
 pub fn share_with(path: &Path, gid: u32, mode: u32) -> io::Result<bool> {
     let found = fs::symlink_metadata(path)?;
     if (found.uid(), found.gid(), found.mode() & 0o7777) == (0, gid, mode) {
         return Ok(false);
     }
-    // The mode last: a change of the owner may take bits away.
+    // The mode last: a change of the owner may clear bits.
     lchown(path, Some(0), Some(gid))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     Ok(true)
 }
 
-/// Takes a folder and the files directly in it for root; folders in it stay whose they are. Only
-/// root can.
+/// Gives a folder and the files directly in it to root; subfolders keep their owner. Only root can
+/// do this.
 pub fn keep(dir: &Path) -> io::Result<()> {
     lchown(dir, Some(0), Some(0))?;
     entries(dir, |entry| {
@@ -157,8 +157,7 @@ pub fn keep(dir: &Path) -> io::Result<()> {
     })
 }
 
-/// Gives a file, socket or folder with all in it to a user. Only root can; for others it is a
-/// no-op.
+/// Gives a file, socket or folder with all its contents to a user. Does nothing unless acc is root.
 pub fn give(path: &Path, user: &str) -> io::Result<()> {
     if !is_root() {
         return Ok(());
@@ -167,14 +166,13 @@ pub fn give(path: &Path, user: &str) -> io::Result<()> {
     give_tree(path, uid, gid)
 }
 
-/// What is in a folder before the folder itself: its new owner can put nothing in the place of what
-/// is still to be given.
+/// The contents before the folder itself: until then the new owner can replace nothing.
 fn give_tree(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
     entries(path, |entry| give_tree(entry, uid, gid))?;
     lchown(path, Some(uid.as_raw()), Some(gid.as_raw()))
 }
 
-/// The group may read what the owner may read, and write nothing.
+/// Gives the group the owner's read permissions and no write permission.
 fn share(path: &Path, gid: Gid) -> io::Result<()> {
     lchown(path, None, Some(gid.as_raw()))?;
     let found = fs::symlink_metadata(path)?;
