@@ -1,10 +1,10 @@
-//! The access log of acc's own edge: a line in nginx's "combined" form plus what became of the
-//! request, to a file per instance; the same line as nginx writes where that is the edge, see
+//! The access log of acc's own edge: a line in nginx's "combined" format plus the outcome of the
+//! request, in a file per instance. Where nginx is the edge it writes the same line, see
 //! `templates/nginx/nginx.conf`.
 //!
-//! It never holds up a request: a line that finds the queue full is dropped and counted. What does
-//! not count as use goes to another file than what does, because a file that grows is a sign of
-//! use. A request for no instance leaves no line anywhere.
+//! It never delays a request: if the queue is full, the line is dropped and counted. Requests that
+//! do not count as use go to a separate file, because a growing file is a sign of use. A request
+//! for no instance leaves no line.
 
 use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter, Write};
@@ -29,46 +29,46 @@ use crate::host::append::AppendFile;
 use crate::host::clock::{Clock, SystemClock};
 use crate::host::io_threads;
 
-/// Most text that waits to be written, for each I/O thread.
+/// Most bytes queued, for each I/O thread.
 const QUEUE: usize = 1024 * 1024;
 /// Lines are buffered this long before they are written: waking the writer for every line would
 /// cost more than the line.
 const WRITE_EVERY: Duration = Duration::from_millis(10);
-/// A file longer than this is set aside as `NAME.1`.
+/// A longer file is renamed to `NAME.1`.
 const FILE_MAX: u64 = 32 * 1024 * 1024;
 
 /// Where the lines of an instance go: its name, and whether the request counts as use.
 pub type LogPath = dyn Fn(&str, bool) -> PathBuf + Send + Sync;
 
-/// Takes lines. Each I/O thread has a queue of its own, apart from all others in memory: what two
-/// processors write in turn is slow.
+/// Accepts lines. Each I/O thread has its own queue in its own cache lines: memory that two CPUs
+/// write in turn is slow.
 #[derive(Clone)]
 pub struct AccessLog {
     queues: Arc<[Arc<LineQueue>]>,
     dropped: Arc<AtomicU64>,
 }
 
-/// The lines of one I/O thread, on their way to the writer.
+/// The queued lines of one I/O thread.
 #[repr(align(64))]
 struct LineQueue {
     pending: Arc<Mutex<PendingLines>>,
-    /// Sent when the first line waits; closed when the last log, and the last line, is dropped.
+    /// Sent when the first line is queued; closed when the last log, and the last line, is dropped.
     wake: mpsc::Sender<()>,
     dropped: Arc<AtomicU64>,
 }
 
-/// Lines that wait, by file.
+/// The queued lines, by file.
 #[derive(Default)]
 struct PendingLines {
-    /// By instance; what counts as use, and what does not.
+    /// By instance: requests that count as use, and those that do not.
     files: HashMap<InstanceName, [String; 2]>,
     len: usize,
-    /// When the first of them came, as it is written: the others came within [`WRITE_EVERY`] and
-    /// the time of a write.
+    /// When the first of them arrived, as text: the others arrived within [`WRITE_EVERY`] and the
+    /// time of a write.
     timestamp: String,
 }
 
-/// One request, complete once it is dropped: then it is handed to the writer.
+/// The line of one request, which is queued when it is dropped.
 pub(super) struct AccessLine {
     queue: Arc<LineQueue>,
     /// Bytes of the body that were sent.
@@ -79,33 +79,34 @@ pub(super) struct AccessLine {
     timings: Timings,
 }
 
-/// How long a request took up to the head of its answer, and for what; as text the end of its line.
+/// How long a request took up to the head of its response, and in which steps; forms the end of its
+/// line.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Timings {
     /// How long it was held.
     pub(super) held: Option<Duration>,
-    /// How long after it was let through the application began its answer, and with which status.
+    /// How long after it was let through the application began its response, and the status.
     pub(super) answer: Option<(Duration, StatusCode)>,
 }
 
-/// What a line needs of a request, copied before its headers are changed. It keeps nothing of the
-/// request itself, whose buffer is needed for the next one.
+/// What a line needs of a request, copied before its headers are changed. It keeps no part of the
+/// request, whose buffer is needed for the next one.
 pub(super) struct LineDraft {
     started: Instant,
     client: Option<IpAddr>,
     counts: bool,
-    /// The answer has no body, whatever its length.
+    /// The response has no body, whatever length its head gives.
     bodiless: bool,
     /// The user name of basic authentication.
     basic_user: String,
-    /// The request line and, from `rest` on, referer and user agent, in quotes, and the host.
+    /// In quotes the request line and, from `rest` on, referer and user agent; and the host.
     text: String,
     rest: usize,
 }
 
 impl AccessLog {
-    /// Starts the writer; it ends, with everything written, when the last `AccessLog` is dropped.
-    /// The handle resolves then.
+    /// Starts the writer. It ends, with everything written, when the last `AccessLog` is dropped;
+    /// the handle resolves then.
     pub fn start(path: Box<LogPath>) -> (Self, tokio::task::JoinHandle<()>) {
         let (wake, woken) = mpsc::channel(1);
         let dropped = Arc::new(AtomicU64::new(0));
@@ -208,7 +209,7 @@ impl LineDraft {
         self.bodiless
     }
 
-    /// It was answered without the application, and does not count as use.
+    /// Marks the request as answered without the application, so that it does not count as use.
     pub(super) fn does_not_count(&mut self) {
         self.counts = false;
     }
@@ -229,9 +230,9 @@ impl Drop for AccessLine {
         drop(pending);
         if first {
             let wake = self.queue.wake.clone();
-            // Full: the writer is woken already.
+            // Full: the writer has been woken already.
             let wake_writer = move || _ = wake.try_send(());
-            // Not before the answer is sent, which the task that drops this does next: to wake
+            // Not before the response is sent, which the task that drops this does next: to wake
             // another thread takes longer.
             match tokio::runtime::Handle::try_current() {
                 Ok(here) => drop(here.spawn(async move { wake_writer() })),
@@ -259,7 +260,7 @@ impl PendingLines {
         self.len += text.len() - before;
     }
 
-    /// Takes the lines that wait.
+    /// Takes the queued lines.
     fn take(&mut self) -> HashMap<InstanceName, [String; 2]> {
         self.len = 0;
         std::mem::take(&mut self.files)
@@ -270,7 +271,7 @@ fn lock(pending: &Mutex<PendingLines>) -> MutexGuard<'_, PendingLines> {
     pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for lines, lets more of them come, and writes them on a thread that may wait for the disk.
+/// Waits for lines, collects for a while, and writes them on a thread that may block on the disk.
 async fn write_all(
     mut woken: mpsc::Receiver<()>,
     queues: Vec<Arc<Mutex<PendingLines>>>,
@@ -298,7 +299,7 @@ fn write(batch: Vec<HashMap<InstanceName, [String; 2]>>, path: &LogPath, dropped
         .into_iter()
         .flatten()
         .flat_map(|(name, [other, counted])| [(name.clone(), false, other), (name, true, counted)]);
-    // Not kept open: an instance may be purged, or its log taken away, while it is quiet.
+    // Not kept open: while the instance is quiet it may be purged, or its log removed.
     for (name, counts, text) in files.filter(|(_, _, text)| !text.is_empty()) {
         let path = path(name.as_str(), counts);
         if let Err(error) =
@@ -387,7 +388,7 @@ fn write_line(to: &mut String, line: &AccessLine, time: &str) {
     );
 }
 
-/// As nginx does: what would end the field or the line is written as `\xNN`.
+/// Escapes as nginx does: what would end the field or the line is written as `\xNN`.
 pub fn quote(line: &mut String, bytes: &[u8]) {
     let plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | ..0x20 | 0x7f..);
     let mut left = bytes;
@@ -397,7 +398,7 @@ pub fn quote(line: &mut String, bytes: &[u8]) {
             .position(|byte| !plain(byte))
             .unwrap_or(left.len());
         let (now, others) = left.split_at(end);
-        // Nothing beyond ASCII is plain.
+        // All bytes in `now` are ASCII.
         line.push_str(std::str::from_utf8(now).unwrap_or_default());
         left = match others.split_first() {
             Some((byte, others)) => {

@@ -1,7 +1,8 @@
-//! Logs the answers that acc gives by itself: each has its line in the log of the instance that was
-//! asked for. Where nginx writes the log, acc reports to it what nginx cannot know.
+//! Logs the responses of acc itself: each has a line in the log of the requested instance. If nginx
+//! writes the log, acc reports to it what nginx cannot know.
 //!
-//! It never logs a request for no instance, and never counts an answer of acc's own as use of the
+//! It never logs a request for no instance. A response of acc's counts as use of the application
+//! only if the request was let through to it, or held for it.
 //! application, unless the request was let through to it, or held for it.
 
 use hyper::body::Body;
@@ -17,13 +18,13 @@ use super::respond::{self, Audience};
 use super::response_body::ResponseBody;
 use crate::domain::name::HostName;
 
-/// The client closed before there was an answer: nginx's own status for that.
+/// The client closed before there was a response: nginx's own status for that.
 fn client_left() -> StatusCode {
     StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT)
 }
 
 impl PendingRequest {
-    /// Refuses a request at once: the answer, logged.
+    /// Refuses a request at once; returns the response, logged.
     pub(super) fn refused(
         mut self,
         proxy: &Proxy,
@@ -38,7 +39,7 @@ impl PendingRequest {
         response
     }
 
-    /// Logs an answer, or reports it to nginx, unless it is the application's, which was logged
+    /// Logs a response of acc's own, or reports it to nginx. Those of the application were logged
     /// before.
     pub(super) fn log_answer(&mut self, proxy: &Proxy, response: &mut Response<ResponseBody>) {
         let timings = Timings {
@@ -46,7 +47,7 @@ impl PendingRequest {
             answer: None,
         };
         if self.to_nginx && !response.headers().contains_key(X_ACC_LOG) {
-            // nginx takes the word out again, and does not count such a request.
+            // nginx removes the word again and does not count such a request.
             let refused = if self.admitted { "" } else { " refused" };
             report_to_nginx(response, &format!("{timings}{refused}"));
         }
@@ -82,8 +83,8 @@ impl PendingRequest {
 }
 
 impl Proxy {
-    /// Logs a request that the application has not answered; `sent`: bytes of the body, which an
-    /// answer to HEAD does not have.
+    /// Logs a request that the application did not answer; `sent`: bytes of the body, which a
+    /// response to HEAD does not have.
     pub(super) fn log_own_answer(
         &self,
         log_draft: LineDraft,

@@ -1,7 +1,6 @@
-//! A client's socket with the limits that HTTP libraries leave out: bytes that were read already
-//! are given out first, a head that trickles in ends the connection, and so does a client that has
-//! stopped reading. It finds out when a connection rests: then nothing of the connection is needed
-//! but this.
+//! A client's socket with the limits that HTTP libraries leave out. It returns bytes that were read
+//! already first, and ends the connection if a head arrives too slowly or the client stops reading.
+//! It finds out when a connection is idle: then only this socket of it is kept.
 //!
 //! It never limits how long a request may take, nor an upgraded connection.
 
@@ -32,7 +31,7 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A socket that can be asked for unread bytes without reading them.
 pub(super) trait ClientSocket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Ready with bytes, the end or an error; also with what has arrived since the last read that
+    /// Ready with bytes, the end or an error, including what has arrived since the last read that
     /// found nothing.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
@@ -69,32 +68,32 @@ fn has_bytes(socket: impl AsFd) -> bool {
 #[repr(align(64))]
 pub(super) struct ClientIo<S> {
     socket: S,
-    /// Read already, and given out before anything else.
+    /// Read already, and returned before anything else.
     first: Bytes,
     reading: ReadClock,
     writing: Stall,
     /// Nothing was written since the last flush: hyper has no bytes left to write.
     flushed: bool,
     expected: Expected,
-    /// The last bytes of a head were the last that were given out.
+    /// The last bytes returned were the end of a head.
     at_end_of_head: bool,
 }
 
-/// What the next byte that is given out belongs to.
+/// What the next returned byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expected {
-    /// The beginning of a head, for certain.
+    /// Certainly the beginning of a head.
     Head,
     /// A request.
     Request,
-    /// A request, or a head whose beginning was given out: only hyper knows which, and its
-    /// connection is taken apart to find out.
+    /// A request, or a head whose beginning was returned: only hyper knows which, and its
+    /// connection is dismantled to find out.
     Unknown,
     /// Frames of HTTP/2.
     Frame,
 }
 
-/// What the time limits are for now.
+/// Which time limit applies now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReadPhase {
     /// A request is under way: no limit.
@@ -112,9 +111,9 @@ struct ReadClock {
     state: Arc<ConnectionState>,
     limits: ConnectionTimeouts,
     phase: ReadPhase,
-    /// A head has begun, and its time is not measured yet.
+    /// A head has begun, and its time limit is not running yet.
     clock_not_set: bool,
-    /// When the time is up.
+    /// When the time limit ends.
     due: Instant,
     timer: Pin<Box<Sleep>>,
 }
@@ -137,7 +136,8 @@ impl ReadClock {
         self.due = Instant::now() + self.limits.head;
     }
 
-    /// After the socket was read: `got` something or nothing. Is the client's time up?
+    /// Called after a read, which `got` something or nothing. Returns whether the client's time is
+    /// over.
     fn is_late(&mut self, got: bool, flushed: bool, cx: &mut Context<'_>) -> bool {
         let phase = match (self.state.is_busy(), self.phase) {
             (true, _) => ReadPhase::BusyGuard,
@@ -165,8 +165,8 @@ impl ReadClock {
             ReadPhase::BusyGuard => false,
             ReadPhase::Head => self.is_over(self.due, cx),
             ReadPhase::Idle => {
-                // The first part of the limit first: after it the connection rests, and
-                // `poll_next_request` waits for the other part.
+                // First the first part of the limit: after it the connection rests, and
+                // `poll_next_request` waits for the second part.
                 let rest = self.due - self.limits.idle.saturating_sub(self.limits.rest);
                 let rests = flushed && self.is_over(rest, cx);
                 self.state.rests.store(rests, Ordering::Relaxed);
@@ -175,7 +175,7 @@ impl ReadClock {
         }
     }
 
-    /// Is it this late? If not, the task is woken when it is.
+    /// Whether this time has passed. If not, the task is woken when it has.
     fn is_over(&mut self, due: Instant, cx: &mut Context<'_>) -> bool {
         if self.timer.deadline() > due {
             self.timer.as_mut().reset(due);
@@ -198,7 +198,7 @@ pub(super) enum Protocol {
 }
 
 impl<S: ClientSocket> ClientIo<S> {
-    /// An accepted connection, of which nothing is read yet.
+    /// An accepted connection; nothing is read yet.
     pub(super) fn new(socket: S, limits: ConnectionTimeouts) -> Self {
         let reading = ReadClock::new(Arc::default(), limits);
         let writing = Stall::new(limits.stall);
@@ -213,13 +213,13 @@ impl<S: ClientSocket> ClientIo<S> {
         }
     }
 
-    /// The state that it shares with the code that serves its requests.
+    /// The state shared with the code that serves its requests.
     pub(super) fn state(&self) -> Arc<ConnectionState> {
         self.reading.state.clone()
     }
 
-    /// Reads the first bytes, as many as it takes to tell HTTP/2 from HTTP/1; they are given out
-    /// again. `None`: the client closed without sending any.
+    /// Reads the first bytes, as many as needed to tell HTTP/2 from HTTP/1; they are returned again
+    /// later. `None`: the client closed without sending any.
     pub(super) async fn detect_protocol(&mut self) -> io::Result<Option<Protocol>> {
         let mut first = [0; PREFACE.len()];
         let mut len = 0;
@@ -241,7 +241,7 @@ impl<S: ClientSocket> ClientIo<S> {
         Ok(Some(protocol))
     }
 
-    /// On HTTP/2 heads are frames among others, and other limits hold.
+    /// Lifts the limits for HTTP/2, where heads are frames among others and other limits apply.
     pub(super) fn lift_read_limits(&mut self) {
         let far = Duration::from_secs(u32::MAX.into());
         self.expected = Expected::Frame;
@@ -254,9 +254,8 @@ impl<S: ClientSocket> ClientIo<S> {
         self.reading.head();
     }
 
-    /// Takes back what was read and not used: the beginning of a head that waited behind another
-    /// request. `true`: the connection was only taken apart to learn that, and goes on; it does not
-    /// rest.
+    /// Takes back what was read and not used: the beginning of a head behind another request.
+    /// `true`: the connection was dismantled only to learn that, and continues; it does not rest.
     pub(super) fn unread(&mut self, bytes: Bytes) -> bool {
         self.reading.state.rests.store(false, Ordering::Relaxed);
         let goes_on = std::mem::replace(&mut self.expected, Expected::Head) == Expected::Unknown;
@@ -267,7 +266,8 @@ impl<S: ClientSocket> ClientIo<S> {
         goes_on
     }
 
-    /// Resolves when a resting connection has something to read. An error: the client's time is up.
+    /// Resolves when a resting connection has something to read. An error: the client's time is
+    /// over.
     pub(super) fn poll_next_request(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.first.is_empty() {
             return Poll::Ready(Ok(()));
@@ -280,7 +280,7 @@ impl<S: ClientSocket> ClientIo<S> {
         }
     }
 
-    /// Are there unread bytes, whether or not the reactor has reported them?
+    /// Whether there are unread bytes, even if the reactor has not reported them.
     pub(super) fn has_unread_bytes(&self) -> bool {
         self.socket.has_unread_bytes()
     }
@@ -303,7 +303,7 @@ impl<S: ClientSocket> ClientIo<S> {
 }
 
 impl<S: ClientSocket> ClientIo<S> {
-    /// What was read already, else what the socket has, within the limits.
+    /// Returns what was read already, else what the socket has, within the limits.
     fn poll_bytes(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.first.is_empty() {
             let now = self.first.len().min(buf.remaining());
@@ -325,11 +325,11 @@ impl<S: ClientSocket> ClientIo<S> {
         }
     }
 
-    /// The beginning of a head: its first line is given out when it is complete, with a target that
-    /// hyper can read.
+    /// Reads a head: its first line is returned once it is complete, with a target that hyper can
+    /// parse.
     fn poll_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        // A line of which the beginning has arrived already is joined with what follows.
+        // Joins a first line whose beginning has arrived with what follows.
         let mut line = BytesMut::from(std::mem::take(&mut self.first));
         let read = self.poll_bytes(cx, buf);
         let got = buf.filled().len() > before;
@@ -351,7 +351,7 @@ impl<S: ClientSocket> ClientIo<S> {
                 };
                 buf.set_filled(before);
                 if got {
-                    // There may be more to read, and only the socket wakes this task.
+                    // There may be more to read, and only the socket would wake this task.
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -379,8 +379,8 @@ impl<S: ClientSocket> ClientIo<S> {
         }
     }
 
-    /// A request has ended when another head is waited for. Where it ended is certain if it was a
-    /// head and no more.
+    /// Notes that a request has ended, because another head is awaited. The position is certain if
+    /// the request was a head and nothing else.
     fn note_request_end(&mut self) {
         if self.expected == Expected::Request
             && self

@@ -50,8 +50,7 @@ impl ProxyServer {
         }
     }
 
-    /// Futures that are needed only at times are on the heap only then: this one lives as long as
-    /// the connection.
+    /// Boxes futures that are needed only now and then: this one lives as long as the connection.
     async fn run_protocol<S: ClientSocket>(
         self: &Arc<Self>,
         client: io::Result<Box<ClientIo<S>>>,
@@ -97,7 +96,7 @@ impl ProxyServer {
         }
     }
 
-    /// Serves requests until the connection ends (`None`), rests (`false`), or goes on with what
+    /// Serves requests until the connection ends (`None`), rests (`false`), or continues with what
     /// hyper gives back (`true`).
     async fn serve_http1<S: ClientSocket>(
         self: &Arc<Self>,
@@ -111,8 +110,8 @@ impl ProxyServer {
             .with_upgrades();
         let mut stopping = pin!(self.stopping.wait());
         let ended = poll_fn(|cx| {
-            // First the connection: a request that has arrived is served, also in the moment of the
-            // shutdown.
+            // Poll the connection first: a request that has arrived is served, even at the moment
+            // of the shutdown.
             if let Poll::Ready(done) = Pin::new(&mut connection).poll(cx) {
                 return Poll::Ready(Some(done));
             }
@@ -133,8 +132,8 @@ impl ProxyServer {
                 (client, goes_on)
             }));
         }
-        // hyper finishes what is under way and no more. Not after a hand-over: closed at once, the
-        // connection would lose a request that is already on its way to it.
+        // hyper finishes the current request and no more. Not after a hand-over: closing at once
+        // would lose a request that is on its way.
         Pin::new(&mut connection).graceful_shutdown();
         connection.await?;
         Ok(None)
@@ -165,7 +164,7 @@ impl ProxyServer {
         }
     }
 
-    /// Serves the requests of one connection. `stalls`: on HTTP/2.
+    /// Serves the requests of one connection. `stalls` is used on HTTP/2.
     fn service(
         self: &Arc<Self>,
         source: ConnectionSource,
@@ -197,8 +196,8 @@ impl ProxyServer {
             let bodiless = protocol == Protocol::Http2 && request.method() == Method::HEAD;
             let mut exchange = Exchange::new(context, request);
             let stalls = stalls.clone();
-            // On the heap: hyper moves this future several times, and keeps space for one as long
-            // as the connection lasts.
+            // Boxed: hyper moves this future several times, and keeps space for one as long as the
+            // connection lasts.
             Box::pin(async move {
                 let mut response = exchange.answer().await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -216,8 +215,8 @@ impl ProxyServer {
         })
     }
 
-    /// Drives a connection; at the shutdown, or with `ending`, `shut_down` makes it finish what it
-    /// has begun and no more.
+    /// Drives a connection. At the shutdown, or with `ending`, `shut_down` makes it finish only
+    /// what it has begun.
     async fn run_until_done<C, W>(
         &self,
         connection: C,
@@ -236,8 +235,8 @@ impl ProxyServer {
             }
         };
         tokio::select! {
-            // First the connection: a request that has arrived is served, also in the moment of the
-            // shutdown.
+            // Poll the connection first: a request that has arrived is served, even at the moment
+            // of the shutdown.
             biased;
             done = connection.as_mut() => return done,
             () = ending => {}

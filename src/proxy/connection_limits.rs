@@ -1,10 +1,10 @@
 //! Limits the connections of acc's own edge: how many one client may have, and which idle ones are
-//! closed (evicted) when one client or all of them have too many for the open files that acc may
-//! have. On HTTP/2 requests are counted beside their connection; requests that come through a
-//! trusted proxy are counted instead of its connection.
+//! closed (evicted) when one client, or all together, have too many for acc's limit of open files.
+//! On HTTP/2, requests are counted beside their connection. Requests through a trusted proxy are
+//! counted instead of its connection.
 //!
-//! It never closes a connection with a request under way, nor one whose answer may not have left
-//! yet: if there are no others, the new connection is refused.
+//! It never closes a connection with a current request, nor one whose response may not have been
+//! sent completely: if there are no others, the new connection is refused.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -31,17 +31,17 @@ const RESERVED_FILES: (u64, u64) = (64, 1024);
 const TOO_MANY_OF_CLIENT: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\nretry-after: 2\r\nconnection: close\r\ncontent-length: 135\r\n\r\n{\"type\":\"about:blank\",\"title\":\"Too many requests\",\"status\":429,\"detail\":\"this server already has too many connections of this client\"}\n";
 const TOO_MANY_IN_ALL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\nretry-after: 2\r\nconnection: close\r\ncontent-length: 111\r\n\r\n{\"type\":\"about:blank\",\"title\":\"Too many connections\",\"status\":503,\"detail\":\"this server has too many clients\"}\n";
 
-/// The open connections, and how many there may be.
+/// The open connections and their limits.
 pub(super) struct ConnectionLimits {
     open: Mutex<OpenConnections>,
-    /// Grows with each connection that is opened, or comes to rest.
+    /// Incremented with each connection that opens or becomes idle.
     tick: AtomicU64,
-    /// From this descriptor on idle connections are closed in favour of new ones.
+    /// From this descriptor on, idle connections are closed in favour of new ones.
     evict_from: u64,
-    /// From this descriptor on a new connection is refused if no other can be closed.
+    /// From this descriptor on, a new connection is refused if no other can be closed.
     refuse_from: u64,
-    /// No client may have more than this, whatever the settings say: a quarter of the open files,
-    /// as a request may take two.
+    /// The limit of one client, whatever the settings say: a quarter of the open files, because a
+    /// request may take two.
     load_max: u32,
 }
 
@@ -62,25 +62,25 @@ pub(super) struct LimitedConnection {
     limits: Arc<ConnectionLimits>,
     client: Option<(IpAddr, Arc<ClientLoad>)>,
     state: Option<Arc<ConnectionState>>,
-    /// Its task is woken when it is to be closed.
+    /// The waker of its task is registered.
     waker_set: bool,
 }
 
-/// A request that a trusted proxy passes on, counted for its client for as long as this lasts.
+/// A request that a trusted proxy forwards, counted for its client until this is dropped.
 pub(super) struct RequestSlot {
     limits: Arc<ConnectionLimits>,
     client: IpAddr,
     count: Arc<ClientLoad>,
 }
 
-/// A ticket, and the slot of its request for as long as the ticket lasts.
+/// A ticket with the slot of its request.
 struct TicketWithSlot {
     ticket: Box<dyn Ticket>,
     _slot: Box<RequestSlot>,
 }
 
 impl ConnectionLimits {
-    /// With as many open files as this process may have.
+    /// With the open files that this process may have.
     pub(super) fn new() -> Arc<Self> {
         Self::with(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
     }
@@ -108,7 +108,7 @@ impl ConnectionLimits {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A number for this moment.
+    /// Returns a number for this moment.
     pub(super) fn tick(&self) -> u64 {
         self.tick.fetch_add(1, Ordering::Relaxed)
     }
@@ -122,8 +122,7 @@ impl ConnectionLimits {
         per_client: Option<u32>,
         shared: &[IpNet],
     ) -> Option<Box<LimitedConnection>> {
-        // The kernel gives out the lowest free descriptor: so its number says how many files are
-        // open.
+        // The kernel uses the lowest free descriptor, so its number shows how many files are open.
         let descriptor = u64::try_from(socket.as_raw_fd()).unwrap_or(0);
         if descriptor >= self.evict_from
             && self.evict_idle(descriptor - self.evict_from + 1) == 0
@@ -148,8 +147,8 @@ impl ConnectionLimits {
         Some(self.limited_connection(Some((client, count.clone()))))
     }
 
-    /// A slot for a request that a proxy passes on for this client; `None`: it needs none, because
-    /// the address stands for many clients.
+    /// Reserves a slot for a request that a proxy forwards for this client; `None`: it needs none,
+    /// because the address stands for many clients.
     pub(super) fn reserve_slot(
         self: &Arc<Self>,
         client: Option<IpAddr>,
@@ -166,7 +165,7 @@ impl ConnectionLimits {
             client,
             count,
         });
-        // Counted before it is compared: dropping the slot counts it down again.
+        // Counted before it is compared: dropping the slot subtracts it again.
         if slot.count.fetch_add(1, Ordering::Relaxed) < max_requests {
             Ok(Some(slot))
         } else {
@@ -197,7 +196,7 @@ impl ConnectionLimits {
             .cloned()
             .collect();
         idle.sort_unstable_by_key(|state| state.last_used());
-        // A few more at once: other clients will follow.
+        // A few more at once, because other clients will follow.
         idle.truncate(
             usize::try_from(count)
                 .unwrap_or(usize::MAX)
@@ -219,7 +218,7 @@ fn evict_oldest(connections: &[Arc<ConnectionState>]) -> bool {
 }
 
 impl OpenConnections {
-    /// Forgets a client that has neither connections nor requests.
+    /// Forgets a client without connections and requests.
     fn forget(&mut self, address: IpAddr) {
         if self.clients.get(&address).is_some_and(|client| {
             client.connections.is_empty() && client.count.load(Ordering::Relaxed) == 0
@@ -230,7 +229,7 @@ impl OpenConnections {
 }
 
 impl RequestSlot {
-    /// The ticket, which from now on keeps the slot as well.
+    /// Returns the ticket, which keeps the slot from now on.
     pub(super) fn with(slot: Option<Box<Self>>, ticket: Box<dyn Ticket>) -> Box<dyn Ticket> {
         match slot {
             Some(slot) => Box::new(TicketWithSlot {
@@ -261,7 +260,7 @@ impl Ticket for TicketWithSlot {
 }
 
 impl LimitedConnection {
-    /// Makes the connection known: from now on it may be closed while it is idle.
+    /// Registers the connection: from now on it may be closed while it is idle.
     pub(super) fn register(&mut self, state: Arc<ConnectionState>) {
         state.note_last_used(self.limits.tick());
         let mut open = self.limits.lock();
@@ -278,7 +277,7 @@ impl LimitedConnection {
         self.state = Some(state);
     }
 
-    /// Resolves when the connection is to be closed and is idle. To be polled by one task only.
+    /// Resolves when the connection is to be closed and is idle. Poll it from one task only.
     pub(super) fn poll_evicted(&mut self, cx: &Context<'_>) -> Poll<()> {
         let Self {
             state, waker_set, ..
@@ -318,8 +317,7 @@ fn key(state: &Arc<ConnectionState>) -> usize {
     Arc::as_ptr(state).addr()
 }
 
-/// Answers a client that is refused, as far as the socket takes the answer at once: it never
-/// blocks.
+/// Sends a refused client the response, as far as the socket accepts it at once: it never blocks.
 fn refuse(mut socket: &TcpStream, why: &[u8]) {
     let _ = socket.write(why);
     let _ = socket.shutdown(Shutdown::Write);

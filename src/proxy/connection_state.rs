@@ -1,7 +1,8 @@
-//! The state that a client's connection shares with the code that serves its requests: is a request
-//! under way, does the connection rest, may it be closed in favour of another.
+//! The state that a client's connection shares with the code that serves its requests: whether a
+//! request is being served, whether the connection rests, and whether it may be closed in favour of
+//! another.
 //!
-//! It decides nothing by itself, and does no I/O.
+//! It decides nothing by itself and does no I/O.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -16,53 +17,53 @@ use crate::driver::upstream::RawTarget;
 /// How many connections one client has, and requests on HTTP/2.
 pub(super) type ClientLoad = AtomicU32;
 
-/// What a client's connection and the code that serves its requests know of each other.
+/// The shared state of a client's connection.
 #[derive(Debug, Default)]
 // One cache line each, here and in `client_io`: connections of two I/O threads are allocated side
 // by side.
 #[repr(align(64))]
 pub(super) struct ConnectionState {
-    /// Requests under way.
+    /// How many requests are being served.
     open: AtomicU32,
-    /// No request is under way, nothing is left to write, and nothing has arrived for a while.
+    /// No request is being served, nothing is left to write, and nothing has arrived for a while.
     pub(super) rests: AtomicBool,
     /// A request has arrived.
     served: AtomicBool,
-    /// It rests, and its last answer has left.
+    /// It rests, and its last response was sent.
     idle: AtomicBool,
-    /// It is to be closed in favour of another.
+    /// It is to be closed in favour of another one.
     evict: AtomicBool,
-    /// When it was opened, or came to rest last, in ticks of `ConnectionLimits`.
+    /// When it was opened or last became idle, in ticks of `ConnectionLimits`.
     last_used: AtomicU64,
     waker: AtomicWaker,
     /// The count of its client, if that is limited.
     client_load: OnceLock<Arc<ClientLoad>>,
     /// Each of its requests is counted there too.
     http2: AtomicBool,
-    /// A request has begun since a head was last waited for.
+    /// A request has begun since the last wait for a head.
     pub(super) request_began: AtomicBool,
     has_target: AtomicBool,
-    /// The target in the first line of the head that has arrived, where hyper got it escaped.
+    /// The original target of the current head, if hyper got it escaped.
     target: Mutex<Option<RawTarget>>,
 }
 
 impl ConnectionState {
-    /// Is a request under way?
+    /// Whether a request is being served.
     pub(super) fn is_busy(&self) -> bool {
         self.open.load(Ordering::Acquire) > 0
     }
 
-    /// Its client is limited, and counted here.
+    /// Counts this connection for its client, which is limited.
     pub(super) fn count_towards(&self, client_load: &Arc<ClientLoad>) {
         let _ = self.client_load.set(client_load.clone());
     }
 
-    /// It has many requests at once, and each is counted.
+    /// Counts each request, because it may have many at once.
     pub(super) fn use_http2(&self) {
         self.http2.store(true, Ordering::Relaxed);
     }
 
-    /// The target of the request that has just begun, if hyper has another.
+    /// The original target of the request that has just begun, if hyper got another.
     pub(super) fn take_target(&self) -> Option<RawTarget> {
         if !self.has_target.swap(false, Ordering::Relaxed) {
             return None;
@@ -86,31 +87,31 @@ impl ConnectionState {
         }
     }
 
-    /// Has its client more requests and connections than this?
+    /// Whether its client has more requests and connections than this.
     pub(super) fn exceeds(&self, per_client: Option<u32>) -> bool {
         self.request_load()
             .zip(per_client)
             .is_some_and(|(client_load, max)| client_load.load(Ordering::Relaxed) > max)
     }
 
-    /// From now on it rests: it waits for its next request.
+    /// Notes that it rests: it waits for its next request.
     pub(super) fn note_rest(&self, now: u64) {
         self.note_last_used(now);
         self.idle.store(true, Ordering::Release);
     }
 
-    /// It was opened, or came to rest, at this tick.
+    /// Notes that it was opened or became idle at this tick.
     pub(super) fn note_last_used(&self, now: u64) {
         self.last_used.store(now, Ordering::Relaxed);
     }
 
-    /// The tick noted last.
+    /// The last noted tick.
     pub(super) fn last_used(&self) -> u64 {
         self.last_used.load(Ordering::Relaxed)
     }
 
-    /// Would nothing be lost by closing it? It has not sent anything yet, or its last answer has
-    /// left; and it is not being closed already.
+    /// Whether closing it loses nothing: it has sent nothing yet, or its last response was sent,
+    /// and it is not being closed already.
     pub(super) fn may_be_evicted(&self) -> bool {
         self.is_idle() && !self.evict.load(Ordering::Acquire)
     }
@@ -120,14 +121,14 @@ impl ConnectionState {
             && (self.idle.load(Ordering::Acquire) || !self.served.load(Ordering::Acquire))
     }
 
-    /// Has it closed once it is idle.
+    /// Makes it close once it is idle.
     pub(super) fn evict(&self) {
         self.evict.store(true, Ordering::Release);
         self.waker.wake();
     }
 
-    /// Resolves when it is to be closed and is idle. To be polled by one task only, which is always
-    /// woken by the same waker: so the waker is registered once, see `waker_set`.
+    /// Resolves when it is to be closed and is idle. Poll it from one task only, always with the
+    /// same waker: that is registered once, see `waker_set`.
     pub(super) fn poll_evicted(&self, waker_set: &mut bool, cx: &Context<'_>) -> Poll<()> {
         if !*waker_set {
             *waker_set = true;
@@ -139,13 +140,13 @@ impl ConnectionState {
         if self.is_idle() {
             return Poll::Ready(());
         }
-        // A request has arrived in between.
+        // A request has arrived meanwhile.
         self.evict.store(false, Ordering::Release);
         Poll::Pending
     }
 
-    /// Resolves when no request was under way for the whole of the limit: HTTP/2 has none of its
-    /// own between two requests.
+    /// Resolves when no request was served for the whole limit: HTTP/2 in hyper has no limit
+    /// between two requests.
     pub(super) async fn until_unused(&self, limit: Duration) {
         let mut since = Instant::now();
         loop {
@@ -160,13 +161,13 @@ impl ConnectionState {
         }
     }
 
-    /// Does it rest, as `client_io` last saw it?
+    /// Whether it rests, as `client_io` last observed.
     pub(super) fn rests(&self) -> bool {
         self.rests.load(Ordering::Relaxed)
     }
 }
 
-/// Marks the connection as busy with a request, for as long as this lasts.
+/// Marks the connection as busy with a request until it is dropped.
 pub(super) struct BusyGuard(Arc<ConnectionState>);
 
 impl BusyGuard {
@@ -181,7 +182,7 @@ impl BusyGuard {
         Self(connection.clone())
     }
 
-    /// The request was upgraded: the connection is busy to its end.
+    /// Keeps the connection busy to its end, because the request was upgraded.
     pub(super) fn keep_busy(self) {
         self.0.open.fetch_add(1, Ordering::AcqRel);
     }

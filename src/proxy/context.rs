@@ -1,4 +1,4 @@
-//! What all requests share: the door to the service, connections to instances, settings, pages and
+//! What all requests share: admission by the service, connections to instances, settings, pages and
 //! logs.
 //!
 //! It never reads or sends a request: `receive` and `forward` do.
@@ -16,20 +16,20 @@ use crate::driver::upstream::Upstreams;
 use crate::render::pages::Pages;
 use crate::service::admission::Admission;
 
-/// Serves requests, whatever listener they came in by.
+/// Serves requests from any listener.
 pub struct Proxy {
     pub(super) admission: Arc<dyn Admission>,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) settings: SharedSettings,
     pub(super) pages: Pages,
     pub(super) log: Option<AccessLog>,
-    /// Behind nginx: which requests were sent on and must not be sent again.
+    /// Behind nginx: which requests were sent to instances and must not be sent again.
     pub(super) replay_notes: Option<ReplayNotes>,
-    /// Upgraded connections, which outlive the requests they began as.
+    /// Upgraded connections, which outlive the requests that began them.
     pub(super) upgraded: TaskTracker,
-    /// Ends those that outlast the grace of a shutdown.
+    /// Ends upgraded connections that outlast the grace period of a shutdown.
     pub(super) cut: CancellationToken,
-    /// Clients' connections that wait for their next request and hold nothing meanwhile.
+    /// Connections of clients that wait for their next request and keep nothing else.
     pub(super) resting: RestingConnections,
 }
 
@@ -56,14 +56,14 @@ impl Proxy {
         }
     }
 
-    /// Notes which requests are sent on, for the next worker, should this one be killed.
+    /// Records which requests are sent to instances, for the next worker if this one is killed.
     #[must_use]
     pub fn noting(mut self, notes: ReplayNotes) -> Self {
         self.replay_notes = Some(notes);
         self
     }
 
-    /// Puts new settings in force for the requests that come from now on.
+    /// Puts new settings in force for later requests.
     pub fn reload(&self, settings: ProxySettings) {
         self.settings.replace(settings);
     }

@@ -1,6 +1,6 @@
-//! The error of bodies and connections, whatever their parts fail with.
+//! The error type of bodies and connections, for all causes.
 //!
-//! It never becomes an answer: the failures that clients get are in `failure`.
+//! It never becomes a response: `failure` has those that clients get.
 
 /// Why a body or a connection breaks off.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

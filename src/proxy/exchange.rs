@@ -1,6 +1,6 @@
-//! One request and its answer, from the moment in which hyper has read the head until the head of
-//! the answer is there: counted for its client, forwarded, and logged, also when its client closes
-//! before.
+//! One request and its response, from the moment hyper has read the head until the head of the
+//! response is complete: counted for its client, forwarded and logged, even if its client closes
+//! early.
 //!
 //! It never reads a body.
 
@@ -17,7 +17,7 @@ use super::server::{ConnectionContext, ConnectionSource};
 
 /// A request that is being served.
 pub(super) struct Exchange {
-    /// Or the answer, if it is refused at once.
+    /// The request, or the response if it is refused at once.
     pending: Result<PendingRequest, Box<Response<ResponseBody>>>,
     context: Arc<ConnectionContext>,
 }
@@ -30,7 +30,7 @@ impl Exchange {
         }
     }
 
-    /// Serves it; to be called once.
+    /// Serves it; call it once.
     pub(super) async fn answer(&mut self) -> Response<ResponseBody> {
         let pending = match &mut self.pending {
             Ok(pending) => pending,
@@ -50,7 +50,7 @@ impl Exchange {
         response
     }
 
-    /// Does another worker accept the clients?
+    /// Whether another worker accepts clients now.
     pub(super) fn is_handed_over(&self) -> bool {
         self.context.server.handed_over.is_raised()
     }

@@ -1,39 +1,39 @@
-//! Why a request gets no answer of its instance, and what it gets instead: one table from what went
-//! wrong to status and words.
+//! Why a request gets no response from its instance, and what it gets instead: one table of status
+//! and text.
 //!
-//! Pure: `respond` makes an answer of a row. Nothing in it shows a path, an output or an address of
+//! Pure: `respond` makes a response from a row. No row shows a path, an output or an address of
 //! this host.
 
 use hyper::StatusCode;
 
 use crate::domain::admission::Refusal;
 
-/// Why a request gets an answer from acc instead of the instance.
+/// Why a request gets a response from acc instead of the instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProxyFailure {
     /// The service does not let it through.
     Refused(Refusal),
-    /// The request is malformed; how.
+    /// The request is malformed; says how.
     Malformed(&'static str),
-    /// Requests with this method are not passed on.
+    /// acc does not forward requests with this method.
     Method,
-    /// Its body comes in a transfer coding other than chunks.
+    /// Its body has a transfer coding other than `chunked`.
     Coding,
-    /// Its client has as many requests under way as one may have.
+    /// Its client has the highest allowed number of requests already.
     TooMany,
     /// Its body is longer than the edge allows.
     TooLarge,
     /// Its body stopped arriving.
     BodyStalled,
-    /// The instance broke the connection before its answer.
+    /// The instance broke the connection before its response.
     Broke,
-    /// The instance's answer had begun, and broke off within its head or cannot be read.
+    /// The response of the instance broke off within its head, or is invalid.
     BadAnswer,
-    /// The instance is awake and cannot be connected to.
+    /// The instance is awake but refuses connections.
     Unreachable,
-    /// The instance may have seen it already, and it must not be sent twice.
+    /// The instance may have read it already, and it must not be sent twice.
     MaybeSeen,
-    /// The instance got it and did not answer in time.
+    /// The instance got it and did not respond in time.
     NoAnswer,
 }
 
@@ -42,16 +42,16 @@ pub enum ProxyFailure {
 pub struct FailureAnswer {
     /// HTTP status.
     pub status: StatusCode,
-    /// Short and the same for every case of its kind.
+    /// Short, and the same for every failure of its kind.
     pub title: &'static str,
-    /// One sentence for this case.
+    /// One sentence about this failure.
     pub detail: String,
     /// Seconds; with every 429, 503 and 504.
     pub retry_after: Option<u64>,
 }
 
-/// The detail for a request that the application may have seen and that may not be sent twice: `acc
-/// prove` recognises these words.
+/// The detail for a request that the application may have read and that must not be sent twice:
+/// `acc prove` recognises this text.
 pub const MAYBE_SEEN: &str =
     "the application closed the connection, and this request must not be sent twice";
 

@@ -1,10 +1,10 @@
-//! Forwards a request: asks the service for a ticket, waits with the body unread, sends, and tries
-//! again if the instance turns out to have ended before it read anything.
+//! Forwards a request: gets a ticket from the service, waits with the body unread, sends it, and
+//! tries again if the instance ended before it read anything.
 //!
-//! It never sends a request twice that the instance may have seen, safe ones apart:
-//! `driver::upstream` sends those again on a new connection, and this file sends them to the next
-//! run if the instance has died with them. Instances read no request more than [`MAX_READS`] times,
-//! tries of the edge before acc and all runs together, and never again once an answer has begun.
+//! It never sends a request twice that the instance may have read, except safe ones:
+//! `driver::upstream` repeats those on a new connection, and this file sends them to the next run
+//! if the instance has died with them. Instances read no request more than [`MAX_READS`] times,
+//! counting tries of the edge before acc and all runs, and never again once a response has begun.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use crate::domain::rule::Verdict;
 use crate::driver::upstream::{BodyFault, ReceiveBody, SendBody, UpstreamError};
 use crate::service::admission::{Admitted, Caller, Ticket};
 
-/// The service ends a wait by itself; this much later the proxy does.
+/// The service ends a wait by itself; the proxy does this much later.
 const MARGIN: Duration = Duration::from_secs(5);
 /// Longest pause before another try when an awake instance could not be connected to.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
@@ -41,30 +41,30 @@ const BODY_IN_MEMORY: usize = 64 * 1024;
 /// A body that was sent together with its head arrives within this.
 const BODY_COMES_WITH_HEAD: Duration = Duration::from_millis(5);
 
-/// A death is noticed a moment after the connections it broke.
+/// acc notices a death a moment after the connections have broken.
 const DEATH_NOTICED_WITHIN: Duration = Duration::from_millis(250);
-/// Between two checks whether it is noticed.
+/// Pause between two checks for it.
 const CHECK_EVERY: Duration = Duration::from_millis(5);
 
-/// What became of asking for a ticket.
+/// The result of asking for a ticket.
 enum EntryOutcome {
     Admitted(Box<dyn Ticket>),
-    /// A person has waited long enough without seeing anything; the instance's name.
+    /// A person has waited long enough for a page; the name of the instance.
     Page(String),
     Failure(ProxyFailure),
 }
 
-/// What became of sending.
+/// The result of sending.
 enum SendOutcome {
     Answer(Response<ReceiveBody>),
-    /// The instance never saw it.
+    /// The instance never read it.
     NotSeen(Box<Request<SendBody>>),
-    /// It broke the connection; with the request once more when it may be sent twice.
+    /// The instance broke the connection; with a copy of the request if it may be sent twice.
     Broke(Option<Box<Request<SendBody>>>),
     Failure(ProxyFailure),
 }
 
-/// One request that is being forwarded.
+/// One request on its way.
 pub(super) struct Forwarding<'a> {
     pub(super) proxy: &'a Proxy,
     pub(super) settings: &'a ProxySettings,
@@ -72,7 +72,7 @@ pub(super) struct Forwarding<'a> {
 }
 
 impl Forwarding<'_> {
-    /// Forwards the request and gives its answer, or acc's own.
+    /// Forwards the request and returns the response, or one of acc's own.
     pub(super) async fn run(mut self) -> Response<ResponseBody> {
         if self.pending.follows_wake && self.is_not_awake().await {
             return wake_events::stream(
@@ -94,7 +94,7 @@ impl Forwarding<'_> {
                 EntryOutcome::Failure(failure) => return self.fail(&failure),
             };
             if self.pending.body_unread {
-                // Its client sends the body only now, in its own time: the ticket is not held
+                // Its client sends the body only now, at its own pace: the ticket is not kept
                 // meanwhile.
                 drop(ticket);
                 match self.read_body().await {
@@ -106,16 +106,16 @@ impl Forwarding<'_> {
             if let SendOutcome::Answer(response) = sent {
                 return self.respond_with(response, ticket);
             }
-            // Rare, and on the heap: else the future of every request would have room for it.
+            // Boxed because it is rare: otherwise the future of every request would have room for
+            // it.
             if let Some(failure) = Box::pin(self.prepare_retry(sent, ticket)).await {
                 return self.fail(&failure);
             }
         }
     }
 
-    /// Reads the body before the instance is asked, as far as there is room for it: neither a start
-    /// nor a ticket is spent on a slow client. Nearly always the body is short and has arrived
-    /// already.
+    /// Reads the body before the instance is asked, as far as there is room: a slow client uses
+    /// neither a start nor a ticket. The body is nearly always short and complete already.
     async fn read_body(&mut self) -> Result<(), ProxyFailure> {
         self.pending.body_unread = false;
         let Some(request) = self.pending.request.as_mut() else {
@@ -140,7 +140,7 @@ impl Forwarding<'_> {
                 return Ok(());
             }
         }
-        // A request that is refused in any case is refused now.
+        // A request that will be refused is refused before its body is read.
         self.proxy
             .admission
             .peek(&self.pending.parsed.host)
@@ -150,20 +150,19 @@ impl Forwarding<'_> {
         body.spool(&self.settings.spool)
             .await
             .map_err(body_failure)?;
-        // As if it had arrived now: how long it may be held does not depend on its client.
+        // Counts as arrived now: the time limit for holding it does not depend on its client.
         self.pending.started = Instant::now();
         Ok(())
     }
 
-    /// Prepares to send the request once more. A failure: it is not sent again.
+    /// Prepares to send the request again. A failure: it is not sent again.
     async fn prepare_retry(
         &mut self,
         sent: SendOutcome,
         ticket: Box<dyn Ticket>,
     ) -> Option<ProxyFailure> {
         let run = ticket.gate().run;
-        // Given back first: with the ticket held, the service would take the instance for one in
-        // use.
+        // Returned first: otherwise the service would count the instance as in use.
         drop(ticket);
         match sent {
             SendOutcome::Broke(Some(same))
@@ -193,10 +192,11 @@ impl Forwarding<'_> {
         }
     }
 
-    /// Has this run died? An instance that lives and breaks a connection is not asked again.
+    /// Whether this run has died. An instance that is alive and breaks a connection is not tried
+    /// again.
     async fn has_died(&self, run: u64) -> bool {
         let died = timeout(DEATH_NOTICED_WITHIN, async {
-            // Such a request wakes no instance and does not count as use.
+            // Such a check wakes no instance and does not count as use.
             let check = Verdict {
                 wake: false,
                 counts: false,
@@ -217,7 +217,7 @@ impl Forwarding<'_> {
         died.await.is_ok()
     }
 
-    /// Asks for a ticket, and waits for it if it must.
+    /// Asks for a ticket and waits for it if necessary.
     async fn admit_or_wait(&mut self) -> EntryOutcome {
         if let Some(ticket) = self
             .proxy
@@ -260,8 +260,8 @@ impl Forwarding<'_> {
         self.pending.held = Some(self.pending.started.elapsed());
         match waited {
             Ok(Ok(ticket)) => {
-                // The run that the edge has tried has ended: this is the next one, and the second
-                // to get the request. Without a wait it may be the same run, which is just dying.
+                // The run that the edge tried has ended: this is the next one, and the second to
+                // get the request. Without a wait it may be the same run, about to die.
                 self.pending.retryable &= self.pending.parsed.tried == Tried::Nothing;
                 EntryOutcome::Admitted(ticket)
             }
@@ -271,7 +271,7 @@ impl Forwarding<'_> {
         }
     }
 
-    /// Sends the request; one that must not be sent twice is noted first.
+    /// Sends the request; one that must not be sent twice is recorded first.
     async fn send(&mut self, ticket: &mut dyn Ticket) -> SendOutcome {
         let Some(request) = self.pending.request.take() else {
             return SendOutcome::Failure(ProxyFailure::Broke);
@@ -283,7 +283,7 @@ impl Forwarding<'_> {
         let noted = match noted.transpose() {
             Ok(noted) => noted,
             Err(error) => {
-                // Better not served than perhaps served twice.
+                // Rather not served than possibly served twice.
                 tracing::warn!(%error, "could not record that a request is sent");
                 return SendOutcome::Failure(ProxyFailure::Unreachable);
             }
@@ -296,7 +296,7 @@ impl Forwarding<'_> {
         outcome
     }
 
-    /// What the result of sending means for the request.
+    /// Decides what the result of sending means for the request.
     fn outcome(
         &mut self,
         ticket: &dyn Ticket,
@@ -334,7 +334,7 @@ impl Forwarding<'_> {
         }
     }
 
-    /// The answer of the instance, as its client gets it.
+    /// The instance's response, as its client gets it.
     fn respond_with(
         &mut self,
         response: Response<ReceiveBody>,
@@ -368,7 +368,7 @@ impl Forwarding<'_> {
                     Front::Public if reads_ahead => {
                         Delivery::ReadAhead(self.settings.spool.clone())
                     }
-                    // nginx reads ahead by itself.
+                    // nginx reads ahead itself.
                     Front::Public | Front::Wake => Delivery::AsRead,
                 };
                 Response::from_parts(head, ResponseBody::forwarded(body, ticket, line, delivery))
@@ -404,7 +404,7 @@ impl Forwarding<'_> {
         })
     }
 
-    /// For the end of its line in the access log.
+    /// The timings for its line in the access log.
     fn timings(&self, status: StatusCode) -> Timings {
         let PendingRequest {
             started,

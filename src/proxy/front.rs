@@ -1,13 +1,13 @@
-//! The two kinds of listeners: who speaks at them, and so what is believed of what they say.
+//! The two kinds of listeners: who connects to them, and so which of their headers are trusted.
 //!
 //! It never accepts a connection: `listen` does.
 
-/// Who speaks at a listener.
+/// Who connects to a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Front {
-    /// Clients themselves, or proxies: acc is the edge. Nothing they say about clients is believed,
-    /// except from trusted proxies.
+    /// Clients or proxies: acc is the edge. Their statements about clients are ignored, except
+    /// those of trusted proxies.
     Public,
-    /// nginx, over a socket that only it can reach: what it says about clients is believed.
+    /// nginx, over a socket that only nginx can reach: its statements about clients are trusted.
     Wake,
 }

@@ -1,8 +1,8 @@
-//! The headers of a forwarded request and its answer: removes those that concern one connection
+//! The headers of a forwarded request and its response: removes those that concern one connection
 //! only, and sets those that only the edge may set.
 //!
-//! It never passes on a client's header that only an edge may set (`domain::edge_headers`), nor an
-//! upgrade to another protocol than WebSocket.
+//! It never forwards a client's header that only an edge may set (`domain::edge_headers`), nor an
+//! upgrade to a protocol other than WebSocket.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -16,12 +16,12 @@ use super::request::{ParsedRequest, tokens};
 use super::trusted_proxies::{X_FORWARDED_FOR, X_FORWARDED_PORT, X_FORWARDED_PROTO};
 use crate::domain::edge_headers::{OF_PROXIES, SET_BY_NGINX, is_edge_only};
 
-/// nginx's own, and widely used by applications.
+/// nginx's own header, widely used by applications.
 pub const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// About one connection, not about the message (RFC 9110 section 7.6.1), and those that were never
-/// standard.
+/// Headers about one connection instead of the message (RFC 9110 section 7.6.1), including some
+/// that were never standardised.
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
@@ -41,7 +41,7 @@ pub fn to_instance(front: Front, headers: &mut HeaderMap, parsed: &ParsedRequest
         .then(|| headers.get(header::UPGRADE).cloned())
         .flatten();
     remove_connection(headers);
-    // acc itself answers "100-continue" when the body is asked for.
+    // acc itself sends "100-continue" when it reads the body.
     headers.remove(header::EXPECT);
     remove_forged(front, headers, parsed.origin.by_proxy);
     join_cookies(headers);
@@ -55,16 +55,16 @@ pub fn to_instance(front: Front, headers: &mut HeaderMap, parsed: &ParsedRequest
     }
 }
 
-/// Turns the headers of an instance into those that the client gets; an upgraded answer keeps the
-/// two that say so.
+/// Converts the headers of an instance to those that the client gets; an upgraded response keeps
+/// the two that announce the upgrade.
 pub fn to_client(headers: &mut HeaderMap, upgraded: bool) {
     let upgrade = if upgraded {
         headers.get(header::UPGRADE).cloned()
     } else {
         None
     };
-    // Chunks take precedence over a length (RFC 9112 section 6.3); a length that is given twice is
-    // passed on once.
+    // Chunks take precedence over a length (RFC 9112 section 6.3); a repeated length is forwarded
+    // once.
     if headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
     } else if let Some(length) = headers
@@ -83,8 +83,8 @@ pub fn to_client(headers: &mut HeaderMap, upgraded: bool) {
     }
 }
 
-/// Is an answer a stream of events (WHATWG HTML, "server-sent events"), which has no end of its
-/// own?
+/// Whether a response is a stream of events (WHATWG HTML, "server-sent events"), which has no end
+/// of its own.
 pub fn is_event_stream(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
         let kind = kind
@@ -96,8 +96,8 @@ pub fn is_event_stream(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Does an answer ask not to be buffered (`X-Accel-Buffering: no`)? That header is for the edge
-/// alone.
+/// Whether a response asks not to be buffered (`X-Accel-Buffering: no`). The header is removed: it
+/// is meant for the edge only.
 pub fn is_unbuffered(headers: &mut HeaderMap) -> bool {
     headers
         .remove(X_ACCEL_BUFFERING)
@@ -116,7 +116,7 @@ fn remove_connection(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    // Most messages have none of them: one pass over the names is cheaper than nine look-ups.
+    // Most messages have none of them: one pass over the names is cheaper than nine lookups.
     if headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
         for name in &HOP_BY_HOP {
             headers.remove(name);
@@ -124,7 +124,7 @@ fn remove_connection(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes the headers that only an edge may set. nginx has already done so for what it passes on.
+/// Removes the headers that only an edge may set. nginx has already done so in its requests.
 fn remove_forged(front: Front, headers: &mut HeaderMap, by_proxy: bool) {
     let forged: Vec<HeaderName> = headers
         .keys()
@@ -168,7 +168,7 @@ fn set_forwarded(headers: &mut HeaderMap, parsed: &ParsedRequest) {
     let Some(forwarded) = forwarded(parsed, proto) else {
         return;
     };
-    // The address is written once, and its place in the text taken for the two others.
+    // The address is written once, and reused for the two other headers.
     let place = match parsed.origin.client {
         Some(IpAddr::V4(_)) => forwarded.find(';').map(|end| (4, end)),
         Some(IpAddr::V6(_)) => forwarded.find(']').map(|end| (6, end)),
@@ -194,7 +194,7 @@ fn forwarded(parsed: &ParsedRequest, proto: &str) -> Option<String> {
         Some(IpAddr::V6(ip)) => write!(text, "for=\"[{ip}]\";").ok()?,
         None => {}
     }
-    // A host that was accepted holds no quote and no backslash.
+    // An accepted host contains no quote and no backslash.
     for part in [
         "host=\"",
         parsed.host_header.to_str().ok()?,

@@ -1,6 +1,6 @@
-//! The settings of hyper for clients' connections: sizes, and the limits that hyper itself keeps.
+//! The settings of hyper for clients' connections: sizes, and the limits that hyper enforces.
 //!
-//! It never limits time on HTTP/1: `ClientIo` does.
+//! It sets no time limits for HTTP/1: `ClientIo` has them.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use crate::driver::upstream::MAX_HEADERS;
 
 /// Most bytes buffered per direction; also the longest head.
 const BUFFER: usize = 64 * 1024;
-/// Requests at once on one HTTP/2 connection.
+/// Simultaneous requests on one HTTP/2 connection.
 const STREAMS: u32 = 128;
-/// An HTTP/2 client that answers no ping within this is gone.
+/// An HTTP/2 client that does not answer a ping within this time is gone.
 const PING: Duration = Duration::from_secs(20);
 
 pub(super) fn http1_settings() -> http1::Builder {

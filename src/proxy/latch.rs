@@ -1,6 +1,6 @@
-//! A flag that very many connections wait for and that is almost never raised: reading it costs one
-//! load from memory. A cancellation token takes two locks, which all connections share, each time a
-//! connection is polled.
+//! A flag that very many connections wait for and that is almost never raised: reading it is one
+//! load from memory. A cancellation token would take two locks, shared by all connections, at each
+//! poll of a connection.
 //!
 //! It is never lowered again.
 
@@ -11,7 +11,7 @@ use std::task::Poll;
 
 use tokio::sync::Notify;
 
-/// Down, until it is raised.
+/// Not raised at first.
 #[derive(Default)]
 pub(super) struct Latch {
     raised: AtomicBool,
@@ -25,13 +25,13 @@ impl Latch {
         self.notify.notify_waiters();
     }
 
-    /// Is it raised?
+    /// Whether it is raised.
     pub(super) fn is_raised(&self) -> bool {
         self.raised.load(Ordering::Acquire)
     }
 
-    /// Resolves when it is raised. To be polled by one task only: a task is always woken by the
-    /// same waker, so that it is enough to register it once.
+    /// Resolves when it is raised. Poll it from one task only: a task always uses the same waker,
+    /// so it is registered only once.
     pub(super) async fn wait(&self) {
         let mut notified = pin!(self.notify.notified());
         let mut registered = false;
@@ -43,7 +43,7 @@ impl Latch {
                 return Poll::Pending;
             }
             registered = true;
-            // If it was raised since it was read above, this is ready.
+            // Ready if it was raised since the check above.
             notified.as_mut().poll(cx)
         })
         .await;

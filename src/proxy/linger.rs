@@ -1,6 +1,6 @@
-//! Reads and drops the rest of a request body that the answer did not wait for. Closing the
-//! connection instead would reset it, and a client that is still sending would lose the answer;
-//! nginx calls this lingering.
+//! Reads and drops the rest of a request body when the response did not wait for it. Closing the
+//! connection would reset it, and a client that is still sending would lose the response; nginx
+//! calls this lingering.
 //!
 //! It never reads for longer than its limits, and never keeps what it reads.
 
@@ -13,12 +13,12 @@ use tokio::time::timeout;
 
 use super::connection_state::BusyGuard;
 
-/// For so long in all, as nginx's `lingering_time`.
+/// Total limit, as nginx's `lingering_time`.
 const TIME: Duration = Duration::from_secs(30);
-/// For so long without a byte, as nginx's `lingering_timeout`.
+/// Limit without a byte, as nginx's `lingering_timeout`.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Reads the rest of a body and drops it. `busy`: what keeps the connection from counting as idle
+/// Reads the rest of a body and drops it. `busy` keeps the connection from counting as idle
 /// meanwhile.
 pub(super) fn discard(mut body: Incoming, busy: BusyGuard) {
     if body.is_end_stream() {

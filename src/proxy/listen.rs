@@ -1,4 +1,4 @@
-//! The sockets that requests come in by: made by `host::listen`, or handed over by systemd.
+//! The sockets on which requests arrive: made by `host::listen`, or handed over by systemd.
 //!
 //! It never reads from a connection.
 
@@ -19,20 +19,20 @@ use super::front::Front;
 /// TCP keepalive: a silent client is probed after this long.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// A socket to accept from, and who speaks there. The runtime that first accepts from it is the one
-/// that it wakes.
+/// A socket to accept from, and who connects to it. It wakes the runtime that first accepts from
+/// it.
 pub struct ProxyListener {
     socket: OwnedFd,
     registered: Option<AsyncFd<OwnedFd>>,
     is_tcp: bool,
-    /// Users that may connect; empty: all that can.
+    /// Users that may connect; empty: all.
     users: Vec<u32>,
     pub(super) front: Front,
-    /// The port, of a TCP listener.
+    /// The port of a TCP listener.
     pub(super) port: u16,
 }
 
-/// An accepted connection, registered with no runtime yet: the one that will serve it does so.
+/// An accepted connection, not yet registered with a runtime: the one that serves it does so.
 pub(super) enum AcceptedClient {
     Tcp(std::net::TcpStream, IpAddr),
     Unix(std::os::unix::net::UnixStream),
@@ -45,8 +45,7 @@ impl ProxyListener {
     /// It cannot be made non-blocking.
     pub fn from_tcp(listener: std::net::TcpListener, front: Front) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        // Accepted connections inherit both. The second ends the streams of clients that lost their
-        // power.
+        // Accepted connections inherit both. Keepalive ends the streams of clients that lost power.
         let socket = SockRef::from(&listener);
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_keepalive(
@@ -81,16 +80,15 @@ impl ProxyListener {
         })
     }
 
-    /// Only processes of these users get an answer; the connection of any other is closed without
-    /// one.
+    /// Serves only processes of these users; connections of others are closed without a response.
     #[must_use]
     pub fn only_for(mut self, users: Vec<u32>) -> Self {
         self.users = users;
         self
     }
 
-    /// May the process that has connected, as the kernel knows it, do so (`SO_PEERCRED`, unix(7)),
-    /// whatever the file's mode allows by now.
+    /// Whether the user of the connecting process, as the kernel reports it (`SO_PEERCRED`,
+    /// unix(7)), may connect, whatever the file's mode allows by now.
     fn may_connect(&self, client: &OwnedFd) -> bool {
         self.users.is_empty()
             || socket_peercred(client).is_ok_and(|peer| self.users.contains(&peer.uid.as_raw()))
@@ -110,7 +108,7 @@ impl ProxyListener {
         }
     }
 
-    /// The next client. Dropping the future loses none.
+    /// Accepts the next client. Dropping the future loses none.
     pub(super) async fn accept(&mut self) -> io::Result<AcceptedClient> {
         let (fd, peer) = loop {
             let (fd, peer) = self.accept_any().await?;

@@ -1,5 +1,5 @@
-//! A request between its head and its answer: what was read of it, what is left to send, and what
-//! happened to it so far.
+//! A request between its head and its response: what was read of it, what is left to send, and what
+//! has happened to it so far.
 //!
 //! It never sends anything: `forward` does.
 
@@ -43,27 +43,27 @@ pub(super) struct PendingRequest {
     pub(super) parsed: ParsedRequest,
     pub(super) front: Front,
     pub(super) started: Instant,
-    /// It is the waiting page's, for the events of a wake.
+    /// It is from the waiting page, for the events of a wake.
     pub(super) follows_wake: bool,
-    /// Its body is to be read before the instance is asked, and was not yet. nginx has done so
-    /// itself, and an upgraded connection has none.
+    /// Its body is to be read before the instance is asked, and has not been. nginx has read it
+    /// already, and an upgraded connection has none.
     pub(super) body_unread: bool,
-    /// Its client sends the body only when asked for it (`Expect: 100-continue`): acc asks once the
-    /// body can be used.
+    /// Its client sends the body only after `100 Continue`, which acc sends once it can use the
+    /// body.
     pub(super) expects_continue: bool,
-    /// It may be sent to the next run, once: one run that died with it is no reason to have every
-    /// run die with the same request.
+    /// It may be sent to the next run, once: a request that one run died with must not end every
+    /// run.
     pub(super) retryable: bool,
     /// How often instances may have read it.
     pub(super) reads: u8,
-    /// Before the next try at an awake instance that could not be connected to.
+    /// The pause before the next try at an awake instance that could not be connected to.
     pub(super) retry_pause: Duration,
     /// `None` while it is being sent.
     pub(super) request: Option<Box<Request<SendBody>>>,
     pub(super) body_fault: FaultFlag,
     pub(super) log_draft: Option<LineDraft>,
     pub(super) upgrade: Option<OnUpgrade>,
-    /// nginx writes the log.
+    /// nginx writes the log line.
     pub(super) to_nginx: bool,
     /// How long it was held.
     pub(super) held: Option<Duration>,
@@ -85,13 +85,13 @@ impl PendingRequest {
     ) -> Self {
         let follows_wake = head.uri.path() == WAKE_PATH;
         if follows_wake {
-            // To follow a wake neither causes one nor uses the application.
+            // Following a wake neither causes one nor counts as use.
             parsed.verdict = Verdict {
                 wake: false,
                 counts: false,
             };
         }
-        // Behind nginx, and for an earlier worker, the line is in a log already.
+        // Behind nginx, or received by an earlier worker, its line is in a log already.
         let log = proxy.log.as_ref().filter(|_| at.front == Front::Public);
         let log_draft = log.map(|_| LineDraft::of(&head, &parsed, started));
         let upgrade = if parsed.upgrade {
@@ -123,15 +123,15 @@ impl PendingRequest {
             upgrade,
             to_nginx: at.front == Front::Wake,
             held: None,
-            // nginx has let it through before it asked acc.
+            // nginx let it through before it asked acc.
             admitted: reads > 0,
             slot: None,
         }
     }
 }
 
-/// The body as it is sent on. With `lingers` the rest that the answer does not wait for is read and
-/// dropped; the value says whether the client sends the body only when asked for it.
+/// The body as it is forwarded. With `lingers`, the rest that the response does not wait for is
+/// read and dropped; the value says whether the client sends the body only when asked for it.
 fn send_body(at: &RequestArrival<'_>, body: Incoming, lingers: Option<bool>) -> SendBody {
     let body = SendBody::new(body, at.settings.max_body, at.settings.body_stall);
     let Some(expects_continue) = lingers else {
@@ -143,7 +143,7 @@ fn send_body(at: &RequestArrival<'_>, body: Incoming, lingers: Option<bool>) -> 
     })
 }
 
-/// What an HTTP/1.1 server expects: path and query only.
+/// Reduces the target to path and query, which an HTTP/1.1 server expects.
 fn origin_form(mut head: Parts) -> Parts {
     if head.uri.authority().is_some() || head.uri.scheme().is_some() {
         let target = head.uri.path_and_query().cloned().map(Uri::from);
@@ -153,7 +153,7 @@ fn origin_form(mut head: Parts) -> Parts {
     // The upgrade belongs to the client's connection; the spelling of header names and of the
     // target is kept with the request.
     head.extensions.remove::<OnUpgrade>();
-    // The body itself knows an unread length, see `SendBody::size_hint`.
+    // The body itself reports the length of its unread part, see `SendBody::size_hint`.
     if head
         .headers
         .get_all(header::CONTENT_LENGTH)

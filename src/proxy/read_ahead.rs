@@ -1,6 +1,6 @@
-//! Reads a long answer ahead of a slow client: the instance, which may serve one request after the
-//! other, is free as soon as it has sent all of it. What the client has not read waits in memory,
-//! then on the disk.
+//! Reads a long response ahead of a slow client: the instance, which may serve one request after
+//! the other, is free once it has sent all of it. What the client has not read waits in memory,
+//! then on disk.
 //!
 //! It never delays what the client can read, and never reads further ahead than [`Spool`] has room.
 
@@ -17,18 +17,18 @@ use crate::driver::upstream::ReceiveBody;
 use crate::host::spool::Spool;
 use crate::service::admission::Ticket;
 
-/// Pieces of an answer that wait in memory; each is at most as long as the buffer of a connection
+/// Parts of a response that wait in memory; each is at most as long as the buffer of a connection
 /// to an instance, 64 KiB.
 const PIECES: usize = 8;
 
-/// Bytes of an answer that wait on the disk, about as behind nginx: an application that serves one
-/// client at a time hands out no more in one answer, and the database is on that disk.
+/// Bytes of one response on disk, about as much as nginx buffers. An application that serves one
+/// client at a time sends no more in one response, and the database is on that disk.
 const MOST: u64 = 4 << 20;
 
-/// A piece of an answer.
+/// A part of a response.
 pub(super) type Piece = Result<Frame<Bytes>, BoxError>;
 
-/// The rest of an answer, read ahead. `pass` is given back with its last byte.
+/// The rest of a response, read ahead. The ticket is dropped after its last byte.
 pub(super) fn read(
     body: ReceiveBody,
     ticket: Option<Box<dyn Ticket>>,
@@ -74,7 +74,7 @@ async fn run(
                 }
                 None => break,
             },
-            // The client has left, and the instance is to notice.
+            // The client has left; the instance must notice.
             () = pieces.closed() => return,
         }
     }

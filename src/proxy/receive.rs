@@ -1,7 +1,6 @@
-//! The first step: reads the head of a request, and answers at once if no instance needs to be
-//! asked.
+//! The first step: reads the head of a request, and responds at once if no instance is needed.
 //!
-//! It never wakes anything and never reads a body, except to drop it.
+//! It never wakes anything. It never reads a body, except to drop it.
 
 use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
@@ -21,7 +20,7 @@ use super::{linger, respond};
 use crate::domain::admission::Refusal;
 
 impl Proxy {
-    /// Reads a request that has arrived and makes it ready to be sent on. An answer: there is
+    /// Reads a request that has arrived and prepares it for sending. Returns a response if there is
     /// nothing to send.
     pub(super) fn receive(
         &self,
@@ -40,7 +39,7 @@ impl Proxy {
             },
             Err((Some(parsed), failure)) => (parsed, failure),
             Err((None, failure)) => {
-                // A client that waits to be asked for its body does not send it.
+                // A client that waits for `100 Continue` does not send its body.
                 if head.version < Version::HTTP_2 && !head.headers.contains_key(header::EXPECT) {
                     linger::discard(body, BusyGuard::new(at.connection));
                 }
@@ -57,7 +56,7 @@ impl Proxy {
     }
 }
 
-/// The failure of a request that no instance needs to be asked for.
+/// The failure of a request for which no instance is needed.
 fn early_failure(
     proxy: &Proxy,
     settings: &ProxySettings,
@@ -68,7 +67,7 @@ fn early_failure(
     if body.size_hint().lower() > settings.max_body {
         return Some(ProxyFailure::TooLarge);
     }
-    // The worker that was asked before, and killed, may have sent it on.
+    // The worker that nginx asked before, and that was killed, may have sent it to the instance.
     let may_have_been_sent = || match (&proxy.replay_notes, &parsed.id) {
         (Some(notes), Some(id)) => notes.was_noted(id),
         _ => true,
@@ -83,7 +82,7 @@ fn early_failure(
     }
 }
 
-/// Reads the head. On failure: the request as well, if its host is known.
+/// Reads the head. On failure, returns the request as well, if its host is known.
 fn read(
     at: &RequestArrival<'_>,
     head: &Parts,
@@ -93,8 +92,8 @@ fn read(
         // edge has added.
         Some(ProxyFailure::Method)
     } else if !request::is_chunked_or_plain(&head.headers) {
-        // hyper takes the chunks of `gzip, chunked` and forgets the rest: the application would get
-        // something else than was sent.
+        // hyper decodes the chunks of `gzip, chunked` and drops the other coding: the application
+        // would get something else than was sent.
         Some(ProxyFailure::Coding)
     } else {
         None

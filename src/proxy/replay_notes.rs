@@ -1,10 +1,10 @@
-//! Behind nginx: which requests have been sent on to an application, as files that outlive the
-//! process. When this process is killed, nginx asks the next one about them, and that knows whether
-//! the application may have seen them.
+//! Behind nginx: records which requests were sent to an application, in files that outlive the
+//! process. If this process is killed, nginx asks the next one, and that knows whether the
+//! application may have read the request.
 //!
-//! Only what may not be sent twice is noted, before its first byte is sent. It is written for the
-//! death of the process, not of the host: a power cut ends the applications too. It decides
-//! nothing: `receive` does.
+//! Only requests that must not be sent twice are recorded, before their first byte is sent. The
+//! files need not survive a power cut, which ends the applications too. `receive` decides what
+//! follows from them.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -14,16 +14,16 @@ use std::time::Duration;
 
 use crate::host::fs as host_fs;
 
-/// nginx no longer asks about requests as old as this.
+/// nginx no longer repeats requests as old as this.
 const OLD: Duration = Duration::from_secs(2 * 3600);
 
-/// Within this, an answer has reached nginx.
+/// A response has reached nginx within this time.
 const ANSWER_ARRIVES: Duration = Duration::from_secs(10);
 
 /// A request's id, as nginx made it: 32 hexadecimal digits.
 pub type RequestId = Box<str>;
 
-/// Reads an id.
+/// Parses an id.
 #[must_use]
 pub fn request_id(text: &str) -> Option<RequestId> {
     (text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())).then(|| text.into())
@@ -55,10 +55,10 @@ impl ReplayNotes {
         Ok(Self { dir })
     }
 
-    /// Notes that this request is about to be sent.
+    /// Records that this request is about to be sent.
     ///
     /// # Errors
-    /// It could not be noted, so it must not be sent.
+    /// It could not be recorded, so it must not be sent.
     pub(super) fn note(&self, id: &RequestId) -> io::Result<ReplayNote> {
         let path = self.dir.join(&**id);
         let make = || {
@@ -76,8 +76,8 @@ impl ReplayNotes {
         Ok(ReplayNote { path, seen: true })
     }
 
-    /// Was it noted, by this process or by one that has been killed since? Where that cannot be
-    /// found out, it may have been.
+    /// Whether it was recorded, by this process or by one that was killed since. `true` if that
+    /// cannot be determined.
     #[must_use]
     pub fn was_noted(&self, id: &RequestId) -> bool {
         match fs::symlink_metadata(self.dir.join(&**id)) {
@@ -87,15 +87,15 @@ impl ReplayNotes {
     }
 }
 
-/// A request that may not be sent twice is on its way to an instance; dropped when its answer is on
-/// the way back.
+/// Marks a request that must not be sent twice as sent to an instance; dropped when its response is
+/// on the way back.
 pub(super) struct ReplayNote {
     path: PathBuf,
     seen: bool,
 }
 
 impl ReplayNote {
-    /// The instance was not reached.
+    /// The instance was not reached: removes the record.
     pub(super) fn unseen(mut self) {
         self.seen = false;
     }
@@ -109,7 +109,7 @@ impl Drop for ReplayNote {
             return;
         }
         tokio::spawn(async move {
-            // Not before nginx has the answer for certain.
+            // Not before nginx certainly has the response.
             tokio::time::sleep(ANSWER_ARRIVES).await;
             let _ = fs::remove_file(path);
         });

@@ -1,7 +1,7 @@
-//! Reads the head of a request: which host it is for, may it wake, is it a browser's navigation,
-//! may it be sent again.
+//! Reads the head of a request: which host it is for, whether it may wake an instance, whether it
+//! is a browser's navigation, whether it may be sent again.
 //!
-//! Pure: it looks at the head only, never at the body, and it changes nothing.
+//! Pure: it reads the head only, never the body, and changes nothing.
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
@@ -25,10 +25,9 @@ pub enum HostFault {
     Missing,
     /// It names more than one.
     Twice,
-    /// What it names is not a host.
+    /// The name is not a valid host.
     Malformed,
-    /// It is a host, but none that an application can have (an address, `_`, longer than DNS
-    /// allows).
+    /// The host is valid, but no application can have it (an address, `_`, longer than DNS allows).
     Foreign,
 }
 
@@ -37,13 +36,13 @@ pub enum HostFault {
 pub enum Tried {
     /// Nothing reached the instance.
     Nothing,
-    /// The instance may have seen it.
+    /// The instance may have read it.
     MaybeSeen,
-    /// The instance had it and did not answer in time.
+    /// The instance got it and did not respond in time.
     TimedOut,
 }
 
-/// What the head of a request says.
+/// The content of a request's head.
 #[derive(Debug, Clone)]
 pub struct ParsedRequest {
     /// The host that it is for.
@@ -52,17 +51,17 @@ pub struct ParsedRequest {
     pub host_header: HeaderValue,
     /// The client, and how it reached the edge.
     pub origin: Origin,
-    /// May it wake an instance, and does it count as use.
+    /// Whether it may wake an instance, and whether it counts as use.
     pub verdict: Verdict,
-    /// A browser shows the answer to a person.
+    /// A browser shows the response to a person.
     pub navigation: bool,
     /// The client wants another protocol on this connection.
     pub upgrade: bool,
     /// What was tried before.
     pub tried: Tried,
-    /// The number that nginx gave it.
+    /// The id that nginx gave it.
     pub id: Option<RequestId>,
-    /// nginx has asked another worker before, which ended without an answer.
+    /// nginx has asked another worker before, which ended without a response.
     pub again: bool,
 }
 
@@ -113,7 +112,7 @@ pub fn read(
     })
 }
 
-/// The path as the client has sent it, which is what nginx compares with the rules.
+/// The path as the client sent it, which is what nginx compares with the rules.
 fn path(head: &Parts) -> &str {
     let raw = head
         .extensions
@@ -125,8 +124,8 @@ fn path(head: &Parts) -> &str {
     )
 }
 
-/// The host in lower case and without a dot at its end, and the port as it was given: as nginx
-/// passes it on.
+/// The host in lower case and without a final dot, and the port as it was sent: the form that nginx
+/// forwards.
 fn normalized(host_header: HeaderValue, host: &HostName) -> HeaderValue {
     let (bytes, host) = (host_header.as_bytes(), host.as_str().as_bytes());
     if bytes == host {
@@ -150,8 +149,8 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
         .unwrap_or("")
 }
 
-/// The one host a request names: `:authority` or an absolute target before the `Host` header (RFC
-/// 9112 section 3.2).
+/// The one host that a request names: `:authority` or an absolute target before the `Host` header
+/// (RFC 9112 section 3.2).
 fn named_host(head: &Parts) -> Result<HeaderValue, HostFault> {
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let host = hosts.next();
@@ -190,7 +189,7 @@ fn parse_host(host_header: &[u8]) -> Result<HostName, HostFault> {
     })
 }
 
-/// Does it have the form of a host (RFC 3986 section 3.2.2) although no application can have it?
+/// Whether it has the form of a host (RFC 3986 section 3.2.2) although no application can have it.
 fn is_host(text: &str) -> bool {
     if let Some(rest) = text.strip_prefix('[') {
         let Some((address, port)) = rest.split_once(']') else {
@@ -232,7 +231,8 @@ pub(super) fn origin_from_nginx(headers: &HeaderMap) -> Origin {
     }
 }
 
-/// Will a browser show the answer to a person? Only then a page is useful; a prefetch is not shown.
+/// Whether a browser will show the response to a person. Only then a page is useful; a prefetch is
+/// not shown.
 fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     let dest = text(headers, &HeaderName::from_static("sec-fetch-dest"));
     *method == Method::GET
@@ -241,9 +241,9 @@ fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
         && !text(headers, &HeaderName::from_static("sec-purpose")).contains("prefetch")
 }
 
-/// Asks for WebSocket, and nothing else. Any other protocol, and `h2c` above all (RFC 9113 section
-/// 3.1 gave it up), would be a tunnel in which the client could set headers that only the edge may
-/// set.
+/// Whether it asks for WebSocket and nothing else. Any other protocol, above all `h2c` (deprecated
+/// by RFC 9113 section 3.1), would be a tunnel in which the client could set headers that only the
+/// edge may set.
 fn asks_for_websocket(head: &Parts) -> bool {
     let mut parsed = head.headers.get_all(header::UPGRADE).iter();
     head.version == Version::HTTP_11
@@ -260,7 +260,7 @@ fn asks_for_websocket(head: &Parts) -> bool {
             .any(|value| tokens(value).any(|token| token.eq_ignore_ascii_case("upgrade")))
 }
 
-/// Is the body sent as it is, or in chunks and in no other coding?
+/// Whether the body is sent as it is, or in chunks and in no other coding.
 pub(super) fn is_chunked_or_plain(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     codings.next().is_none_or(|first| {
@@ -296,7 +296,8 @@ fn tried(headers: &HeaderMap) -> Tried {
     }
 }
 
-/// Does the method itself say that sending twice does no harm? The body is another matter.
+/// Whether the method itself says that sending it twice does no harm. The body is checked
+/// elsewhere.
 #[must_use]
 pub fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)

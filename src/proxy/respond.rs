@@ -1,7 +1,7 @@
-//! Answers that acc gives instead of an instance: failures, the waiting page, and what all of them
-//! have in common.
+//! Responses that acc gives instead of an instance: failures, the waiting page, and their common
+//! headers.
 //!
-//! No cache may ever keep one. A browser's navigation gets a small page, everybody else
+//! No cache may keep one. A browser's navigation gets a small page, every other client
 //! `application/problem+json` (RFC 9457).
 
 use hyper::header::{self, HeaderValue};
@@ -14,24 +14,24 @@ use crate::render::pages::{ErrorPage, Pages, WaitingPage};
 /// Where the waiting page gets the events of the wake.
 pub const WAKE_PATH: &str = "/.well-known/acc/wake";
 
-/// Who will read an answer.
+/// Who will read a response.
 #[derive(Debug, Clone, Copy)]
 pub struct Audience<'a> {
-    /// A person in front of a browser.
+    /// A person at a browser.
     pub navigation: bool,
-    /// The host that was asked for; empty when it is not known.
+    /// The requested host; empty if unknown.
     pub host: &'a str,
 }
 
 impl Audience<'_> {
-    /// Of a request that cannot be read.
+    /// For a request that cannot be parsed.
     pub const UNKNOWN: Audience<'static> = Audience {
         navigation: false,
         host: "",
     };
 }
 
-/// The answer for a failure.
+/// The response for a failure.
 #[must_use]
 pub fn failure(
     pages: &Pages,
@@ -56,7 +56,7 @@ pub fn failure(
             HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
         );
     }
-    // The rest of the body will not be read: the connection cannot be used again.
+    // The rest of the body will not be read: the connection cannot be reused.
     if matches!(
         failure,
         ProxyFailure::TooLarge
@@ -71,8 +71,8 @@ pub fn failure(
     response
 }
 
-/// The page of an instance that is being woken: 503 so that no cache and no crawler takes it for
-/// the application's own.
+/// The page of an instance that is being woken: status 503, so that no cache and no crawler takes
+/// it for the application's own.
 #[must_use]
 pub fn waiting(pages: &Pages, name: &str) -> Response<ResponseBody> {
     let text = pages.waiting(&WaitingPage {
@@ -113,7 +113,7 @@ fn problem(audience: Audience<'_>, answer: &FailureAnswer) -> String {
     body.to_string()
 }
 
-/// Any answer of acc's own: never cached, and never taken for another type.
+/// A response of acc's own: never cached, and with a fixed content type.
 pub(super) fn own(status: StatusCode, kind: &'static str, text: String) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::text(text));
     *response.status_mut() = status;
@@ -123,12 +123,12 @@ pub(super) fn own(status: StatusCode, kind: &'static str, text: String) -> Respo
     response
 }
 
-/// The answer to acc's own check whether nginx answers: it is empty.
+/// The response to acc's own check whether nginx answers: it is empty.
 pub(super) fn empty() -> Response<ResponseBody> {
     own(StatusCode::NO_CONTENT, "text/plain", String::new())
 }
 
-/// The headers of every answer of acc's own.
+/// Sets the headers of every response of acc's own.
 pub(super) fn mark_own(headers: &mut hyper::HeaderMap) {
     const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,9 +1,9 @@
-//! The body of an answer to a client: a text of acc's own, what an instance sends, or the events of
-//! a wake.
+//! The body of a response to a client: a text of acc's own, what an instance sends, or the events
+//! of a wake.
 //!
 //! While it exists the request counts as in flight: the ticket of a forwarded request is dropped
-//! with it, or sooner, when the instance has sent its last byte. It never holds more of a body than
-//! one frame; `read_ahead` does.
+//! with it, or earlier, when the instance has sent its last byte. It never holds more of a body
+//! than one frame; `read_ahead` does.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ use super::stalled_responses::{StallWatch, WatchedBody};
 use crate::driver::upstream::ReceiveBody;
 use crate::service::admission::Ticket;
 
-/// The body of any answer.
+/// The body of any response.
 pub struct ResponseBody {
     kind: BodyKind,
     busy: Option<BusyGuard>,
@@ -40,17 +40,17 @@ enum BodyKind {
 }
 
 struct Forwarded {
-    /// `None` once it was ended here, or is read ahead.
+    /// `None` once it was ended here or is read ahead.
     body: Option<ReceiveBody>,
-    /// The rest of it, read ahead.
+    /// The rest of it, which is read ahead.
     rest: Option<mpsc::Receiver<Piece>>,
-    /// Where to keep what is read ahead; `None`: it is not read ahead.
+    /// Where to keep what is read ahead; `None`: nothing is.
     spool: Option<PathBuf>,
     forwarded_bytes: usize,
     events: Option<EventStream>,
     ticket: Option<Box<dyn Ticket>>,
     line: Option<Box<AccessLine>>,
-    /// The instance broke the connection: reported once what came before has left.
+    /// The instance broke the connection: reported once the earlier bytes were sent.
     fault: Option<BoxError>,
 }
 
@@ -70,8 +70,8 @@ impl ResponseBody {
         Self::text(String::new())
     }
 
-    /// What an instance sends. `pass` is given back at its end; `line` is written to the access log
-    /// then.
+    /// What an instance sends. At its end the ticket is dropped and `line` is written to the access
+    /// log.
     pub(super) fn forwarded(
         body: ReceiveBody,
         ticket: Box<dyn Ticket>,
@@ -102,7 +102,7 @@ impl ResponseBody {
         }
     }
 
-    /// Pieces, each sent when it is there.
+    /// A stream whose parts are sent as they arrive.
     pub(super) fn stream(pieces: mpsc::Receiver<Bytes>) -> Self {
         Self {
             kind: BodyKind::Stream(pieces),
@@ -110,7 +110,7 @@ impl ResponseBody {
         }
     }
 
-    /// Is given up when its client does not read it.
+    /// Makes the response end if its client does not read it.
     pub(super) fn watched(self, watch: &StallWatch<Self>) -> Self {
         if self.is_end_stream() {
             return self;
@@ -121,7 +121,7 @@ impl ResponseBody {
         }
     }
 
-    /// Keeps the client's connection marked as busy for as long as this body exists.
+    /// Keeps the client's connection marked as busy while this body exists.
     pub(super) fn keep_busy(mut self, busy: BusyGuard) -> Self {
         self.busy = Some(busy);
         self
@@ -171,19 +171,19 @@ impl Body for ResponseBody {
     }
 }
 
-/// How the answer of an instance is sent to its client.
+/// How the response of an instance is sent to its client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
     /// As fast as the client reads it.
     AsRead,
-    /// The same, for an answer without an end of its own: it ends with the instance.
+    /// The same, for a response without an end: it ends with the instance.
     EventStream,
     /// Read ahead of a slow client, into a file in this folder.
     ReadAhead(PathBuf),
 }
 
-/// After this many bytes the rest of an answer is read ahead: shorter answers are in the buffers of
-/// connections by then.
+/// After this many bytes the rest of a response is read ahead: shorter responses fit into the
+/// buffers of connections.
 const SHORT: usize = 64 * 1024;
 
 impl Forwarded {
@@ -247,8 +247,8 @@ impl Forwarded {
             self.ticket = None;
         }
         if let Poll::Ready(Some(Err(fault))) = frame {
-            // On an error hyper drops what it has not written yet, the head included: nginx would
-            // take the request for one without an answer, and send it again.
+            // On an error hyper drops what it has not written yet, including the head: nginx would
+            // take the request as unanswered and send it again.
             self.fault = Some(fault.into());
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -262,11 +262,11 @@ struct EventStream {
     must_end: Pin<Box<WaitForCancellationFutureOwned>>,
     /// When it is cut, once it must end.
     cut_after: Option<Pin<Box<Sleep>>>,
-    /// The last event was sent to its end.
+    /// The last event was sent completely.
     event_complete: bool,
 }
 
-/// An event that is being sent is finished within this.
+/// Time to finish an event that is being sent.
 const LAST_EVENT: Duration = Duration::from_secs(1);
 
 impl EventStream {
@@ -278,7 +278,7 @@ impl EventStream {
         }
     }
 
-    /// Ready when it must end and no event would be cut, or its time is up.
+    /// Ready when it must end and no event would be cut, or its time is over.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.cut_after.is_none() {
             ready!(self.must_end.as_mut().poll(cx));

@@ -1,8 +1,8 @@
-//! Accepts clients and gives their connections to I/O threads until it is to stop; then finishes
-//! what is under way: for a while when everything ends, for as long as it takes when another worker
-//! has taken the sockets over.
+//! Accepts clients and assigns their connections to I/O threads until it is stopped. Then it
+//! finishes the current requests: within the grace period of a shutdown, or without a limit if
+//! another worker has taken the sockets over.
 //!
-//! It never reads from a connection, and it never ends by itself.
+//! It never reads from a connection, and never ends by itself.
 
 use std::io;
 use std::pin::pin;
@@ -25,24 +25,24 @@ use super::settings::SettingsSnapshot;
 use super::timeouts::ConnectionTimeouts;
 use crate::host::io_threads::IoThreads;
 
-/// Pauses after an error: when the process has no descriptor left, accepting again at once would
-/// only use processor time.
+/// Pauses after an error: without a free descriptor, accepting again at once would only use CPU
+/// time.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
-/// What was served, and what was cut.
+/// How many connections were served and cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ServeReport {
     /// Connections accepted.
     pub accepted: u64,
-    /// Connections, upgraded ones among them, that were cut because they outlasted the grace.
+    /// Connections, including upgraded ones, that were cut because they outlasted the grace period.
     pub cut: usize,
 }
 
-/// Serves until one of `signals`; then accepts no more connections and finishes what is held or in
-/// flight: without a limit after a hand-over, but from the shutdown on for up to `grace`, after
-/// which the rest is cut. Sockets are closed when it returns; the files of unix sockets stay.
-/// Connections are served on `io_threads`. Once in the life of a [`Proxy`], with all its listeners:
-/// the cut at the end reaches every upgraded connection of it.
+/// Serves until one of `signals`. Then accepts no more connections and finishes what is held or in
+/// flight: after a hand-over without a limit, after a shutdown for up to `grace`, and cuts the
+/// rest. Sockets are closed when it returns; the files of unix sockets stay. Connections are served
+/// on `io_threads`. Call it once for a [`Proxy`], with all its listeners: the cut at the end
+/// reaches all its upgraded connections.
 pub async fn serve(
     listeners: Vec<ProxyListener>,
     proxy: Arc<Proxy>,
@@ -95,7 +95,7 @@ impl ProxyServer {
         let (connections, upgraded) = (&self.connections, &self.proxy.upgraded);
         connections.close();
         upgraded.close();
-        // In this order: a connection may still be upgraded.
+        // In this order, because a connection may still be upgraded.
         let all_done = async {
             connections.wait().await;
             upgraded.wait().await;
@@ -123,10 +123,10 @@ impl ProxyServer {
         loop {
             let accepted = tokio::select! {
                 biased;
-                // The queue belongs to the next worker.
+                // The backlog belongs to the next worker.
                 () = self.hand_over.cancelled() => return,
-                // First the queue: what the kernel has accepted already is served, unless new
-                // connections never stop.
+                // The backlog first: what the kernel has accepted is served, unless new connections
+                // never stop.
                 () = late.as_mut() => return,
                 accepted = listener.accept() => accepted,
                 () = self.stop.cancelled() => return,
@@ -155,7 +155,7 @@ impl ProxyServer {
         }
     }
 
-    /// Serves an accepted client, unless it or all clients together have too many connections.
+    /// Serves an accepted client, unless this client or all together have too many connections.
     fn serve_client(self: &Arc<Self>, listener: &ProxyListener, client: AcceptedClient) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
         match client {
@@ -184,9 +184,9 @@ impl ProxyServer {
         }
     }
 
-    /// Gives an I/O thread a connection. What lasts as long as the connection is allocated here, by
-    /// the thread that accepts, and so for all other threads apart from what a request needs: side
-    /// by side they keep each other's pages, two or three for a resting kilobyte.
+    /// Assigns a connection to an I/O thread. What lasts as long as the connection is allocated
+    /// here, by the accepting thread, apart from the allocations of requests: mixed with those, a
+    /// resting connection of a kilobyte would keep two or three pages from being freed.
     fn start_connection<S: ClientSocket>(
         self: &Arc<Self>,
         register: impl FnOnce() -> io::Result<S>,

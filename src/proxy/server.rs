@@ -1,7 +1,7 @@
 //! What the accepting tasks, the connections and the requests of one server share, and what the
 //! requests of one connection share.
 //!
-//! It never accepts, reads or answers: `serve`, `connection` and `exchange` do.
+//! It never accepts, reads or responds: `serve`, `connection` and `exchange` do.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -20,18 +20,18 @@ use super::latch::Latch;
 use super::settings::SettingsSnapshot;
 use crate::host::io_threads::IoThreads;
 
-/// A client that was accepted just before the shutdown has this long to send its first bytes.
+/// How long a client that was accepted just before the shutdown has to send its first bytes.
 pub(super) const LAST_WORD: Duration = Duration::from_millis(250);
 
 /// The two signals that end serving.
 #[derive(Debug, Clone, Default)]
 pub struct ShutdownSignals {
-    /// No other worker follows: what has reached the kernel's queue is served, and all requests are
-    /// finished within the grace.
+    /// No other worker follows: the kernel's backlog is served, and all requests are finished
+    /// within the grace period.
     pub shutdown: CancellationToken,
     /// Another worker accepts from the same sockets: no more connections are accepted, and none is
-    /// cut. A client's HTTP/1 connection stays open for the request that may be on its way to it,
-    /// and is closed with the answer.
+    /// cut. A client's HTTP/1 connection stays open for the request that may be on its way, and is
+    /// closed with the response.
     pub hand_over: CancellationToken,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct ProxyServer {
     pub(super) stopping: Latch,
     /// The same as `hand_over`, for requests.
     pub(super) handed_over: Latch,
-    /// The grace is over.
+    /// The grace period is over.
     pub(super) cut: Latch,
     pub(super) accepted: AtomicU64,
 }
@@ -61,8 +61,9 @@ pub(super) struct ConnectionSource {
     pub(super) port: u16,
 }
 
-/// What the requests of one connection share. One count for all of it: those of its parts are
-/// shared by all I/O threads, and processors that write the same count slow each other down.
+/// What the requests of one connection share. It has one reference count for all its parts: their
+/// own counts are shared by all I/O threads, and CPUs that write the same count slow each other
+/// down.
 pub(super) struct ConnectionContext {
     pub(super) server: Arc<ProxyServer>,
     pub(super) source: ConnectionSource,
@@ -71,7 +72,7 @@ pub(super) struct ConnectionContext {
 }
 
 impl ConnectionContext {
-    /// With the settings that are in force now.
+    /// Returns it with the settings in force now.
     pub(super) fn current(context: &RefCell<Arc<Self>>) -> Arc<Self> {
         let mut last = context.borrow_mut();
         let shared = &last.server.proxy.settings;

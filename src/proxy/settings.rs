@@ -1,6 +1,6 @@
 //! The settings of the proxy, and how a connection finds out that they were replaced.
 //!
-//! It never reads the configuration file, and never changes the settings of a request under way.
+//! It never reads the configuration file, and never changes the settings of a current request.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,20 +13,19 @@ use super::trusted_proxies::TrustedProxies;
 use crate::config::Config;
 use crate::domain::rule::Rule;
 
-/// The settings that the way of a request depends on; replaced as a whole when the configuration is
-/// read again.
+/// The settings for requests; replaced as a whole when the configuration is reloaded.
 #[derive(Debug, Clone)]
 pub struct ProxySettings {
     /// `wake.timeout`: a request is held at most this long.
     pub wake_timeout: Duration,
-    /// A stop that is under way takes at most about this long; a request waits for its end before
-    /// it is held for a start.
+    /// A stop takes at most about this long; a request waits for its end before it is held for a
+    /// start.
     pub stop_limit: Duration,
     /// `wake.page_after`: a browser's navigation gets the waiting page after this long.
     pub page_after: Duration,
     /// `edge.max_body`: longest request body in bytes.
     pub max_body: u64,
-    /// `edge.per_client`: connections that one address may have; `None`: as many as it likes.
+    /// `edge.per_client`: connections that one address may have; `None`: no limit.
     pub per_client: Option<u32>,
     /// `edge.shared_addresses` and `edge.trusted_proxies`: such an address stands for many clients.
     pub shared_addresses: Vec<IpNet>,
@@ -37,14 +36,14 @@ pub struct ProxySettings {
     pub silent: Option<Duration>,
     /// `[[rules]]`, in order.
     pub rules: Vec<Rule>,
-    /// What a slow client has not read waits in files here.
+    /// The folder of files for what slow clients have not read.
     pub spool: PathBuf,
-    /// Which proxies before acc's own edge are believed.
+    /// Which proxies before acc's own edge are trusted.
     pub trusted_proxies: TrustedProxies,
 }
 
 impl ProxySettings {
-    /// The settings as the configuration has them.
+    /// Reads them from the configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         Self {
@@ -94,9 +93,9 @@ impl SharedSettings {
     }
 }
 
-/// The settings as a connection has read them. The count of those who use them is shared by all I/O
-/// threads, and two processors that write the same count slow each other down: so a request does
-/// not take part in it, its connection does.
+/// The settings as a connection has read them. Their reference count is shared by all I/O threads,
+/// and CPUs that write the same count slow each other down: so only connections count, not
+/// requests.
 #[derive(Clone)]
 pub(super) struct SettingsSnapshot {
     settings: Arc<ProxySettings>,
@@ -105,7 +104,7 @@ pub(super) struct SettingsSnapshot {
 
 impl SettingsSnapshot {
     pub(super) fn of(shared: &SharedSettings) -> Self {
-        // The number first: settings that come in between are seen as new once more.
+        // The number first: settings replaced meanwhile are then seen as new once more.
         let reloads = shared.reloads.load(Ordering::Acquire);
         let settings = shared
             .settings
@@ -119,7 +118,7 @@ impl SettingsSnapshot {
         &self.settings
     }
 
-    /// Are they in force?
+    /// Whether these are in force.
     pub(super) fn is_current(&self, shared: &SharedSettings) -> bool {
         self.reloads == shared.reloads.load(Ordering::Acquire)
     }

@@ -1,9 +1,9 @@
-//! Gives up answers on an HTTP/2 connection that its client does not read. The client opens the
-//! window of a stream: as long as that is closed, the answer waits, and with it its connection to
-//! the instance. On HTTP/1 the socket has a limit for that (`client_io`).
+//! Ends responses on an HTTP/2 connection that its client does not read. The client opens the
+//! window of a stream: while it is closed, the response waits, and with it its connection to the
+//! instance. On HTTP/1 the socket has a limit for that (`client_io`).
 //!
-//! It never limits how long an instance may be silent: only an answer that has bytes to send and
-//! may not send them is given up.
+//! It never limits how long an instance may be silent: only a response with bytes to send, and
+//! without permission to send them, is ended.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -18,17 +18,17 @@ use super::connection_state::ConnectionState;
 use super::error::BoxError;
 use super::timeouts::ConnectionTimeouts;
 
-/// An answer is given up after this many checks at which hyper had not asked for more of it.
+/// A response is ended after this many checks in which hyper had not asked for more of it.
 const CHECKS: u32 = 8;
 
-/// The answers of one connection, whose bodies are `B`.
+/// The responses of one connection, whose bodies are `B`.
 pub(super) struct StallWatch<B> {
     watched_bodies: Mutex<Vec<Weak<WatchedBody<B>>>>,
-    /// Some answers were given up.
+    /// Some responses were ended.
     gave_up: AtomicBool,
 }
 
-/// The body of one answer, until it is given up.
+/// The body of one response, until it is ended.
 pub(super) struct WatchedBody<B> {
     body: Mutex<Option<B>>,
     /// hyper has got what it asked for, or has not asked yet: the client has to open its window.
@@ -46,7 +46,7 @@ impl<B> Default for StallWatch<B> {
 }
 
 impl<B> StallWatch<B> {
-    /// Watches an answer from now on.
+    /// Watches a response from now on.
     pub(super) fn watch(&self, body: B) -> Arc<WatchedBody<B>> {
         let watched = Arc::new(WatchedBody {
             body: Mutex::new(Some(body)),
@@ -64,10 +64,10 @@ impl<B> StallWatch<B> {
         watched
     }
 
-    /// Checks `CHECKS` times within the limit of a stall. Resolves when answers were given up and
-    /// no request is under way: the connection is to be closed. The same when it was shut down
-    /// after too long an idle time, and does not end: its client still does not read the rest of an
-    /// answer.
+    /// Checks `CHECKS` times within the limit of a stall. Resolves when responses were ended and no
+    /// request is being served: the connection is to be closed. Also resolves for a connection that
+    /// was shut down after too long an idle time and does not end, because its client still does
+    /// not read the rest of a response.
     pub(super) async fn run(&self, connection: &ConnectionState, timeouts: ConnectionTimeouts) {
         let mut last_busy = Instant::now();
         loop {
@@ -95,8 +95,8 @@ impl<B> StallWatch<B> {
             if !one.is_stalled() {
                 return true;
             }
-            // Frees the instance and the connection to it; should the client read on after all, the
-            // answer breaks off.
+            // Frees the instance and the connection to it; if the client reads on after all, the
+            // response breaks off.
             drop(one.body().take());
             self.gave_up.store(true, Ordering::Relaxed);
             false
@@ -109,7 +109,7 @@ impl<B> WatchedBody<B> {
         self.body.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Was it the client's turn at more checks than allowed?
+    /// Whether it was the client's turn at more checks than allowed.
     fn is_stalled(&self) -> bool {
         self.clients_turn.load(Ordering::Relaxed)
             && self.checks.fetch_add(1, Ordering::Relaxed) + 1 > CHECKS

@@ -32,7 +32,7 @@ impl ConnectionTimeouts {
                 rest: REST,
                 stall: Duration::from_secs(60),
             },
-            // nginx keeps these limits towards clients, and reads as fast as they do.
+            // nginx enforces these limits for clients, and reads as fast as they do.
             Front::Wake => Self {
                 head: Duration::from_secs(60),
                 idle: Duration::from_secs(60),

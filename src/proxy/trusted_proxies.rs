@@ -1,9 +1,9 @@
-//! The client of a request and how it reached the edge: from the connection, and from what a
-//! trusted proxy says of its client.
+//! The client of a request and how it reached the edge: from the connection, and from the headers
+//! of a trusted proxy.
 //!
 //! It reads headers exactly as nginx does (`real_ip_header X-Forwarded-For`, `real_ip_recursive
-//! on`), so that an instance gets the same from either edge. It never believes another client than
-//! the proxies of the settings, nor a host that they name: a request belongs to its `Host`.
+//! on`), so that an instance gets the same from either edge. It trusts only the proxies of the
+//! settings, and no host that they name: a request belongs to its `Host`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,7 +16,7 @@ pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwar
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(super) const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
-/// Which proxies are believed, and the defaults for what they do not say.
+/// The trusted proxies, and the defaults for what they do not say.
 #[derive(Debug, Clone)]
 pub struct TrustedProxies {
     /// `edge.trusted_proxies`.
@@ -36,12 +36,12 @@ pub struct Origin {
     pub scheme: Scheme,
     /// The port that it used there.
     pub port: u16,
-    /// The connection is a trusted proxy's.
+    /// The connection is from a trusted proxy.
     pub by_proxy: bool,
 }
 
 impl Default for TrustedProxies {
-    /// No proxy is believed.
+    /// Trusts no proxy.
     fn default() -> Self {
         Self {
             proxies: Vec::new(),
@@ -52,7 +52,7 @@ impl Default for TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// As the configuration says.
+    /// Reads them from the configuration.
     #[must_use]
     pub fn new(edge: &EdgeConfig) -> Self {
         Self {
@@ -62,12 +62,12 @@ impl TrustedProxies {
         }
     }
 
-    /// Is this one of the proxies?
+    /// Whether this is one of the proxies.
     fn includes(&self, address: IpAddr) -> bool {
         self.proxies.iter().any(|net| net.contains(&address))
     }
 
-    /// The origin of a request that `peer` has sent to `port`.
+    /// The origin of a request that `peer` sent to `port`.
     pub(super) fn origin(&self, peer: Option<IpAddr>, port: u16, headers: &HeaderMap) -> Origin {
         let peer = peer.map(|ip| ip.to_canonical());
         let Some(proxy) = peer
@@ -91,8 +91,8 @@ impl TrustedProxies {
         }
     }
 
-    /// The last address of the chain that is no trusted proxy's; where the chain ends or cannot be
-    /// read, the address before.
+    /// The last address of the chain that is not a trusted proxy; where the chain ends or is
+    /// invalid, the address before.
     fn client(&self, proxy: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = proxy;
         for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
@@ -135,7 +135,7 @@ fn address(entry: &[u8]) -> Option<IpAddr> {
         .map(|ip| ip.to_canonical())
 }
 
-/// The only value of a header; several count as none.
+/// The only value of a header; several values count as none.
 fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut all = headers.get_all(name).iter();
     all.next().filter(|_| all.next().is_none())

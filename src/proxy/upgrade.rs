@@ -1,14 +1,14 @@
-//! An upgraded connection (WebSocket above all): copies bytes both ways until both sides have
-//! ended. It holds the ticket all the while, or, with `idle.silent_connections`, for as long as
-//! there is traffic.
+//! An upgraded connection (usually a WebSocket): copies bytes both ways until both sides have
+//! ended. It holds the ticket all the while, or, with `idle.silent_connections`, as long as there
+//! is traffic.
 //!
-//! Once one side has ended, the other has a few seconds: else a client or an application that never
-//! closes would count as use for ever.
+//! Once one side has ended, the other has a few seconds: otherwise a client or an application that
+//! never closes would count as use for ever.
 //!
 //! When the instance is stopped, the connection is ended between two messages, and both sides get a
 //! close frame.
 //!
-//! It never looks into messages, and it never ends a connection because it is silent.
+//! It never reads messages, and never ends a connection because it is silent.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -37,10 +37,9 @@ use crate::service::admission::{Admission, Admitted, Ticket};
 
 /// Bytes buffered per direction.
 const BUFFER: usize = 16 * 1024;
-/// When one side has ended, the other may finish within this. nginx ends both at once.
+/// How long one side may continue after the other has ended. nginx ends both at once.
 const LINGER: Duration = Duration::from_secs(3);
-/// A frame that is under way is finished within this, and a client answers the close frame within
-/// this.
+/// Time limit to finish a frame, and for a client to answer the close frame.
 const CLOSING: Duration = Duration::from_secs(1);
 
 /// When a connection stops counting as use, and what it takes to count again.
@@ -59,11 +58,11 @@ pub(super) struct InstanceUse {
     traffic: Arc<Traffic>,
 }
 
-/// Counts reads and writes, and notifies of them.
+/// Counts reads and writes, and reports them.
 struct Traffic {
     began: Instant,
     moves: AtomicU64,
-    /// When bytes were last copied: ms since the beginning.
+    /// When bytes were last copied: ms since the start.
     last: AtomicU64,
     moved: Notify,
     /// One side has ended, and the other was shut down.
@@ -107,7 +106,7 @@ impl InstanceUse {
         }
     }
 
-    /// Holds the ticket; gives it back while the connection is silent. Never resolves.
+    /// Holds the ticket, and releases it while the connection is silent. Never resolves.
     async fn hold(ticket: Box<dyn Ticket>, silence: Option<SilenceLimit>, traffic: Arc<Traffic>) {
         let Some(silence) = silence else {
             return std::future::pending().await;
@@ -117,7 +116,7 @@ impl InstanceUse {
             match ticket {
                 Some(held) => {
                     let before = silence.until_silent(&traffic).await;
-                    // Counted as silent before the ticket is given back: for a moment it is both,
+                    // Counted as silent before the ticket is dropped: for a moment it is both,
                     // which counts too much and never too little.
                     let counted_as_silent = silence.upstreams.silent(held.gate());
                     drop(held);
@@ -126,8 +125,8 @@ impl InstanceUse {
                     }
                     drop(counted_as_silent);
                 }
-                // The instance is being stopped; in the kernel's count this connection is use again
-                // all the same.
+                // The instance is being stopped; the kernel's count includes this connection
+                // anyway.
                 None => traffic.moved.notified().await,
             }
             ticket = silence.admit_again().await;
@@ -136,7 +135,7 @@ impl InstanceUse {
 }
 
 impl SilenceLimit {
-    /// Resolves after the limit without traffic, with what was counted until then.
+    /// Resolves after the limit without traffic; returns the count of traffic until then.
     async fn until_silent(&self, traffic: &Traffic) -> u64 {
         loop {
             let moves = traffic.moves.load(Ordering::Acquire);
@@ -147,7 +146,7 @@ impl SilenceLimit {
         }
     }
 
-    /// Another ticket to the same instance.
+    /// Gets another ticket to the same instance.
     async fn admit_again(&self) -> Option<Box<dyn Ticket>> {
         match self.admission.admit(&self.host, self.verdict).await {
             Ok(Admitted::Open(ticket)) => Some(ticket),
@@ -159,7 +158,7 @@ impl SilenceLimit {
     }
 }
 
-/// Copies until the connection ends, or when its instance is stopped, or with `cut`.
+/// Copies until the connection ends, its instance is stopped, or `cut`.
 pub(super) async fn run(
     client: OnUpgrade,
     instance: ReceiveBody,
@@ -184,7 +183,7 @@ pub(super) async fn run(
         () = until_lingered(&ends) => return,
         () = InstanceUse::hold(ticket, silence, traffic) => return,
     };
-    // The ticket has been given back: the rest concerns the client alone.
+    // The ticket was dropped: the rest concerns only the client.
     match copied {
         Ok(copied) => {
             if let Some(mut line) = line {
@@ -198,7 +197,7 @@ pub(super) async fn run(
     }
 }
 
-/// Resolves when one side has ended for long enough.
+/// Resolves when one side ended long enough ago.
 async fn until_lingered(traffic: &Traffic) {
     traffic.ended.notified().await;
     tokio::time::sleep(LINGER).await;
@@ -208,7 +207,7 @@ async fn until_lingered(traffic: &Traffic) {
 struct CopyResult {
     /// Bytes to the client.
     sent: u64,
-    /// acc ends the connection, and the client is still to get a close frame.
+    /// The client, if acc ends the connection and must send it a close frame.
     to_close: Option<TrackedIo<TokioIo<Upgraded>>>,
 }
 
@@ -239,7 +238,7 @@ async fn copy_both_ways(
         from: up.clone(),
         to: down.clone(),
     };
-    // What the instance sent right behind its answer was read together with it.
+    // What the instance sent right after its response was read together with it.
     down.read(&early);
     client.write_all(&early).await?;
     let mut copying = Box::pin(copy_bidirectional_with_sizes(
@@ -259,7 +258,7 @@ async fn copy_both_ways(
     drop(copying);
     if let Ok(ended) = ended {
         ended?;
-        // No frame is under way any more. The instance may have ended already.
+        // No frame is incomplete any more. The instance may have ended already.
         if !up.is_closed() {
             let _ = timeout(CLOSING, instance.io.write_all(&CLIENT_GOES_AWAY)).await;
         }
@@ -271,7 +270,7 @@ async fn copy_both_ways(
     })
 }
 
-/// Copies on until no frame is under way in either direction, and begins no other one.
+/// Continues until no frame is incomplete in either direction, and begins no other one.
 async fn until_between<C>(
     mut copying: Pin<&mut C>,
     up: &Direction,
@@ -299,7 +298,7 @@ struct Passed {
     frames: Frames,
     read: u64,
     written: u64,
-    /// No frame is read after this one.
+    /// No frame is read after the current one.
     held: bool,
 }
 
@@ -322,7 +321,7 @@ impl Direction {
         self.passed().held = true;
     }
 
-    /// How much may be read now: once held, not into the next frame.
+    /// How much may be read now: once `held` is set, not into the next frame.
     fn may_read(&self) -> usize {
         let passed = self.passed();
         match (passed.held, passed.frames.is_between()) {
@@ -334,7 +333,7 @@ impl Direction {
         }
     }
 
-    /// Have whole frames been copied, and no part of another?
+    /// Whether only whole frames have been copied.
     fn is_between(&self) -> bool {
         let passed = self.passed();
         passed.frames.is_between() && passed.read == passed.written
@@ -349,8 +348,8 @@ impl Direction {
     }
 }
 
-/// One side of a connection; notes when it is shut down and, the instance's side, all traffic in
-/// either direction.
+/// One side of a connection. Notes when it is shut down; the instance's side also notes all traffic
+/// in either direction.
 struct TrackedIo<T> {
     io: T,
     traffic: Arc<Traffic>,
@@ -370,7 +369,7 @@ impl<T> TrackedIo<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> TrackedIo<T> {
-    /// Sends a client the close frame, and waits for its own.
+    /// Sends a client the close frame and waits for its answer.
     async fn close(mut self) -> io::Result<()> {
         self.io.write_all(&GOING_AWAY).await?;
         let mut rest = [0; 1024];

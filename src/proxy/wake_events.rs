@@ -1,7 +1,7 @@
-//! The events that the waiting page follows: the phase of the instance every half second, until the
-//! wake is over.
+//! The events for the waiting page: the phase of the instance every half second, until the wake is
+//! over.
 //!
-//! It never wakes an instance; it ends by itself, and with the client's connection.
+//! It never wakes an instance. It ends by itself, and with the client's connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +22,11 @@ use crate::service::admission::Admission;
 const CHECK_EVERY: Duration = Duration::from_millis(100);
 /// How often an event is sent although the phase has not changed.
 const REPEAT_EVERY: Duration = Duration::from_millis(500);
-/// An instance that is asleep for this long is not being woken: the page loads again, and that
+/// An instance that is asleep for this long is not being woken: the page then loads again, which
 /// wakes it.
 const NOT_WAKING_AFTER: Duration = Duration::from_secs(2);
 
-/// The events for a host, at most for as long as a request would be held.
+/// The events for a host, for at most as long as a request would be held.
 pub(super) fn stream(
     admission: Arc<dyn Admission>,
     host: HostName,
@@ -46,7 +46,7 @@ pub(super) fn stream(
         HeaderName::from_static("x-acc-wake"),
         HeaderValue::from_static("1"),
     );
-    // Else nginx would buffer the events.
+    // Otherwise nginx would buffer the events.
     headers.insert(
         HeaderName::from_static("x-accel-buffering"),
         HeaderValue::from_static("no"),
@@ -64,8 +64,8 @@ async fn send_events(
     let mut last_sent: Option<(Phase, Instant)> = None;
     let mut asleep_since = None;
     loop {
-        // A host that is gone, or whose phase cannot be read, ends the events; the next request of
-        // the page gets the reason.
+        // If the host is gone or its phase cannot be read, the events end; the next request of the
+        // page gets the reason.
         let Ok(phase) = admission.peek(&host).await else {
             return;
         };
@@ -102,7 +102,7 @@ async fn send_events(
     }
 }
 
-/// Has this wake ended?
+/// Whether this wake has ended.
 fn is_over(phase: Phase) -> bool {
     match phase {
         Phase::Awake | Phase::Failed | Phase::Destroyed | Phase::Creating => true,

@@ -1,17 +1,16 @@
 //! Where a WebSocket connection can be ended: between two frames (RFC 6455 section 5.2), so that
 //! the close frame is understood.
 //!
-//! It never looks into a message. Pure.
+//! It never reads a message. Pure.
 
 /// Longest head of a frame: two bytes, eight of length, four of mask.
 const LONGEST: usize = 14;
-/// The operation code of a frame that closes.
+/// The operation code of a close frame.
 const CLOSE: u8 = 8;
 
-/// Closes a connection because the server goes away (RFC 6455 section 7.4.1), as the server says
-/// it.
+/// The close frame of a server that is going away (RFC 6455 section 7.4.1).
 pub(super) const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xE9];
-/// The same as a client says it: with a mask, which is zero.
+/// The same from a client: with a mask, which is zero.
 pub(super) const CLIENT_GOES_AWAY: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE9];
 
 /// One direction of a connection.
@@ -26,7 +25,7 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// These bytes were copied.
+    /// Records that these bytes were copied.
     pub(super) fn take(&mut self, mut bytes: &[u8]) {
         while let [first, rest @ ..] = bytes {
             if self.left > 0 {
@@ -48,17 +47,17 @@ impl Frames {
         }
     }
 
-    /// Has a whole frame been copied, and no byte of the next?
+    /// Whether a whole frame was copied, and no byte of the next.
     pub(super) fn is_between(&self) -> bool {
         self.left == 0 && self.have == 0
     }
 
-    /// Has this side closed?
+    /// Whether this side has closed.
     pub(super) fn is_closed(&self) -> bool {
         self.closed && self.is_between()
     }
 
-    /// How many bytes may be copied that are known to belong to this frame; at least one.
+    /// How many of the next bytes certainly belong to this frame; at least one.
     pub(super) fn belongs_to_frame(&self) -> u64 {
         if self.left > 0 {
             self.left
@@ -67,7 +66,7 @@ impl Frames {
         }
     }
 
-    /// As far as it is known yet.
+    /// The length of the head, as far as it is known yet.
     fn head_length(&self) -> usize {
         if self.have < 2 {
             return 2;

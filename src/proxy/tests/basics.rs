@@ -30,7 +30,7 @@ async fn one_connection_carries_many_requests_on_both_sides() {
         assert_eq!(read_to(&mut client, "hello").await, "hello");
     }
     assert_eq!(stage.app.seen.connections.load(Ordering::SeqCst), 1);
-    until("the pass is back", || stage.admission.in_flight() == 0).await;
+    until("the ticket is back", || stage.admission.in_flight() == 0).await;
     assert_eq!(stage.pooled(), 1);
     stage.upstreams.close(&stage.admission.gate());
     assert_eq!(stage.pooled(), 0);
@@ -45,7 +45,7 @@ async fn every_kind_of_answer_gives_its_connection_back() {
     let stage = Stage::new().await;
     for path in ["/", "/empty", "/stream", "/echo", "/large"] {
         assert!(status(&stage.get(path).await) < 300, "{path}");
-        until("the pass is back", || stage.admission.in_flight() == 0).await;
+        until("the ticket is back", || stage.admission.in_flight() == 0).await;
     }
     let head = stage
         .say("HEAD / HTTP/1.1\nHost: app.test\nConnection: close\n\n")
@@ -158,7 +158,7 @@ async fn http2_without_tls() {
         .body(Full::new(Bytes::new()))
         .unwrap();
     assert_eq!(send.send_request(unknown).await.unwrap().status(), 404);
-    until("the pass is back", || stage.admission.in_flight() == 0).await;
+    until("the ticket is back", || stage.admission.in_flight() == 0).await;
     driven.abort();
 }
 

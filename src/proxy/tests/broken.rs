@@ -105,7 +105,7 @@ async fn a_safe_request_on_a_broken_pooled_connection_is_sent_again_and_another_
             ))
             .await;
         assert_eq!(status(&answer), code, "{method}");
-        until("the pass is back", || stage.admission.in_flight() == 0).await;
+        until("the ticket is back", || stage.admission.in_flight() == 0).await;
     }
 }
 
@@ -162,7 +162,7 @@ async fn a_safe_request_that_died_with_its_instance_is_sent_to_the_next_run_and_
             times,
             "{method} {tried} {reads}"
         );
-        until("the pass is back", || stage.admission.in_flight() == 0).await;
+        until("the ticket is back", || stage.admission.in_flight() == 0).await;
     }
 }
 
@@ -185,7 +185,7 @@ async fn an_answer_that_breaks_off_is_not_passed_off_as_whole() {
     );
     let answer = stage.get("/").await;
     assert!(!answer.contains("\r\n0\r\n"), "{answer}");
-    until("the pass is back", || stage.admission.in_flight() == 0).await;
+    until("the ticket is back", || stage.admission.in_flight() == 0).await;
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ async fn a_websocket_goes_through_a_wake_and_counts_as_use() {
         assert_eq!(stage.pooled(), 0);
         client.shutdown().await.unwrap();
         assert_eq!(read_all(&mut client).await, "");
-        until("the pass is back", || stage.admission.in_flight() == 0).await;
+        until("the ticket is back", || stage.admission.in_flight() == 0).await;
         until("the connection is closed", || {
             stage.app.seen.open.load(Ordering::SeqCst) == 0
         })
@@ -74,7 +74,7 @@ async fn a_websocket_whose_client_vanishes_is_over() {
         .unwrap();
     read_to(&mut client, "hello ").await;
     drop(client);
-    until("the pass is back", || stage.admission.in_flight() == 0).await;
+    until("the ticket is back", || stage.admission.in_flight() == 0).await;
 }
 
 /// Neither an application nor a client that never closes is use for ever.
@@ -119,7 +119,7 @@ async fn a_websocket_of_which_one_side_has_ended_is_over_soon() {
 async fn an_upgrade_nobody_asked_for_is_a_broken_application() {
     let stage = Stage::new().await;
     assert_eq!(status(&stage.get("/switch").await), 502);
-    until("the pass is back", || stage.admission.in_flight() == 0).await;
+    until("the ticket is back", || stage.admission.in_flight() == 0).await;
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn a_stream_arrives_piece_by_piece() {
     );
     assert_eq!(stage.admission.in_flight(), 1);
     assert!(read_all(&mut client).await.ends_with("\r\nt\r\n0\r\n\r\n"));
-    until("the pass is back", || stage.admission.in_flight() == 0).await;
+    until("the ticket is back", || stage.admission.in_flight() == 0).await;
 }
 
 #[tokio::test]
@@ -204,7 +204,7 @@ async fn costs_little(path: &str) {
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).await.unwrap();
     assert!(rest.len() >= 64 * 1024 * 1024);
-    until("the pass is back", || stage.admission.in_flight() == 0).await;
+    until("the ticket is back", || stage.admission.in_flight() == 0).await;
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn a_client_that_leaves_ends_the_work_for_it() {
     })
     .await;
     drop(client);
-    until("the pass is back", || stage.admission.in_flight() == 0).await;
+    until("the ticket is back", || stage.admission.in_flight() == 0).await;
     until("the application noticed", || {
         stage.app.seen.aborted.load(Ordering::SeqCst) == 1
     })
@@ -233,7 +233,7 @@ async fn a_client_that_leaves_ends_the_work_for_it() {
         .unwrap();
     read_to(&mut client, "\r\n\r\n").await;
     drop(client);
-    until("the pass is back", || stage.admission.in_flight() == 0).await;
+    until("the ticket is back", || stage.admission.in_flight() == 0).await;
     until("the application noticed", || {
         stage.app.seen.aborted.load(Ordering::SeqCst) == 2
     })
@@ -353,7 +353,7 @@ async fn a_body_that_stops_arriving_is_cut() {
         .say("POST /echo HTTP/1.1\nHost: app.test\nContent-Length: 10\n\nabc")
         .await;
     assert_eq!(status(&answer), 408);
-    until("the pass is back", || stage.admission.in_flight() == 0).await;
+    until("the ticket is back", || stage.admission.in_flight() == 0).await;
 }
 
 #[tokio::test]
