@@ -1,11 +1,11 @@
-//! Which program this process runs, and whether the file it came from has been replaced since.
+//! The program of this process, and whether its file has been replaced since.
 //!
 //! It never decides to upgrade.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A file as it was when it was checked: another one, or a changed one, differs.
+/// Identifies a file's content: another file, or a changed one, has another stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileStamp {
     device: u64,
@@ -32,22 +32,22 @@ pub(super) struct Binary {
 }
 
 impl Binary {
-    /// Records the file; at the start of the process.
+    /// Records the file, at the start of the process.
     pub(super) fn own() -> Self {
-        // The link leads to the very file that runs, also when it has been removed or replaced.
+        // This link leads to the running file even if it was removed or replaced.
         Self {
             path: own_binary(),
             running: stamp(Path::new("/proc/self/exe")),
         }
     }
 
-    /// Where it was started from, and where its successor is.
+    /// The path it was started from, where its successor is.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Another program is in its place now. A missing one is not another one: it may be about to be
-    /// replaced.
+    /// Whether another program is at its path now. A missing file does not count: it may be about
+    /// to be replaced.
     pub(super) fn is_outdated(&self) -> bool {
         match (self.running, stamp(&self.path)) {
             (Some(running), Some(present)) => running != present,
@@ -55,17 +55,17 @@ impl Binary {
         }
     }
 
-    /// Does this process run another program than the one in place?
+    /// Whether this process runs another program than the one at the path.
     pub(super) fn is_older(&self, pid: i32) -> bool {
         let running = stamp(Path::new(&format!("/proc/{pid}/exe")));
         running.is_some_and(|running| stamp(&self.path).is_some_and(|there| there != running))
     }
 }
 
-/// The running binary.
+/// The path of the running binary.
 pub(super) fn own_binary() -> PathBuf {
     let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("acc"));
-    // Replaced while it runs: the kernel says so in the name; the new one is at the old place.
+    // If the file was replaced, the kernel marks the name; the new file is at the old path.
     match path.to_str().and_then(|p| p.strip_suffix(" (deleted)")) {
         Some(replaced) => PathBuf::from(replaced),
         None => path,

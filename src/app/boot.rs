@@ -1,4 +1,4 @@
-//! `boot`: places, database, configurations, supervisor, server. Run again, it repairs what is
+//! `boot`: folders, database, configurations, supervisor, server. A second boot repairs what is
 //! missing.
 
 use std::time::Duration;
@@ -24,19 +24,19 @@ use crate::service::request::Request;
 use crate::service::{access_logs, moved, places};
 use crate::store::Store;
 
-/// How long the server may take until it answers.
+/// Time limit for the server to answer.
 const UP_WITHIN: Duration = Duration::from_secs(60);
-/// How long it waits for another command to end.
+/// How long to wait for another command to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(20);
-/// How long a server that has lost its socket may take to notice it by itself.
+/// How long a server whose socket was removed may take to notice it by itself.
 const BY_ITSELF: Duration = Duration::from_secs(3);
 /// How long the workers of a killed nginx may take to close the ports.
 const LEFT_WITHIN: Duration = Duration::from_secs(3);
 
-/// Boots.
+/// Boots acc.
 pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, ServiceError> {
-    // Before anything is made: what runs has the say, where the config says otherwise by now.
+    // Before anything is made: a running server's settings take precedence over the config file.
     places::ours(config)?;
     lock::refuse_elsewhere(config)?;
     let running = running(config).await?;
@@ -64,7 +64,7 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     if !(listens || reported_by_server || foreground && runs) {
         addresses_are_free(config, &drivers).await?;
     }
-    // One that is run by systemd stays so when `acc boot` only repairs it.
+    // If systemd runs it, that stays so when `acc boot` only repairs it.
     if foreground || !runs || config.booted() == Booted::No {
         note_boot(
             config,
@@ -89,7 +89,7 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     Ok(report)
 }
 
-/// Where clients are served, and what waits for the next boot; nothing is done yet.
+/// Lists where clients are served, and which changes wait for the next boot; does nothing yet.
 fn first_report(running: Option<&Config>, config: &Config) -> BootReport {
     let waiting = running
         .map(|running| waiting(running, config))
@@ -108,7 +108,7 @@ fn first_report(running: Option<&Config>, config: &Config) -> BootReport {
     }
 }
 
-/// Which changes of the config a server that runs with other settings takes over at a boot only.
+/// Which changes of the config take effect only when a running server is booted again.
 fn waiting(running: &Config, config: &Config) -> Vec<String> {
     let all = differences(&running.to_toml(), &config.to_toml()).unwrap_or_default();
     all.into_iter()
@@ -117,8 +117,8 @@ fn waiting(running: &Config, config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// The settings of the server that runs in this run folder, which may have been booted with another
-/// home: refused.
+/// The settings of the server that runs in this run folder. Refused if it was booted with another
+/// home.
 async fn running(config: &Config) -> Result<Option<Config>, ServiceError> {
     let Some(Ok(Outcome::Settings { toml })) = ask_server(config, &Request::Settings).await? else {
         return Ok(None);
@@ -147,8 +147,7 @@ async fn running(config: &Config) -> Result<Option<Config>, ServiceError> {
     ))
 }
 
-/// The lock, once another command has ended; `None`: a server is up, or has come up
-/// meanwhile.
+/// Takes the lock once other commands have ended; `None`: a server is up, or has come up meanwhile.
 async fn owner_unless_served(config: &Config) -> Result<Option<lock::OwnerLock>, ServiceError> {
     let patience = tokio::time::sleep(PATIENCE);
     tokio::pin!(patience);
@@ -159,16 +158,16 @@ async fn owner_unless_served(config: &Config) -> Result<Option<lock::OwnerLock>,
         if ask_server(config, &Request::Ping).await?.is_some() {
             return Ok(None);
         }
-        // A server whose socket was removed creates it again by itself, unless it could not be
-        // notified of that.
+        // A server whose socket was removed makes it again by itself, unless it could not be
+        // notified of the removal.
         if !notified && began.elapsed() > BY_ITSELF && !fs::exists(&config.control_socket()) {
             notified = notify_server(config);
         }
         if let Some(owner) = place.try_take(config)? {
             return Ok(Some(owner));
         }
-        // Not for long: a server that makes its socket again takes a new worker for that, which has
-        // to wait in the same queue.
+        // Hold the lock only briefly: the server makes its socket again with a new worker, which
+        // waits in the same queue.
         if lock::serving(config).is_some() {
             place = lock::OwnerLockQueue::default();
         }
@@ -179,7 +178,7 @@ async fn owner_unless_served(config: &Config) -> Result<Option<lock::OwnerLock>,
     }
 }
 
-/// Has the server that runs make its sockets again. `true`: there is one.
+/// Makes the running server make its sockets again; `true`: there is one.
 fn notify_server(config: &Config) -> bool {
     let Some(master) = lock::serving(config) else {
         return false;
@@ -191,8 +190,8 @@ fn notify_server(config: &Config) -> bool {
     process::signal_one(master, libc::SIGUSR2).is_ok()
 }
 
-/// Refuses to boot in the foreground beside a server that runs, unless that has outlived what was
-/// run in the foreground: supervisord, or the server's master.
+/// Refuses to boot in the foreground beside a running server, unless that has outlived the
+/// supervisord or master that was run in the foreground.
 async fn refuse_beside_background(config: &Config, drivers: &Drivers) -> Result<(), ServiceError> {
     let outlived = if drivers.own_services.has_daemon() {
         let gone = drivers.own_services.is_gone().await;
@@ -211,7 +210,8 @@ async fn refuse_beside_background(config: &Config, drivers: &Drivers) -> Result<
     ))
 }
 
-/// Everything that must be true before the first process is started. The owner's lock is held.
+/// Prepares everything that must be in place before the first process starts. The caller holds the
+/// owner's lock.
 async fn prepare(
     config: &Config,
     drivers: &Drivers,
@@ -294,8 +294,8 @@ async fn bring_up(
     Ok(())
 }
 
-/// A running server and nginx are known also when their records were removed: by the holder of the
-/// lock and by the process that reads acc's configuration.
+/// Finds a running server and nginx even if their pid files were removed: the server by its lock,
+/// nginx by its configuration.
 pub(super) async fn know_again(config: &Config, drivers: &Drivers) -> Result<(), ServiceError> {
     let failed = |e| ServiceError::failed(chain(&e), "check free space, owner and mode");
     if let Some(master) = lock::serving(config) {
@@ -320,7 +320,7 @@ pub(super) async fn know_again(config: &Config, drivers: &Drivers) -> Result<(),
     Ok(())
 }
 
-/// Waits for the server, and upgrades one that ran already and is of an older program.
+/// Waits for the server, and upgrades one that was running with an older program.
 async fn bring_up_to_date(
     config: &Config,
     runs: bool,
@@ -336,7 +336,7 @@ async fn bring_up_to_date(
     }
 }
 
-/// The program was replaced: the server becomes the new one, while it goes on serving.
+/// Upgrades the server to the new program while it continues to serve.
 async fn upgrade(config: &Config, old: u32, report: &mut BootReport) -> Result<(), ServiceError> {
     match ask_server(config, &Request::Upgrade).await? {
         Some(answer) => drop(answer?),
@@ -362,8 +362,8 @@ fn edge_unusable(e: &EdgeError) -> ServiceError {
     ServiceError::failed(chain(e), "run `acc doctor`")
 }
 
-/// Checked before anything is started, so that the command reports it. What a killed nginx
-/// or a killed server left behind gets a moment to end.
+/// Checks the addresses before anything is started, so that the command reports it. Processes of a
+/// killed nginx or server get a moment to end.
 async fn addresses_are_free(config: &Config, drivers: &Drivers) -> Result<(), ServiceError> {
     let deadline = tokio::time::Instant::now() + LEFT_WITHIN;
     while !drivers.edge.is_up().await.map_err(|e| edge_unusable(&e))? || !drivers.edge.has_program()
@@ -375,7 +375,7 @@ async fn addresses_are_free(config: &Config, drivers: &Drivers) -> Result<(), Se
             .find_map(|address| listen::tcp(*address).err());
         match taken {
             None => break,
-            // Its supervisor has started our own server again meanwhile.
+            // Its supervisor has restarted our own server meanwhile.
             Some(_) if ask_server(config, &Request::Ping).await?.is_some() => break,
             Some(_) if tokio::time::Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
             Some(e) => {
@@ -406,7 +406,7 @@ async fn wait_for_edge(config: &Config, drivers: &Drivers) -> Result<(), Service
     Ok(())
 }
 
-/// Waits for an answer of the server that will do.
+/// Waits for an acceptable answer of the server.
 async fn wait_for_server(
     config: &Config,
     will_do: impl Fn(&Outcome) -> bool,

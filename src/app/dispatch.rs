@@ -1,5 +1,5 @@
-//! Where a request is answered: a read here, from the files; a verb in the server when it is up,
-//! else here, under the owner's lock. The same code either way.
+//! Runs a verb in the server if it is up, else in this process, under the owner's lock. The code is
+//! the same.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub async fn dispatch(config: &Config, request: Request) -> Result<Outcome, Serv
             drop(owner);
             return answer;
         }
-        // Another process holds the lock: a command, or a server that does not listen yet.
+        // Another process holds the lock: a command, or a server that is starting.
         if matches!(request, Request::Monitor { .. }) {
             return Ok(Outcome::Busy);
         }

@@ -1,7 +1,7 @@
-//! From the settings to the drivers of one installation, and to the services that its supervisor
+//! Makes the drivers of an installation from its settings, and the services that its supervisor
 //! runs.
 //!
-//! Making them starts nothing.
+//! It starts nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ use crate::host::rotate::LOG_MAX;
 use crate::render::{RenderError, Templates};
 use crate::service::error::{ServiceError, chain};
 
-/// Program sections of sleepers that supervisord keeps: a wake from one of them needs no
-/// `reloadConfig`, which costs 3 ms. More of them would cost at every turn of its loop, in which it
-/// checks all its sections.
+/// How many sections of sleeping instances supervisord keeps: to wake one of these needs no
+/// `reloadConfig`, which takes 3 ms. supervisord checks all its sections in every iteration of its
+/// loop, so more would cost CPU time.
 const SECTIONS_KEPT: usize = 64;
 
 /// The drivers of one installation.
@@ -47,8 +47,8 @@ impl Drivers {
         let templates =
             Templates::new(config.edge.templates.as_deref()).map_err(|e| wrong_templates(&e))?;
         let templates = Arc::new(templates);
-        // With nginx in front, acc carries only requests that were held: a pool would only hide who
-        // is in use.
+        // Behind nginx, acc carries only requests that were held: a pool would only obscure which
+        // instances are in use.
         let accounts = accounts(config)?;
         let pooling = config.edge.kind == EdgeKind::Builtin;
         let user = accounts.instances.map(|owner| owner.uid);
@@ -81,7 +81,7 @@ impl Drivers {
         })
     }
 
-    /// What acc needs to keep running beside the instances, its own server not counted.
+    /// The services that acc needs besides its own server.
     pub(super) fn services(&self) -> Result<Vec<Service>, ServiceError> {
         let hint = "install nginx, or set `edge.kind = \"builtin\"` in the config";
         let service = self.edge.service();
@@ -107,8 +107,8 @@ pub(super) fn wrong_templates(e: &RenderError) -> ServiceError {
     )
 }
 
-/// acc's own server as a service of a supervisor. Supervisors clear the environment, so what it
-/// overrode is passed on.
+/// acc's own server as a service of a supervisor. Supervisors clear the environment, so settings
+/// from it are passed as options.
 pub(super) fn own_service(config: &Config) -> Service {
     let file = config
         .file
@@ -131,7 +131,7 @@ pub(super) fn own_service(config: &Config) -> Service {
     }
 }
 
-/// Where supervisord has its things.
+/// Where supervisord has its files.
 fn supervisord(config: &Config, templates: Arc<Templates>) -> SupervisordSettings {
     SupervisordSettings {
         dir: config.supervisor_dir(),

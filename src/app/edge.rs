@@ -1,7 +1,7 @@
-//! What a worker needs to serve clients: the proxy, its listeners and threads, and nginx where that
-//! is the edge.
+//! The parts of a worker that serve clients: the proxy, its listeners and threads, and nginx where
+//! that is the edge.
 //!
-//! It decides nothing about instances, and it accepts nothing: `serve` does.
+//! It decides nothing about instances and accepts nothing: `serve` does.
 
 use std::sync::Arc;
 
@@ -76,7 +76,7 @@ pub(super) fn front(
     Ok((Arc::new(proxy), task))
 }
 
-/// The sockets, ready to accept from.
+/// Prepares the sockets for accepting.
 pub(super) fn accepting(
     sockets: Sockets,
     config: &Config,
@@ -105,8 +105,8 @@ pub(super) fn accepting(
     Ok((control, listeners))
 }
 
-/// Who may ask for what nginx cannot serve: its workers, and acc itself (an earlier worker, and
-/// root).
+/// Which users may connect to the wake socket: nginx's workers, and acc itself (an earlier worker,
+/// and root).
 fn speakers(config: &Config) -> Result<Vec<u32>, ServiceError> {
     let edge = accounts(config)?.edge.map(|owner| owner.uid);
     Ok(edge
@@ -115,8 +115,7 @@ fn speakers(config: &Config) -> Result<Vec<u32>, ServiceError> {
         .collect())
 }
 
-/// The edge's program: its configuration as it should be now; without a daemon that does so, it is
-/// also started.
+/// Updates nginx's configuration; under the builtin supervisor also starts nginx.
 pub(super) async fn start_edge(world: &Arc<World>, drivers: &Drivers) -> Result<(), ServiceError> {
     if !drivers.edge.has_program() {
         return Ok(());

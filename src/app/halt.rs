@@ -1,5 +1,5 @@
-//! `halt`: every instance to sleep in order, then server, nginx and supervisord. The desired states
-//! stay recorded.
+//! `halt`: puts every instance to sleep, then ends server, nginx and supervisord. The desired
+//! states remain recorded.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::service::outcome::{HaltReport, Outcome};
 use crate::service::places;
 use crate::service::request::Request;
 
-/// Is there a server, or an instance that is said to run?
+/// Whether there is a server, or an instance that is recorded as running.
 fn runs_without_folder(config: &Config) -> Result<bool, ServiceError> {
     let live = open_store(config)?
         .busy()
@@ -26,7 +26,8 @@ fn runs_without_folder(config: &Config) -> Result<bool, ServiceError> {
             .any(|row| row.stored.phase.is_live() && row.boot == process::boot_id()))
 }
 
-/// Is there nothing to halt? If something runs whose run folder was removed, makes the folder again.
+/// Whether there is nothing to halt. If something runs whose run folder was removed, makes the
+/// folder again.
 fn is_halted(config: &Config) -> Result<bool, ServiceError> {
     let exists = |path: &Path| {
         path.try_exists().map_err(|e| {
@@ -40,7 +41,7 @@ fn is_halted(config: &Config) -> Result<bool, ServiceError> {
     if exists(&config.run)? {
         return Ok(false);
     }
-    // As after a reboot; but a cleaner of temporary folders may have taken it away under what runs.
+    // The usual case after a reboot; but a cleaner may have removed the folder while processes run.
     if !runs_without_folder(config)? {
         return Ok(true);
     }
@@ -50,7 +51,7 @@ fn is_halted(config: &Config) -> Result<bool, ServiceError> {
 
 const HINT: &str = "run this command as root or as the user who booted acc";
 
-/// Halts.
+/// Halts acc.
 pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
     places::may_rule(config)?;
     let drivers = Drivers::new(config)?;
@@ -83,7 +84,7 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
         Outcome::Quiesced { stopped } => stopped,
         _ => 0,
     };
-    // From now on no process restarts what ends.
+    // From now on no process is restarted.
     fs::remove_file(&config.booted_file()).map_err(|e| {
         ServiceError::because(
             format!("could not remove `{}`", config.booted_file().display()),
@@ -91,7 +92,7 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
             "check its owner and mode",
         )
     })?;
-    // The server first: it watches the others and would start them again.
+    // The server first: it would restart the others.
     for service in &services {
         drivers
             .own_services
@@ -101,7 +102,7 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
     }
     drivers.own_services.halt().await.map_err(failed)?;
     ran |= lock::end_server(config, own_service(config).stop_timeout).await?;
-    // Without the note of a boot it has no effect.
+    // Without the record of a boot it has no effect.
     let _ = fs::remove_file(&in_force::file(&config.run));
     let _ = drivers.edge.is_up().await;
     Ok(HaltReport {

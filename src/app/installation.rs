@@ -1,4 +1,4 @@
-//! One installation: its accounts, its database, and the note of how it was booted.
+//! One installation: its accounts, its database, and the record of its boot.
 //!
 //! It starts nothing and ends nothing.
 
@@ -13,13 +13,13 @@ use crate::host::limits::OpenFiles;
 use crate::service::error::ServiceError;
 use crate::store::{Store, StoreError};
 
-/// The users that instances and nginx's workers run as, when they are not acc's own.
+/// The users of instances and of nginx's workers, if they are not acc's own.
 pub(super) fn accounts(config: &Config) -> Result<Accounts, ServiceError> {
     Accounts::of(config).map_err(|fault| ServiceError::failed(fault.message, fault.hint))
 }
 
-/// Notes how acc was booted: only while the note exists are dead processes restarted. And with
-/// which limit, that instances have it too.
+/// Records how acc was booted, because dead processes are restarted only while this record exists.
+/// Also records the limit of open files, which instances get.
 pub(super) fn note_boot(config: &Config, booted: Booted) -> Result<(), ServiceError> {
     let failed = |path: PathBuf| {
         move |e| {
@@ -40,11 +40,11 @@ pub(super) fn open_store(config: &Config) -> Result<Store, ServiceError> {
     Store::open(&config.database()).map_err(crate::service::error::store)
 }
 
-/// Pause before a database is opened again that another program has locked.
+/// Pause before another try to open a database that another program has locked.
 const LOCKED_PAUSE: Duration = Duration::from_millis(200);
 
-/// The same for a server, whose clients wait: one that another program has locked is waited for as
-/// long as a request may be held.
+/// Opens the database for a server, whose clients wait: if another program has locked it, tries for
+/// as long as a request may be held.
 pub(super) async fn open_store_patiently(config: &Config) -> Result<Store, ServiceError> {
     let give_up = SystemClock.now().after(config.wake.timeout);
     loop {

@@ -1,11 +1,11 @@
-//! The process that holds `run/owner.lock` runs verbs. The one master listens: it holds
-//! `home/server.lock`, and `run/server.lock` together with the worker that serves. The kernel lets
-//! go of each when its last holder dies, so a worker whose master has died still holds one. What is
-//! in the files is believed of their holder only.
+//! The locks of an installation. The process that holds `run/owner.lock` runs verbs. The one master
+//! listens: it holds `home/server.lock`, and `run/server.lock` together with the worker that
+//! serves. The kernel releases a lock when its last holder dies, so a worker whose master has died
+//! still holds one. The content of a lock file counts only while its holder lives.
 //!
-//! A cleaner of temporary folders may take a lock's file away while it is held, and then the next
-//! one would get a new file, and the say. So each is held twice: in `run`, where also an acc of
-//! before checks, and in `home`.
+//! A cleaner of temporary folders may remove a lock file while it is held. The next process would
+//! then make a new file and get the lock. So each lock is held twice: in `run`, where older
+//! versions of acc check as well, and in `home`.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,23 +24,23 @@ use crate::service::places;
 const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(5);
 
-/// The lock; dropped, it is free.
+/// The owner's lock; dropping it releases it.
 pub(super) struct OwnerLock {
     _lock: Held,
     _at_home: Held,
 }
 
-/// The master's lock; dropped, it is free. It is two open files, so that it can be left to the next
-/// program in this process.
+/// The master's lock; dropping it releases it. It consists of two open files, so that it can be
+/// passed on to the next program in this process.
 pub(super) struct ServerLock {
-    /// In `run`; the worker that serves holds it as well.
+    /// In `run`; the serving worker holds it as well.
     file: OwnedFd,
     /// In `home`; only the master holds it.
     at_home: OwnedFd,
 }
 
 impl ServerLock {
-    /// Of these two files, which this process holds.
+    /// Made of these two files, which this process holds.
     pub(super) fn of(config: &Config, mut file: File, mut at_home: File) -> Self {
         lockfile::sign(&mut file);
         // For a command with this home that expects its server in another run folder.
@@ -51,12 +51,12 @@ impl ServerLock {
         }
     }
 
-    /// The one in `home`.
+    /// The file in `home`.
     pub(super) fn at_home(&self) -> BorrowedFd<'_> {
         self.at_home.as_fd()
     }
 
-    /// Creates the lock file again when it was removed; `true`: it was removed.
+    /// Makes the lock file again if it was removed; returns `true` if it was.
     pub(super) fn renew_lost(&mut self, config: &Config) -> std::io::Result<bool> {
         if !lockfile::is_lost(&self.file, &config.server_lock())? {
             return Ok(false);
@@ -75,22 +75,22 @@ impl AsFd for ServerLock {
     }
 }
 
-/// A place in the queue for the owner's lock that goes before all commands: a server and a boot are
-/// not kept waiting by a crowd.
+/// A place in the queue for the owner's lock ahead of all commands: many commands must not delay a
+/// server or a boot.
 #[derive(Default)]
 pub(super) struct OwnerLockQueue {
     turn: Option<Held>,
 }
 
 impl OwnerLockQueue {
-    /// Takes the head of the queue, waiting for a command that is about to take the lock.
+    /// Waits for the head of the queue, until a command that is about to take the lock has done so.
     pub(super) async fn at_head(config: &Config) -> Result<Self, ServiceError> {
         let path = next(config);
         let turn = until_free(&path, || make_run(config).and_then(|()| try_hold(&path))).await?;
         Ok(Self { turn: Some(turn) })
     }
 
-    /// Takes the head of the queue if it is free, and then the lock if that is.
+    /// Takes the head of the queue if it is free, and then the lock if that is free.
     pub(super) fn try_take(&mut self, config: &Config) -> Result<Option<OwnerLock>, ServiceError> {
         make_run(config)?;
         if self.turn.is_none() {
@@ -103,15 +103,13 @@ impl OwnerLockQueue {
         }
     }
 
-    /// Takes the lock, waiting for another command, or for the server before this one,
-    /// to release it.
+    /// Waits until another command, or the former server, releases the lock, and takes it.
     pub(super) async fn take(mut self, config: &Config) -> Result<OwnerLock, ServiceError> {
         until_free(&config.owner_lock(), || self.try_take(config)).await
     }
 }
 
-/// A cleaner of temporary folders may come at any time: a server and a boot make the run folder
-/// again.
+/// A cleaner may remove the run folder at any time: a server and a boot make it again.
 fn make_run(config: &Config) -> Result<(), ServiceError> {
     if config.run.is_dir() {
         Ok(())
@@ -120,14 +118,14 @@ fn make_run(config: &Config) -> Result<(), ServiceError> {
     }
 }
 
-/// The head of the queue: while a process holds it, no command takes the lock.
+/// The file of the queue's head: while a process holds it, no command takes the lock.
 fn next(config: &Config) -> PathBuf {
     config.owner_lock().with_extension("next")
 }
 
 /// Takes the lock if it is free and no server or boot waits for it.
 pub(super) fn try_take(config: &Config) -> Result<Option<OwnerLock>, ServiceError> {
-    // Without a run folder there is no queue; the holder of this lock creates it again.
+    // Without a run folder there is no queue; the holder of this lock makes the folder again.
     if try_hold(&config.home_owner_lock())?.is_none() {
         return Ok(None);
     }
@@ -137,8 +135,7 @@ pub(super) fn try_take(config: &Config) -> Result<Option<OwnerLock>, ServiceErro
     }
 }
 
-/// Where the run folder is gone and a server runs, that is about to make it again: its locks count
-/// as held.
+/// If the run folder is gone and a server runs, that will make it again: its locks count as held.
 fn unless_made_again<T>(
     config: &Config,
     taken: Result<Option<T>, ServiceError>,
@@ -167,16 +164,15 @@ fn try_hold(path: &Path) -> Result<Option<Held>, ServiceError> {
     lockfile::try_hold(path).map_err(|e| refused(path, &e))
 }
 
-/// Takes the part of the master's lock that only a master holds, waiting for one that is about to
-/// end. `None`: acc was halted while it waited.
+/// Takes the part of the master's lock that only a master holds; waits for a master that is about
+/// to end. `None`: acc was halted meanwhile.
 pub(super) async fn master(config: &Config) -> Result<Option<File>, ServiceError> {
     let path = config.home_server_lock();
     let try_it = || lockfile::try_lock(&path).map_err(|e| refused(&path, &e));
     if let Some(lock) = try_it()? {
         return Ok(Some(lock));
     }
-    // Another server may have outlived its supervisor: this one stands by for as long as that
-    // takes.
+    // Another server may have outlived its supervisor: this one stands by until that ends.
     let stands_by = || match config.booted() {
         Booted::No => false,
         Booted::InBackground => true,
@@ -191,20 +187,20 @@ pub(super) async fn master(config: &Config) -> Result<Option<File>, ServiceError
     }
 }
 
-/// The part that the worker holds as well; `None`: a worker whose master has died holds it.
+/// Takes the part that the worker holds as well; `None`: a worker whose master has died holds it.
 pub(super) fn try_server(config: &Config) -> Result<Option<File>, ServiceError> {
     let path = config.server_lock();
     lockfile::try_lock(&path).map_err(|e| refused(&path, &e))
 }
 
-/// Does a process run verbs? Seen in `home`, where no cleaner removes the lock's file.
+/// Whether a process runs verbs. Checked in `home`, where no cleaner removes the lock file.
 pub(super) fn is_owned(config: &Config) -> Result<bool, ServiceError> {
     Ok(try_hold(&config.home_owner_lock())?.is_none())
 }
 
-/// Ends the process that holds the master's lock although its supervisor does not know of it: a
-/// worker whose master was killed, or a server that was started by hand. Resolves when no process
-/// holds the lock any more; `true`: one did.
+/// Ends the process that holds the master's lock without its supervisor knowing it: a worker whose
+/// master was killed, or a server that was started by hand. Resolves when no process holds the lock
+/// any more; `true`: one did.
 pub(super) async fn end_server(config: &Config, patience: Duration) -> Result<bool, ServiceError> {
     let (path, at_home) = (config.server_lock(), config.home_server_lock());
     let is_free = |path: &Path| -> Result<bool, ServiceError> {
@@ -252,8 +248,8 @@ async fn until_free_for<T>(
     }
 }
 
-/// Refuses to work on the home of a server that runs with another run folder: neither would know of
-/// the other's instances.
+/// Refuses to use the home of a server that runs with another run folder: neither would know the
+/// other's instances.
 pub(super) fn refuse_elsewhere(config: &Config) -> Result<(), ServiceError> {
     let path = config.home_server_lock();
     let run = std::fs::read(&path).unwrap_or_default();
@@ -279,8 +275,8 @@ pub(super) fn refuse_elsewhere(config: &Config) -> Result<(), ServiceError> {
     ))
 }
 
-/// The master that signed the server's lock last and holds it: the one that serves. The file in
-/// `home` only the master holds.
+/// The master that serves: it signed the server's lock last and holds it. Only the master holds the
+/// file in `home`.
 pub(super) fn serving(config: &Config) -> Option<Process> {
     lockfile::signed(&config.server_lock())
         .or_else(|| lockfile::holding(&config.home_server_lock()))
@@ -298,7 +294,7 @@ fn refused(path: &Path, e: &(dyn std::error::Error + 'static)) -> ServiceError {
     ServiceError::because(format!("could not lock `{}`", path.display()), e, hint)
 }
 
-/// Another process holds the owner's lock for too long.
+/// The error if another process holds the owner's lock for too long.
 pub(super) fn held(config: &Config) -> ServiceError {
     held_by(&config.owner_lock())
 }

@@ -1,5 +1,5 @@
-//! Wiring: settings to drivers, drivers to services, services to tasks. The only folder that names
-//! concrete drivers.
+//! Wiring: makes drivers from settings, services from drivers, tasks from services. The only folder
+//! that names concrete drivers.
 
 mod binary;
 mod boot;

@@ -1,5 +1,5 @@
-//! Puts a changed config in force while the server serves, for SIGHUP and for `acc reload`, and
-//! records the settings in force, so that commands use them.
+//! Puts a changed config in force while the server runs, for SIGHUP and `acc reload`, and records
+//! the settings in force for commands.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::service::outcome::{Change, Reloaded};
 use crate::service::recover;
 use crate::service::world::World;
 
-/// Reads the config again, one after the other.
+/// Reloads the config, one reload at a time.
 pub(super) struct Reloader {
     world: Arc<World>,
     proxy: Arc<Proxy>,
@@ -44,7 +44,8 @@ impl Reloader {
         }
     }
 
-    /// Takes over what can be taken over while it runs; what cannot is named, and vetoes nothing.
+    /// Puts in force what can change while the server runs; names the rest, which does not block
+    /// it.
     ///
     /// # Errors
     /// The file has faults: nothing was changed.
@@ -111,8 +112,8 @@ fn changes(differences: Vec<Difference>) -> Vec<Change> {
         .collect()
 }
 
-/// Records the settings in force. When that fails, no record is left, because an old one would be
-/// wrong; commands then use the config file.
+/// Records the settings in force. If that fails, removes the old record, because it would be wrong;
+/// commands then use the config file.
 pub(super) fn note_in_force(world: &World, config: &Config) {
     let path = in_force::file(&config.run);
     if let Err(error) = fs::write_atomic(&path, in_force::written(config).as_bytes(), 0o644) {

@@ -1,7 +1,7 @@
-//! The worker behind `master`: takes the owner's lock, takes charge of what runs, accepts, and
-//! runs the monitor now and then, until it is stopped or another worker takes over. After that
-//! it decides nothing and only finishes open requests. When its master is killed it serves on, and
-//! the next master takes it over.
+//! The worker behind `master`: takes the owner's lock, adopts what runs, accepts clients, and runs
+//! the monitor periodically, until it is stopped or another worker takes over. After that it
+//! decides nothing and only finishes open requests. If its master is killed it continues to serve,
+//! and the next master takes it over.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,13 +42,13 @@ use crate::service::{self, moved, recover};
 /// How long a server that ends waits for a slow database.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 
-/// What a shutdown has for the clients beyond the longest wait of a request.
+/// How much longer than the longest wait of a request a shutdown gives clients.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long the end waits for the last lines of the access logs.
+/// How long a server that ends waits for the last lines of the access logs.
 const LOG_WITHIN: Duration = Duration::from_secs(5);
 
-/// What a worker is given by its master.
+/// What a worker gets from its master.
 pub(super) struct Handed {
     pub(super) sockets: Sockets,
     pub(super) channel: Channel,
@@ -59,7 +59,7 @@ pub(super) struct Handed {
 
 /// Why serving ends.
 enum ServeEnd {
-    /// The host, the operator or the supervisor wants it.
+    /// Requested by the host, the operator or the supervisor.
     Shutdown,
     /// Another worker takes over.
     Retire,
@@ -76,8 +76,8 @@ fn no_signals(error: std::io::Error) -> ServiceError {
     ServiceError::because("could not follow signals", &error, NO_DESCRIPTOR)
 }
 
-/// Runs until SIGTERM or SIGINT, or until the master says that another worker takes over and all
-/// that is carried has ended. `reload` reads the settings again at SIGHUP.
+/// Runs until SIGTERM or SIGINT, or until another worker takes over and all requests have ended.
+/// `reload` reloads the settings at SIGHUP.
 pub(super) async fn serve(
     config: Config,
     handed: Handed,
@@ -98,10 +98,10 @@ pub(super) async fn serve(
     let (recovering, recovered) = watch::channel(false);
     let verbs = Arc::new(ControlVerbs::new(&world, &channel, &reloader, recovered));
     let (ends, decided) = (ShutdownSignals::default(), CancellationToken::new());
-    // Before the first connection is accepted: its death would cut it.
+    // Before the first connection is accepted: the master's death would cut it.
     outlive_master();
     let control = tokio::spawn(control::serve(control, verbs.clone(), decided.clone()));
-    let looking = tokio::spawn(look_around(world.clone(), decided.clone(), recovering));
+    let monitoring = tokio::spawn(run_monitor(world.clone(), decided.clone(), recovering));
     let watching = watch_over(&world, &decided);
     let serve = proxy::serve::serve;
     let grace = config.wake.timeout + GRACE;
@@ -111,7 +111,8 @@ pub(super) async fn serve(
     note_in_force(&world, &config);
     current(&channel).say(Word::Ready);
     let end = until_the_end(&world, &reloader, &mut signals, (&channel, &inheritance)).await;
-    // Until it ends, whoever waits for the lock waits for this one as well.
+    // Until this is dropped, the next process that waits for the lock waits for this worker as
+    // well.
     let mut inheritance = Some(inheritance);
     if matches!(end, ServeEnd::Retire) {
         inheritance = None;
@@ -120,7 +121,7 @@ pub(super) async fn serve(
         shut_down(&ends);
     }
     decided.cancel();
-    let _ = tokio::join!(control, looking, join_all(watching));
+    let _ = tokio::join!(control, monitoring, join_all(watching));
     if matches!(end, ServeEnd::Retire) {
         ends.hand_over.cancel();
         hand_over(&world, &drivers, owner).await;
@@ -134,8 +135,7 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// Takes charge of the run folder, of the instances that run, and of nginx. Returns how many
-/// instances run.
+/// Adopts the run folder, the running instances and nginx. Returns how many instances run.
 async fn take_charge(
     world: &Arc<World>,
     drivers: &Drivers,
@@ -163,15 +163,15 @@ fn report_up(drivers: &Drivers, adopted: usize) {
     );
 }
 
-/// No new work from now on.
+/// Accepts no new work from now on.
 fn shut_down(ends: &ShutdownSignals) {
     info!("stopping: finishing held requests, accepting no new ones");
     ends.shutdown.cancel();
 }
 
-/// Takes the owner's lock once the worker before this one, if there is one, has let go of it.
+/// Takes the owner's lock once the former worker, if any, has released it.
 async fn take_over(config: &Config, channel: &MasterChannel) -> Result<OwnerLock, ServiceError> {
-    // The one that serves makes way at the next word: only for one that has its turn.
+    // The serving worker gives way at the next message, so only the head of the queue may send it.
     let queue = lock::OwnerLockQueue::at_head(config).await?;
     current(channel).say(Word::Prepared);
     queue.take(config).await
@@ -185,14 +185,14 @@ async fn hand_over(world: &Arc<World>, drivers: &Drivers, owner: OwnerLock) {
     drop(owner);
 }
 
-/// Has the service and the supervisor know which process the master is.
+/// Tells the service and the supervisor which process is the master.
 fn know_master(world: &World, pid: i32) {
     if let Ok(Some(master)) = process::by_pid(pid) {
         world.set_master(master);
     }
 }
 
-/// What is checked all the time: logs, listeners, and the files in the run folder.
+/// Starts the permanent checks: logs, listeners, and the files in the run folder.
 fn watch_over(world: &Arc<World>, until: &CancellationToken) -> [JoinHandle<()>; 3] {
     [
         tokio::spawn(log_bound::watch(world.clone(), until.clone())),
@@ -201,7 +201,7 @@ fn watch_over(world: &Arc<World>, until: &CancellationToken) -> [JoinHandle<()>;
     ]
 }
 
-/// Waits for the database and the access logs, but not for long.
+/// Waits a limited time for the database and the access logs.
 async fn finish_writing(log: Option<JoinHandle<()>>, world: &World) {
     let written = tokio::time::timeout(WRITTEN_WITHIN, world.written());
     let _ = tokio::join!(finish_log(log), written);
@@ -217,15 +217,15 @@ async fn finish_log(log: Option<JoinHandle<()>>) {
     }
 }
 
-/// Until it serves it dies with its master; from now on it waits for another one.
+/// A worker dies with its master until it serves; from now on it waits for the next master instead.
 fn outlive_master() {
     if let Err(error) = rustix::process::set_parent_process_death_signal(None) {
         warn!(%error, "cannot survive the death of the master");
     }
 }
 
-/// Carries to its end what was there when another worker took over, and collects the instances this
-/// one had started.
+/// Finishes what was in progress when another worker took over, and reaps the instances that this
+/// one started.
 async fn finish(
     mut serving: JoinHandle<ServeReport>,
     ends: &ShutdownSignals,
@@ -254,9 +254,9 @@ fn report_end(report: Result<ServeReport, tokio::task::JoinError>) {
     }
 }
 
-/// The server's own monitor: finishes interrupted verbs, then one run at once, and one every
+/// The server's own monitor: finishes interrupted verbs, then does one run at once and one every
 /// `idle.check_every`.
-async fn look_around(
+async fn run_monitor(
     world: Arc<World>,
     shutdown: CancellationToken,
     recovering: watch::Sender<bool>,
@@ -289,8 +289,8 @@ async fn look_around(
     }
 }
 
-/// The pause between two monitor runs, by the current settings; for ever when they say "off".
-/// `false`: the server ends.
+/// Waits between two monitor runs, by the current settings; for ever if they say "off". `false`:
+/// the server ends.
 async fn pause(world: &World, shutdown: &CancellationToken) -> bool {
     loop {
         let until = async {
@@ -307,8 +307,8 @@ async fn pause(world: &World, shutdown: &CancellationToken) -> bool {
     }
 }
 
-/// Returns when serving shall end; SIGHUP puts changed settings in force. When the master dies,
-/// another one takes its place.
+/// Returns when serving must end. SIGHUP puts changed settings in force. If the master dies, the
+/// next one replaces it.
 async fn until_the_end(
     world: &Arc<World>,
     reloader: &Reloader,
@@ -336,7 +336,7 @@ async fn until_the_end(
                 *channel.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
                 know_master(world, master);
             }
-            // The master makes them, and gives them to the next worker.
+            // The master makes the sockets again and passes them to the next worker.
             () = world.sockets_wanted() => current.say(Word::Upgrade),
             _ = signals.hup.recv() => if let Err(e) = reloader.run().await {
                 error!("could not reload the settings: {e}");
@@ -345,16 +345,16 @@ async fn until_the_end(
     }
 }
 
-/// The master has died: this worker serves on, and another master is waited for.
+/// The master has died: this worker continues to serve and waits for the next one.
 fn report_orphaned(config: &Config) {
-    // Its output may go to a pipe that the process which ran the dead master has read.
+    // Its output may go to a pipe whose reader died with the master.
     if let Err(error) = append::take_output(&config.own_log("server")) {
         warn!(%error, "could not open the server's log");
     }
     warn!("the master has died: this worker serves on until another one takes it over");
 }
 
-/// The parts of a server.
+/// Makes the service's context.
 async fn serving_world(config: &Config, drivers: &Drivers) -> Result<Arc<World>, ServiceError> {
     let mut store = open_store_patiently(config).await?;
     moved::refuse_other_places(config, &store)?;

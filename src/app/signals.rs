@@ -1,8 +1,8 @@
-//! The signals that a worker follows.
+//! The signals that a worker handles.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals it follows.
+/// The signals it handles.
 pub(super) struct WorkerSignals {
     pub(super) term: Signal,
     pub(super) int: Signal,

@@ -1,7 +1,7 @@
-//! The verbs that come over the control socket of a server, done by its worker.
+//! Runs the verbs that a worker receives over the control socket.
 //!
-//! What the worker itself is asked for (its version, an upgrade, other settings) is answered here;
-//! everything else is the service's.
+//! Requests about the worker itself (its version, an upgrade, changed settings) are answered here;
+//! the service handles all others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,19 +19,19 @@ use crate::service::outcome::Outcome;
 use crate::service::request::Request;
 use crate::service::world::World;
 
-/// How long an upgrade waits for a moment in which no verb runs.
+/// How long an upgrade waits until no verb runs.
 const QUIET_WITHIN: Duration = Duration::from_secs(40);
-/// How long a verb waits for what was left half-done.
+/// How long a verb waits for interrupted verbs to be finished.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(20);
 
-/// Verbs that come over the control socket.
+/// Runs verbs from the control socket.
 pub(super) struct ControlVerbs {
     world: Arc<World>,
     channel: MasterChannel,
     binary: Binary,
     reloader: Arc<Reloader>,
     at_work: watch::Sender<usize>,
-    /// What was left half-done has been taken up.
+    /// Whether interrupted verbs have been finished.
     recovered: watch::Receiver<bool>,
 }
 
@@ -53,7 +53,7 @@ impl ControlVerbs {
         }
     }
 
-    /// Lets what was left half-done come to its end first, but does not wait for it for long.
+    /// Waits a limited time until interrupted verbs have been finished.
     async fn until_recovered(&self) {
         let _ = tokio::time::timeout(
             RECOVERED_WITHIN,
@@ -62,7 +62,7 @@ impl ControlVerbs {
         .await;
     }
 
-    /// Waits for a moment in which no verb runs: a verb cannot be handed over.
+    /// Waits until no verb runs: a verb cannot be handed over.
     pub(super) async fn until_quiet(&self) {
         let mut at_work = self.at_work.subscribe();
         let quiet = tokio::time::timeout(QUIET_WITHIN, at_work.wait_for(|n| *n == 0)).await;

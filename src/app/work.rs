@@ -1,7 +1,7 @@
-//! The start of a worker: it takes the sockets, the lock and the channel that its master has left
-//! to it, and serves.
+//! The start of a worker: takes the sockets, the lock and the channel that its master has passed
+//! on, and serves.
 //!
-//! It begins nothing when it is not its master's child.
+//! It does nothing if its parent is not the master.
 
 use super::master::{Channel, Sockets};
 use super::serve::{Handed, serve};
@@ -10,11 +10,10 @@ use crate::host::fd_passing;
 use crate::interface::cli::{LeftToWorker, Reload};
 use crate::service::error::ServiceError;
 
-/// Serves, as a child of the master `master`, by the open files of these numbers.
+/// Serves, as a child of the master `master`, with the open files of these numbers.
 ///
 /// # Errors
-/// As everything below; a worker that is not its master's child, or was given other files, does not
-/// begin.
+/// Those of all steps; also if this process is not a child of the master, or got other files.
 pub async fn run_worker(
     config: Config,
     left: &LeftToWorker,
@@ -32,7 +31,7 @@ pub async fn run_worker(
         .and_then(Channel::of)
         .map_err(wrong)?;
     let lock = fd_passing::take(left.lock).map_err(wrong)?;
-    // Until it serves it does not outlive its master: no process would watch it.
+    // Until it serves, it must not outlive its master: no process would watch it.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(|e| wrong(e.into()))?;
     if std::os::unix::process::parent_id() != left.master {

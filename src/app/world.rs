@@ -37,7 +37,7 @@ pub(super) fn world(
         clock: Arc::new(SystemClock),
         boot: process::boot_id(),
         acc: own_binary(),
-        // A missing nginx is reported by the verb that needs it; it must not prevent listing or
+        // The verb that needs nginx reports that it is missing; that must not prevent listing or
         // stopping.
         services: drivers
             .services()

@@ -1,7 +1,7 @@
-//! What a master and its worker say to each other: one byte each, over a connection that ends with
+//! The messages between a master and its worker: one byte each, over a connection that ends with
 //! either of them.
 //!
-//! It never blocks the master: a worker that does not listen loses only its own word.
+//! It never blocks the master: a worker that does not read loses only its own messages.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,16 +10,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::net::{SendFlags, send};
 use tokio::net::UnixStream;
 
-/// A word.
+/// A message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::app) enum Word {
-    /// The worker: settings, drivers and templates are usable; I only wait for the say.
+    /// From the worker: settings, drivers and templates are valid; ready to take the owner's lock.
     Prepared,
-    /// The worker: I have the say and serve.
+    /// From the worker: it has the owner's lock and serves.
     Ready,
-    /// The worker: an upgrade is asked for.
+    /// From the worker: an upgrade is requested.
     Upgrade,
-    /// The master: give up the say, and finish what you carry.
+    /// From the master: release the owner's lock, and finish the current requests.
     Retire,
 }
 
@@ -40,19 +40,19 @@ impl Word {
     }
 }
 
-/// One end.
+/// One end of the connection.
 pub(in crate::app) struct Channel {
     stream: UnixStream,
 }
 
 impl Channel {
-    /// Both ends; the second is for the worker.
+    /// Makes both ends; the second is for the worker.
     pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (own, other) = std::os::unix::net::UnixStream::pair()?;
         Ok((Self::of(own.into())?, other.into()))
     }
 
-    /// An end that was left to this process. Made inside a tokio runtime.
+    /// Uses an end that was left to this process. Call it inside a tokio runtime.
     pub(in crate::app) fn of(file: OwnedFd) -> io::Result<Self> {
         let stream = std::os::unix::net::UnixStream::from(file);
         stream.set_nonblocking(true)?;
@@ -61,8 +61,8 @@ impl Channel {
         })
     }
 
-    /// Says a word. To the kernel at once, since tokio refuses to write before it has heard that it
-    /// may; there is always room.
+    /// Sends a message. It bypasses tokio, which would wait for an event first; there is always
+    /// room.
     pub(in crate::app) fn say(&self, word: Word) {
         if let Err(error) = send(
             &self.stream,
@@ -73,7 +73,7 @@ impl Channel {
         }
     }
 
-    /// The next word; `None`: the other side has ended.
+    /// Receives the next message; `None`: the other process has ended.
     pub(in crate::app) async fn hear(&self) -> Option<Word> {
         let mut byte = [0];
         loop {
@@ -82,7 +82,7 @@ impl Channel {
                 Ok(0) => return None,
                 Ok(_) => match Word::of(byte[0]) {
                     Some(word) => return Some(word),
-                    // A word of another version.
+                    // A message of another version.
                     None => continue,
                 },
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
@@ -97,10 +97,10 @@ impl Channel {
     }
 }
 
-/// The channel to the master; another master is another channel.
+/// The channel to the master; it is replaced when another master takes over.
 pub(in crate::app) type MasterChannel = Arc<Mutex<Arc<Channel>>>;
 
-/// The channel to the master that there is now.
+/// The channel to the current master.
 pub(in crate::app) fn current(channel: &MasterChannel) -> Arc<Channel> {
     channel
         .lock()

@@ -1,16 +1,16 @@
-//! `acc server` as others see it: one small process whose pid never changes, which holds the
-//! listening sockets and keeps one worker (`app::serve`) running behind them.
+//! The master of `acc server`: a small process whose pid never changes, which holds the listening
+//! sockets and keeps one worker (`app::serve`) running behind them.
 //!
-//! A worker that dies is replaced at once; connections made meanwhile wait in the kernel's queue.
-//! An upgrade is a second worker from the new binary: once it is prepared the first gives up the
-//! say and only finishes what it carries, however long that takes; once the second serves, the
-//! master becomes the new binary itself, with the same pid and the same sockets. A new binary that
-//! does not come up changes nothing.
+//! A worker that dies is replaced at once; new connections meanwhile wait in the kernel's backlog.
+//! An upgrade starts a second worker from the new binary. Once that is prepared, the first one
+//! releases the owner's lock and only finishes its current requests, however long that takes. Once
+//! the second one serves, the master replaces itself with the new binary, with the same pid and the
+//! same sockets. If the new binary does not start, nothing changes.
 //!
-//! When the master itself is killed, the worker goes on serving, and the next master, whoever starts
-//! it, takes it over (`orphan`).
+//! When the master is killed, the worker continues to serve, and the next master takes it over
+//! (`orphan`).
 //!
-//! It never reads a request, never touches an instance or the database.
+//! It never reads a request, and never touches an instance or the database.
 
 mod channel;
 mod orphan;

@@ -1,7 +1,7 @@
-//! A worker whose master was killed goes on serving and looks for the next one, which takes over
+//! A worker whose master was killed continues to serve and looks for the next one, which takes over
 //! the listening sockets, the lock and the worker itself: no client is refused, no stream is cut.
 //!
-//! Who is the master, the lock decides. Nothing is started or ended here.
+//! The lock decides which process is the master. Nothing is started or ended here.
 
 use std::fs::File;
 use std::io;
@@ -23,20 +23,21 @@ use crate::service::error::{ServiceError, chain};
 
 /// How often a worker looks for a master, and a master for the lock.
 const CHECK_EVERY: Duration = Duration::from_millis(50);
-/// How long the holder of the owner's lock may take to show that it is a worker without a master.
+/// How long the holder of the owner's lock may take to identify itself as a worker without a
+/// master.
 const SHOWN_WITHIN: Duration = Duration::from_secs(1);
-/// How long a worker that has connected may take to send what it has.
+/// How long a connected worker may take to send the files.
 const SENT_WITHIN: Duration = Duration::from_secs(1);
 
-/// What a worker has for the next master. As long as it lives, no master from elsewhere takes the
-/// sockets' place.
+/// What a worker keeps for the next master. As long as it exists, no master with other sockets can
+/// replace it.
 pub(in crate::app) struct Inheritance {
     sockets: Sockets,
     lock: OwnedFd,
 }
 
 impl Inheritance {
-    /// The sockets and the lock that the master has left to its worker.
+    /// Keeps the sockets and the lock that the master has left to its worker.
     pub(in crate::app) fn new(sockets: &Sockets, lock: OwnedFd) -> io::Result<Self> {
         Ok(Self {
             sockets: sockets.try_clone()?,
@@ -44,7 +45,7 @@ impl Inheritance {
         })
     }
 
-    /// Waits for the next master and has it take over. The channel to it, and its process id.
+    /// Waits for the next master and lets it take over. Returns the channel to it and its pid.
     pub(in crate::app) async fn claimed(&self, config: &Config) -> (Channel, i32) {
         loop {
             match self.offer(&config.master_socket()) {
@@ -72,9 +73,9 @@ impl Inheritance {
 
 /// How a process became the master.
 pub(super) enum Turn {
-    /// There is no server: the sockets are to be made.
+    /// There is no server: the sockets must be made.
     First(ServerLock),
-    /// A worker whose master has died goes on serving.
+    /// A worker whose master has died continues to serve.
     After(ServerLock, Sockets, Worker),
 }
 
@@ -93,7 +94,7 @@ pub(super) async fn turn(config: &Config) -> Result<Option<Turn>, ServiceError> 
     let (began, mut waited) = (tokio::time::Instant::now(), false);
     let turn = loop {
         match lock::try_server(config)? {
-            // The lock's file may have been taken away under a worker, which has the owner's lock.
+            // The lock file may have been removed while a worker holds the owner's lock.
             Some(_) if began.elapsed() < SHOWN_WITHIN && lock::is_owned(config)? => {}
             Some(_) if waited && config.booted() == Booted::No => break None,
             Some(file) => break Some(Turn::First(ServerLock::of(config, file, at_home))),
@@ -116,12 +117,12 @@ pub(super) async fn turn(config: &Config) -> Result<Option<Turn>, ServiceError> 
     Ok(turn)
 }
 
-/// Is this user root, or the one that acc runs as?
+/// Whether this user is root or acc's own.
 fn is_trusted(uid: u32) -> bool {
     [0, rustix::process::geteuid().as_raw()].contains(&uid)
 }
 
-/// What the worker that has connected sends, and the worker itself.
+/// Receives what the connected worker sends, and the worker itself.
 async fn take_over(
     came: io::Result<tokio::net::UnixStream>,
 ) -> io::Result<(File, Sockets, Worker)> {

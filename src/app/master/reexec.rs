@@ -1,7 +1,7 @@
-//! A master that becomes a newer program in the same process: what it leaves, and how it is taken
-//! up again.
+//! A master that replaces itself with a newer program in the same process: what it passes on, and
+//! how the new program continues.
 //!
-//! Signals that come in between wait. Nothing is started or ended here.
+//! Signals that arrive meanwhile stay pending. Nothing is started or ended here.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -20,8 +20,8 @@ use crate::config::Config;
 use crate::host::{fd_passing, lockfile};
 use crate::service::error::ServiceError;
 
-/// The locks that were passed on. A program that did not pass on the one in `home` has let go of
-/// it: it is taken again.
+/// The locks that were passed on. If the old program did not pass on the one in `home`, it was
+/// released and is taken again.
 fn take_locks(config: &Config, passed: Vec<(&str, OwnedFd)>) -> io::Result<ServerLock> {
     let (mut at_home, mut in_run) = (None, None);
     for (name, file) in passed {
@@ -39,7 +39,7 @@ fn take_locks(config: &Config, passed: Vec<(&str, OwnedFd)>) -> io::Result<Serve
 }
 
 impl Master {
-    /// Becomes the program in place. Returns only when that did not work, with the reason.
+    /// Executes the program at the path. Returns only if that failed, with the reason.
     pub(super) fn become_new(&self) -> io::Error {
         let mut left = self.sockets.files();
         left.extend([self.lock.at_home(), self.lock.as_fd()]);
@@ -81,7 +81,7 @@ impl Master {
         text
     }
 
-    /// Takes up what the program before this one has left.
+    /// Continues with what the program before this one has passed on.
     pub(super) fn resumed(config: Config, left: &str) -> Result<Self, ServiceError> {
         let wrong = |e: io::Error| {
             ServiceError::because(

@@ -1,4 +1,4 @@
-//! The life of a master: what can happen to it and its workers, and what it does then.
+//! The main loop of a master: the events it reacts to, and how.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -22,13 +22,13 @@ use crate::host::fs;
 use crate::service::error::ServiceError;
 use crate::service::places;
 
-/// First and longest pause before a worker that keeps dying is replaced.
+/// First and longest pause before a worker that dies repeatedly is replaced.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// After so many workers in a row that did not start, the master ends too: its supervisor
-/// decides, and without a socket commands do their work by themselves.
+/// After this many workers in a row that did not start, the master ends too. Its supervisor decides
+/// what follows, and without a socket commands run verbs themselves.
 const TRIES: u32 = 5;
 
-/// What can happen.
+/// The events.
 enum Happened {
     End,
     Reload,
@@ -36,13 +36,13 @@ enum Happened {
     Child,
     FromServing(Option<Word>),
     FromComing(Option<Word>),
-    /// The channel to one that leaves has ended.
+    /// The channel to a leaving worker has ended.
     Parted(i32),
     Again,
 }
 
-/// Runs until SIGTERM or SIGINT. SIGHUP reads the settings again, SIGUSR2 upgrades. `resume`: what
-/// the master before this one, in this same process, has left.
+/// Runs until SIGTERM or SIGINT. SIGHUP reloads the settings, SIGUSR2 upgrades. `resume`: what the
+/// former program in this same process has passed on.
 pub async fn run_master(config: Config, resume: Option<String>) -> Result<(), ServiceError> {
     let mut followed = MasterSignals::new().map_err(|e| {
         ServiceError::because(
@@ -65,7 +65,7 @@ pub async fn run_master(config: Config, resume: Option<String>) -> Result<(), Se
 }
 
 impl Master {
-    /// `None`: acc was halted, or this one was told to end, while it stood by.
+    /// `None`: acc was halted, or this server was asked to end, while it stood by.
     async fn fresh(
         config: Config,
         followed: &mut MasterSignals,
@@ -101,11 +101,11 @@ impl Master {
     }
 
     async fn run(&mut self, mut followed: MasterSignals) -> Result<(), ServiceError> {
-        // Children may have ended before their signal was followed.
+        // Children may have ended before their signal was handled.
         self.reap()?;
         match &self.serving {
             None => self.start()?,
-            // One that was taken over, with an older program than this one.
+            // A worker that was taken over, with an older program than this one.
             Some(worker) if self.binary.is_older(worker.pid) => self.upgrade(),
             Some(_) => {}
         }
@@ -128,7 +128,7 @@ impl Master {
                     self.parted(self.serving.as_ref().map_or(0, |w| w.pid))?
                 }
                 Happened::Parted(pid) => self.parted(pid)?,
-                // The end of a child is told by its signal.
+                // SIGCHLD reports the end of a child.
                 Happened::FromServing(_) | Happened::FromComing(_) => {}
             }
         }
@@ -149,7 +149,7 @@ impl Master {
         }
     }
 
-    /// Told to end: so are all workers, each finishes what it holds.
+    /// Asks all workers to end; each finishes its current requests.
     fn end(&mut self) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         (self.ending, self.again) = (true, None);
@@ -197,7 +197,7 @@ impl Master {
         }
     }
 
-    /// The new worker is usable: the old one gives up the say.
+    /// The new worker is prepared: asks the old one to release the owner's lock.
     fn make_way(&mut self) {
         if let Some(old) = self.serving.take() {
             old.channel.say(Word::Retire);
@@ -213,14 +213,14 @@ impl Master {
         (self.serving, self.failed, self.served) = (Some(worker), 0, true);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         if self.fall_back.is_none() && self.binary.is_outdated() && !self.ending {
-            // The new program has just shown that it comes up.
+            // The new program has just proven that it starts.
             let why = self.become_new();
             error!("the master continues with the old program: {why}");
         }
     }
 
-    /// Collects every child that has ended, those of workers that are gone included: as the first
-    /// process of a container this one inherits them.
+    /// Reaps every child that has ended, including children of former workers: as the first process
+    /// of a container, this one inherits them.
     fn reap(&mut self) -> Result<(), ServiceError> {
         while let Ok(status) = waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
             let (pid, how) = match status {
@@ -234,8 +234,8 @@ impl Master {
         Ok(())
     }
 
-    /// The channel to a worker has ended. That of a child says nothing new; for one that this
-    /// master has taken over it is the only sign that it has died.
+    /// Handles the end of a worker's channel. For a child that is not news; for a worker that was
+    /// taken over, it is the only sign of its death.
     fn parted(&mut self, pid: i32) -> Result<(), ServiceError> {
         match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
             Err(Errno::ECHILD) => self.ended(pid, "a cause that is not known"),
@@ -286,7 +286,7 @@ impl Master {
 
     fn did_not_come_up(&mut self) -> Result<(), ServiceError> {
         self.failed += 1;
-        // Those that still carry something die with the master, so it goes on trying as long as
+        // Workers that still serve requests die with the master, so it keeps trying as long as
         // there are any.
         if !self.served || (self.failed >= TRIES && self.leaving.is_empty()) {
             self.all().for_each(|w| w.signal(Signal::SIGTERM));
@@ -305,8 +305,8 @@ impl Master {
     }
 }
 
-/// How acc was booted when its supervisord starts this server and the note of that is gone, taken
-/// away by a cleaner of temporary folders. `None`: another process has started it.
+/// How acc was booted, if its supervisord starts this server and a cleaner has removed the record
+/// of that. `None`: another process has started it.
 fn started_by_supervisord(config: &Config) -> Option<Booted> {
     let line = std::fs::read(format!(
         "/proc/{}/cmdline",

@@ -1,4 +1,4 @@
-//! The signals that a master follows, and which of them wait while it becomes another program.
+//! The signals that a master handles, and which of them stay pending while it replaces itself.
 
 use nix::sys::signal::{SigSet, Signal};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
@@ -8,7 +8,7 @@ use crate::app::lock;
 use crate::config::Config;
 use crate::host::process;
 
-/// The signals it follows.
+/// The signals it handles.
 pub(super) struct MasterSignals {
     pub(super) term: Signals,
     pub(super) int: Signals,
@@ -28,8 +28,8 @@ impl MasterSignals {
         })
     }
 
-    /// Resolves when this server, which stands by, is told to end. What else it is told is meant
-    /// for the one that serves.
+    /// Resolves when this standby server is asked to end. Its other signals are meant for the
+    /// server that serves.
     pub(super) async fn end_requested(&mut self, config: &Config) {
         loop {
             let signal = tokio::select! {
@@ -53,7 +53,7 @@ impl MasterSignals {
     }
 }
 
-/// Signals with a meaning to a master, which would end one that does not follow them yet.
+/// Signals that a master handles, and that would end one which does not handle them yet.
 pub(super) fn signals() -> SigSet {
     [
         Signal::SIGTERM,
@@ -65,7 +65,7 @@ pub(super) fn signals() -> SigSet {
     .collect()
 }
 
-/// Lets them in again; they were kept waiting while the program was replaced.
+/// Unblocks them; they were pending while the program was replaced.
 pub(super) fn let_signals_in() {
     if let Err(error) = signals().thread_unblock() {
         tracing::warn!(%error, "could not unblock signals");

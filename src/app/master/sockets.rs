@@ -1,8 +1,8 @@
 //! The listening sockets: made once by the master, used by one worker after the other, never closed
 //! in between.
 //!
-//! A connection made while no worker accepts waits in the kernel's queue and is not refused. Nobody
-//! reads from one here.
+//! A connection made while no worker accepts waits in the kernel's backlog and is not refused. This
+//! module never reads from a connection.
 
 use std::fmt::Write as _;
 use std::io;
@@ -17,13 +17,13 @@ use crate::control;
 use crate::host::{fd_passing, listen};
 use crate::service::error::{ServiceError, chain};
 
-/// All of them.
+/// All listening sockets.
 pub(in crate::app) struct Sockets {
     /// For verbs.
     pub(in crate::app) control: UnixListener,
     /// For requests that nginx, or an older acc, cannot serve.
     pub(in crate::app) wake: UnixListener,
-    /// What acc's own edge faces the network with; empty behind nginx.
+    /// The addresses of acc's own edge; empty behind nginx.
     pub(in crate::app) tcp: Vec<TcpListener>,
 }
 
@@ -47,7 +47,8 @@ impl Sockets {
         })
     }
 
-    /// Makes anew those whose file somebody took away: nobody can reach them any more. Says which.
+    /// Makes those again whose file was removed, because clients cannot reach them any more.
+    /// Returns their paths.
     pub(super) fn renew_lost(&mut self, config: &Config) -> Result<Vec<PathBuf>, ServiceError> {
         let mut renewed = Vec::new();
         if listen::is_lost(&config.wake_socket()) {
@@ -61,9 +62,9 @@ impl Sockets {
         Ok(renewed)
     }
 
-    /// Those that a worker has sent, in the order of [`Self::files`].
+    /// Uses those that a worker has sent, in the order of [`Self::files`].
     pub(super) fn of(mut sent: impl Iterator<Item = OwnedFd>) -> io::Result<Self> {
-        // The same as those, where somebody gives them to each server.
+        // Those that systemd passed in are the same sockets.
         drop(given());
         let mut next = || sent.next().ok_or(io::ErrorKind::InvalidData);
         Ok(Self {
@@ -73,7 +74,7 @@ impl Sockets {
         })
     }
 
-    /// Those that were left to this process: the text that [`Self::names`] made.
+    /// Uses those that were left to this process, by the text of [`Self::names`].
     pub(in crate::app) fn taken(names: &str) -> io::Result<Self> {
         let (mut control, mut wake, mut tcp) = (None, None, Vec::new());
         for (name, file) in take_all(names)? {
@@ -98,7 +99,7 @@ impl Sockets {
         })
     }
 
-    /// The same sockets once more.
+    /// Duplicates them.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         let tcp = self
             .tcp
@@ -112,7 +113,7 @@ impl Sockets {
         })
     }
 
-    /// Their names and numbers, for the command line of a process that they are left to.
+    /// Their names and numbers, for the command line of a process that inherits them.
     pub(super) fn names(&self) -> String {
         let mut text = format!(
             "control={},wake={}",
@@ -125,7 +126,7 @@ impl Sockets {
         text
     }
 
-    /// As open files.
+    /// Their open files.
     pub(super) fn files(&self) -> Vec<BorrowedFd<'_>> {
         let mut files = vec![self.control.as_fd(), self.wake.as_fd()];
         files.extend(self.tcp.iter().map(AsFd::as_fd));
@@ -133,7 +134,7 @@ impl Sockets {
     }
 }
 
-/// The ports that whoever started this process (systemd) has given it.
+/// The ports that systemd has passed to this process.
 fn given() -> Vec<TcpListener> {
     let mut given = listenfd::ListenFd::from_env();
     (0..given.len())
@@ -141,8 +142,8 @@ fn given() -> Vec<TcpListener> {
         .collect()
 }
 
-/// Root's, and nginx's workers may connect; who may be answered is looked at once more, see
-/// `proxy::listen`.
+/// The wake socket belongs to root, and nginx's workers may connect. `proxy::listen` checks the
+/// user of each client once more.
 fn wake(config: &Config) -> Result<UnixListener, ServiceError> {
     let edge = accounts(config)?.edge;
     let mode = if edge.is_some() { 0o660 } else { 0o600 };
@@ -170,7 +171,7 @@ fn taken(e: &listen::ListenError) -> ServiceError {
     ServiceError::failed(chain(e), hint)
 }
 
-/// Takes all the files of a text like `control=3,wake=4`.
+/// Takes all files of a text like `control=3,wake=4`.
 pub(super) fn take_all(names: &str) -> io::Result<Vec<(&str, OwnedFd)>> {
     let wrong = || {
         io::Error::new(

@@ -1,6 +1,6 @@
-//! What a master holds: the settings, the lock, the sockets, and its workers.
+//! The state of a master: settings, lock, sockets and workers.
 //!
-//! What happens to them is decided in `run`.
+//! `run` decides about them.
 
 use std::path::PathBuf;
 
@@ -16,25 +16,25 @@ pub(super) struct Master {
     pub(super) binary: Binary,
     pub(super) lock: ServerLock,
     pub(super) sockets: Sockets,
-    /// Has the say.
+    /// The worker that holds the owner's lock, or is about to.
     pub(super) serving: Option<Worker>,
-    /// Will have it.
+    /// The worker that will serve next.
     pub(super) coming: Option<Worker>,
-    /// Had it, and finish what they carry.
+    /// Former workers that finish their requests.
     pub(super) leaving: Vec<Worker>,
-    /// Workers in a row that did not come up.
+    /// How many workers in a row did not start.
     pub(super) failed: u32,
     /// A worker has served since this master was started.
     pub(super) served: bool,
-    /// When to try again after a failure.
+    /// When to retry after a failure.
     pub(super) again: Option<tokio::time::Instant>,
-    /// What the next worker is started from when the binary in place has just failed to come up.
+    /// The program for the next worker, if the one at the path has just failed to start.
     pub(super) fall_back: Option<PathBuf>,
     pub(super) ending: bool,
 }
 
 impl Master {
-    /// One without workers.
+    /// A master without workers.
     pub(super) fn with(config: Config, lock: ServerLock, sockets: Sockets) -> Self {
         Self {
             config,
@@ -52,12 +52,12 @@ impl Master {
         }
     }
 
-    /// Is there no worker, in whatever state?
+    /// Whether there is no worker in any state.
     pub(super) fn has_no_worker(&self) -> bool {
         self.serving.is_none() && self.coming.is_none() && self.leaving.is_empty()
     }
 
-    /// Every worker, in whatever state.
+    /// Every worker in any state.
     pub(super) fn all(&self) -> impl Iterator<Item = &Worker> {
         self.serving.iter().chain(&self.coming).chain(&self.leaving)
     }

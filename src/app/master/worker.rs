@@ -1,6 +1,6 @@
-//! One worker, from the master's side: started with the sockets, told things, listened to.
+//! One worker, as the master sees it: starts it with the sockets, sends and receives messages.
 //!
-//! It never waits for one: the master collects all its children in one place.
+//! It never waits for a worker's end: the master reaps all its children in one place.
 
 use std::ffi::OsString;
 use std::io;
@@ -16,16 +16,16 @@ use super::channel::{Channel, Word};
 use super::sockets::Sockets;
 use crate::host::fd_passing;
 
-/// A child of the master, or of one before it that was killed.
+/// A child of the master, or of a former one that was killed.
 pub(super) struct Worker {
     pub(super) pid: i32,
     pub(super) channel: Channel,
-    /// It has closed its end.
+    /// The worker has closed its end of the channel.
     silent: bool,
 }
 
 impl Worker {
-    /// Starts one from this program, with the options that the master itself was given.
+    /// Starts a worker from this program, with the options of the master itself.
     pub(super) fn start(
         program: &Path,
         sockets: &Sockets,
@@ -46,7 +46,7 @@ impl Worker {
             &std::process::id().to_string(),
         ]);
         command.args(["--lock", &lock.as_raw_fd().to_string()]);
-        // systemd's words are for the master alone.
+        // systemd's variables are meant for the master only.
         for name in [
             "LISTEN_PID",
             "LISTEN_FDS",
@@ -57,8 +57,8 @@ impl Worker {
         ] {
             command.env_remove(name);
         }
-        // This process has one thread and starts nothing else meanwhile, so they reach this child
-        // only.
+        // This process has one thread and starts nothing else meanwhile, so only this child
+        // inherits them.
         fd_passing::pass(&left, true)?;
         let child = command.spawn();
         fd_passing::pass(&left, false)?;
@@ -74,8 +74,8 @@ impl Worker {
         }
     }
 
-    /// A child has not been waited for, and one that was taken over has its end of the channel open:
-    /// the pid belongs to no other process.
+    /// A child is not reaped yet, and a worker that was taken over has its channel open: so the pid
+    /// is still its own.
     pub(super) fn signal(&self, signal: Signal) {
         if let Err(error) = kill(Pid::from_raw(self.pid), signal) {
             tracing::warn!(pid = self.pid, %error, "could not signal a worker");
@@ -83,7 +83,7 @@ impl Worker {
     }
 }
 
-/// The next word of a worker, if there is one that can still say something.
+/// Receives the next message of a worker whose channel is open.
 pub(super) async fn hear(worker: &mut Option<Worker>) -> Option<Word> {
     match worker {
         Some(worker) if !worker.silent => {
@@ -102,7 +102,7 @@ async fn end(worker: &mut Worker) -> i32 {
     worker.pid
 }
 
-/// The process id of the next of those that leave whose channel has ended.
+/// The pid of the next leaving worker whose channel ends.
 pub(super) async fn parted(leaving: &mut [Worker]) -> i32 {
     let all: Vec<_> = leaving
         .iter_mut()
@@ -115,8 +115,8 @@ pub(super) async fn parted(leaving: &mut [Worker]) -> i32 {
     }
 }
 
-/// The options that this process was given, without its own word and what was left to it: masters
-/// and workers share them.
+/// The options of this process, without its own command and what was passed on: masters and workers
+/// share them.
 pub(super) fn options() -> Vec<OsString> {
     let mut given: Vec<OsString> = std::env::args_os().skip(1).collect();
     if let Some(place) = given.iter().position(|word| word == "--resume") {
@@ -126,7 +126,7 @@ pub(super) fn options() -> Vec<OsString> {
         .iter()
         .rposition(|word| word == "server" || word == "serve" || word == "worker")
     {
-        // All that follows was left to it.
+        // All arguments that follow were passed on by the master.
         Some(place) if given[place] == "worker" => given.truncate(place),
         Some(place) => drop(given.remove(place)),
         None => {}
