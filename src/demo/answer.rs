@@ -1,7 +1,7 @@
-//! What the demo application answers, a function for each path.
+//! The responses of the demo application, a function for each path.
 //!
-//! Every request is received whole before it is answered, piece by piece: a body of any length is
-//! counted and hashed and never held.
+//! Every request is received completely before the response, frame by frame: a body of any length
+//! is counted and hashed, and never kept.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -38,7 +38,7 @@ pub(super) struct DemoApp {
     tasks: TaskTracker,
 }
 
-/// A request body that has come in whole.
+/// A completely received request body.
 struct Received {
     length: u64,
     sha256: String,
@@ -61,7 +61,7 @@ impl DemoApp {
         }
     }
 
-    /// Answers one request. An incomplete body is answered 400, although its client has gone.
+    /// Responds to one request. An incomplete body gets 400, although its client has gone.
     pub(super) async fn answer(
         self: Arc<Self>,
         mut request: Request<Incoming>,
@@ -162,7 +162,7 @@ fn headers_as_json(headers: &HeaderMap) -> Map<String, Value> {
         .collect()
 }
 
-/// A chunk at once and then every 100 ms, for `seconds`.
+/// Sends a chunk at once and then every 100 ms, for `seconds`.
 fn chunks(seconds: f64, events: bool) -> Response<DemoBody> {
     #[expect(
         clippy::cast_possible_truncation,
@@ -192,7 +192,7 @@ fn chunks(seconds: f64, events: bool) -> Response<DemoBody> {
     with_type(Response::new(StreamBody::new(stream).boxed_unsync()), kind)
 }
 
-/// The value of `key` in a query string, as it stands there.
+/// The value of `key` in a query string, not decoded.
 fn field<'q>(query: Option<&'q str>, key: &str) -> Option<&'q str> {
     query?
         .split('&')
@@ -201,7 +201,7 @@ fn field<'q>(query: Option<&'q str>, key: &str) -> Option<&'q str> {
         .map(|(_, v)| v)
 }
 
-/// A number of the query string, held to what no duration overflows on.
+/// A number of the query string, limited so that no duration overflows.
 fn number(query: Option<&str>, key: &str) -> Option<f64> {
     field(query, key)?
         .parse::<f64>()

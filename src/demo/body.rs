@@ -1,4 +1,4 @@
-//! Answers of the demo application by their content: a text, JSON, nothing. It decides nothing.
+//! Builds the responses of the demo application: a text, JSON, or empty. It decides nothing.
 
 use std::convert::Infallible;
 
@@ -34,7 +34,7 @@ pub(super) fn json_answer(value: &Value) -> Response<DemoBody> {
     )
 }
 
-/// Sets the type of the content, and forbids caching.
+/// Sets the content type and forbids caching.
 pub(super) fn with_type(mut answer: Response<DemoBody>, kind: &'static str) -> Response<DemoBody> {
     answer
         .headers_mut()

@@ -1,8 +1,8 @@
 //! Where the demo application listens: a unix socket or a loopback port, both with a long backlog,
-//! or a socket it is handed.
+//! or a socket that is passed in.
 //!
-//! It removes a socket left by an earlier run and nothing else; it never removes its own at the end
-//! (its supervisor may already have started the next one there).
+//! It removes a socket left by an earlier run and nothing else. It never removes its own at the
+//! end, because its supervisor may have started the next one there already.
 
 use std::fs;
 use std::io;
@@ -18,8 +18,8 @@ use tokio_util::either::Either;
 /// A connection of either kind.
 pub(super) type DemoStream = Either<UnixStream, TcpStream>;
 
-/// Connections the kernel keeps for us until they are accepted: hundreds of first requests may come
-/// within one millisecond.
+/// Connections that the kernel queues until they are accepted: hundreds of first requests may
+/// arrive within one millisecond.
 const BACKLOG: i32 = 4096;
 
 /// A listening socket of either kind.
@@ -41,7 +41,7 @@ impl DemoListener {
         }
     }
 
-    /// The next connection.
+    /// Accepts the next connection.
     pub(super) async fn accept(&self) -> io::Result<DemoStream> {
         match self {
             Self::Unix(listener, _) => Ok(Either::Left(listener.accept().await?.0)),
@@ -53,7 +53,7 @@ impl DemoListener {
         }
     }
 
-    /// For people, and for a test that let the kernel choose the port.
+    /// The address for people, and for a test that let the kernel choose the port.
     pub(super) fn address(&self) -> String {
         match self {
             Self::Unix(_, path) => path.display().to_string(),
@@ -69,7 +69,7 @@ fn unix(path: &Path) -> anyhow::Result<DemoListener> {
     let bind = || -> io::Result<UnixListener> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.bind(&SockAddr::unix(path)?)?;
-        // The folder decides who may connect, not the umask this was started with.
+        // The folder decides who may connect, not the umask at the start.
         fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;

@@ -1,5 +1,5 @@
-//! What the demo application did and when, a line each: `WORD ns pid …`, with ns of the monotonic
-//! clock.
+//! Records what the demo application did and when, a line each: `WORD ns pid …`, with ns of the
+//! monotonic clock.
 //!
 //! Each line is one `write` to a file opened for appending, so several runs can share a file
 //! without mixing lines.
@@ -11,7 +11,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-/// The log, or nothing when none was asked for.
+/// The log; does nothing if none was requested.
 pub(super) struct Log {
     file: Option<File>,
 }
@@ -32,8 +32,8 @@ impl Log {
         })
     }
 
-    /// Appends one line. A failure is not the request's: it is dropped, and a test that counts will
-    /// notice.
+    /// Appends one line. A failure is ignored, because it is not a failure of the request; a test
+    /// that counts will notice.
     pub(super) fn write(&self, word: &str, rest: &str) {
         let Some(mut file) = self.file.as_ref() else {
             return;

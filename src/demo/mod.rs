@@ -29,11 +29,11 @@ use answer::DemoApp;
 use listen::{DemoListener, DemoStream};
 use log::Log;
 
-/// From SIGTERM to the exit at the latest, whatever is still in flight.
+/// Longest time from SIGTERM to the exit, whatever is still in flight.
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
-/// The command line of the demo application. With neither `socket` nor `port` it must
-/// be handed a socket.
+/// The options of the demo application. With neither `socket` nor `port`, a socket must be passed
+/// in.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct DemoOptions {
     /// Listen on this unix socket; a socket left there by an earlier run is replaced.
@@ -49,10 +49,10 @@ pub struct DemoOptions {
     /// Wait this long before listening.
     #[arg(long, value_parser = humantime::parse_duration, default_value = "0s", value_name = "DURATION")]
     pub start_delay: Duration,
-    /// Wait this long before exiting, after all that was in flight has ended.
+    /// Wait this long before exiting, after all requests have ended.
     #[arg(long, value_parser = humantime::parse_duration, default_value = "0s", value_name = "DURATION")]
     pub finish_delay: Duration,
-    /// Say that it is ready (when `NOTIFY_SOCKET` is there) this long after it began to listen; it
+    /// Report that it is ready (if `NOTIFY_SOCKET` is set) this long after it began to listen; it
     /// answers meanwhile.
     #[arg(long, value_parser = humantime::parse_duration, default_value = "0s", value_name = "DURATION")]
     pub ready_delay: Duration,
@@ -62,7 +62,7 @@ pub struct DemoOptions {
     /// Append a line for every start, stop and request to this file; empty: none.
     #[arg(long, env = "APP_LOG", value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub log: Option<PathBuf>,
-    /// Misbehave: take no notice of SIGTERM and SIGINT.
+    /// Misbehave: ignore SIGTERM and SIGINT.
     #[arg(long)]
     pub ignore_term: bool,
     /// Misbehave: run, but never listen.
@@ -76,11 +76,11 @@ pub struct DemoOptions {
     pub exit_at_start: Option<i32>,
 }
 
-/// Runs the demo application on a runtime of its own, with one thread: it is ready sooner than with
-/// a pool.
+/// Runs the demo application on a single-threaded runtime of its own, which starts sooner than a
+/// pool.
 ///
 /// # Errors
-/// As [`run`], or when the runtime cannot be made.
+/// Those of [`run`], or the runtime cannot be made.
 pub fn start(options: DemoOptions) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -89,7 +89,7 @@ pub fn start(options: DemoOptions) -> anyhow::Result<()> {
         .block_on(run(options))
 }
 
-/// Runs until SIGTERM or SIGINT, then finishes what is in flight (10 s at most) and returns.
+/// Runs until SIGTERM or SIGINT, then finishes the requests in flight (10 s at most) and returns.
 ///
 /// # Errors
 /// The log cannot be opened, or the address cannot be bound.
@@ -132,7 +132,7 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends the task when it goes.
+/// Aborts the task when dropped.
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
 
 impl Drop for AbortOnDrop {
@@ -141,7 +141,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Reports to the parent process, if asked to; a failure concerns only that process.
+/// Reports to the parent process, if requested; a failure concerns only that process.
 async fn say_ready(delay: Duration, log: Arc<Log>) {
     if !delay.is_zero() {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Status("listening, not ready yet")]);
@@ -151,7 +151,7 @@ async fn say_ready(delay: Duration, log: Arc<Log>) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 }
 
-/// Accepts until it is stopped; then nothing more is accepted and what was accepted is finished.
+/// Accepts until it is stopped; then finishes what was accepted.
 async fn serve(
     listener: DemoListener,
     options: &DemoOptions,
@@ -187,7 +187,7 @@ async fn serve(
     let _ = tokio::time::timeout(FINISH_LIMIT, tasks.wait()).await;
 }
 
-/// One connection, from the first request to the last.
+/// Serves one connection, from the first request to the last.
 async fn connection(stream: DemoStream, app: Arc<DemoApp>, stopping: CancellationToken) {
     let service = service_fn(move |request| {
         let app = Arc::clone(&app);
@@ -204,13 +204,13 @@ async fn connection(stream: DemoStream, app: Arc<DemoApp>, stopping: Cancellatio
     let _ = served.await;
 }
 
-/// Holds a connection open and says nothing, until the end.
+/// Holds a connection open and never responds, until the end.
 async fn keep_silent(stream: DemoStream, stopping: CancellationToken) {
     stopping.cancelled().await;
     drop(stream);
 }
 
-/// The signals that ask it to end; caught and dropped when it is to ignore them.
+/// The signals that ask it to end; ignored if it should misbehave.
 struct StopSignals {
     term: Signal,
     int: Signal,
@@ -240,7 +240,7 @@ impl StopSignals {
     }
 }
 
-/// The one line on standard output.
+/// Prints the one line on standard output.
 #[expect(
     clippy::print_stdout,
     reason = "an application writes to its standard output; acc keeps it in the instance's log"

@@ -1,8 +1,7 @@
-//! `/ws`: sends back every text and binary message it gets, and answers pings.
+//! `/ws`: echoes every text and binary message, and answers pings.
 //!
-//! When the application is stopped, the messages that have arrived are echoed first, then it
-//! says goodbye with a close frame and waits for the other side's (the application's own time limit
-//! ends the wait).
+//! When the application is stopped, it echoes the messages that have arrived, sends a close frame
+//! and waits for the client's (the application's own time limit ends the wait).
 
 use std::sync::Arc;
 
@@ -22,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use super::body::{DemoBody, status_only, text};
 use super::log::Log;
 
-/// Answers the handshake; the conversation goes on in a task of its own once the 101 has been sent.
+/// Answers the handshake; a separate task continues once the 101 has been sent.
 pub(super) fn accept(
     headers: &HeaderMap,
     upgrade: OnUpgrade,
@@ -63,7 +62,7 @@ pub(super) fn accept(
     answer
 }
 
-/// Writes down a short text without blanks: longer ones are no ids.
+/// Records a short text without blanks; longer ones are no ids.
 fn record(log: &Log, message: &Message) {
     if let Message::Text(text) = message
         && text.len() <= 64
@@ -96,7 +95,7 @@ async fn converse(
                     return;
                 }
             }
-            // tungstenite answers pings and closes by itself; its answer goes out with the next
+            // tungstenite answers pings and close frames itself; its answer is sent with the next
             // read.
             Some(Ok(_)) => {}
             Some(Err(_)) | None => return,

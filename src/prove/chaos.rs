@@ -1,13 +1,14 @@
-//! `--chaos`: kills acc's processes at random moments, and boots those again that do
-//! not start again by themselves.
+//! `--chaos`: kills acc's processes at random moments, and boots those again that do not restart by
+//! themselves.
 //!
-//! acc's server is two processes, and each is killed alone. It kills with SIGKILL, one process at a
-//! time, and only processes of this installation. An instance is killed once per run of it: one
-//! that dies again and again is rightly backed off from, and that is not what is to be proven.
+//! acc's server consists of two processes, and each is killed alone. Chaos uses SIGKILL, one
+//! process at a time, and only on processes of this installation. An instance is killed once per
+//! run: if it died repeatedly, acc would rightly delay its next start, which is not what is to be
+//! proven.
 //!
-//! A process that clients are connected to is stopped first (SIGSTOP) to list the connections
-//! it holds: these are cut by its death, and no others. Time would not tell them apart, since on a
-//! busy host a client hears of everything later.
+//! A process that clients are connected to is stopped first (SIGSTOP) to list the connections that
+//! it holds: its death cuts these and no others. Times could not distinguish them, because on a
+//! busy host a client notices everything later.
 
 use std::collections::HashSet;
 use std::io;
@@ -30,13 +31,13 @@ use crate::host::stopped::Stopped;
 use crate::render::nginx::pid_file;
 use crate::service::error::ServiceError;
 
-/// Between two kills, in milliseconds: least, and how much more at most.
+/// Pause between two kills in milliseconds: least, and how much more at most.
 const PAUSE: (u64, u64) = (300, 900);
-/// supervisord starts a dead server again by itself within this.
+/// supervisord restarts a dead server by itself within this time.
 const BY_ITSELF: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
 
-/// Kills.
+/// Kills processes.
 pub(super) struct Chaos<'a> {
     pub(super) config: &'a Config,
     pub(super) operator: &'a dyn Operator,
@@ -45,8 +46,8 @@ pub(super) struct Chaos<'a> {
 }
 
 impl Chaos<'_> {
-    /// Goes on until something could not be brought back; dropped, it ends between two kills or
-    /// while it waits.
+    /// Continues until something could not be restored. If it is dropped, it ends between two kills
+    /// or during a wait.
     pub(super) async fn run(mut self) -> ServiceError {
         let mut last_instance = 0;
         loop {
@@ -66,7 +67,7 @@ impl Chaos<'_> {
         }
     }
 
-    /// Draws what to kill; `None`: it is not there, or must not be killed now.
+    /// Chooses what to kill; `None`: it does not exist, or must not be killed now.
     async fn choose(&mut self, last_instance: &mut u64) -> Option<(Struck, i32)> {
         let mut all = vec![Struck::Instance, Struck::Server, Struck::Master];
         if self.config.supervisor == SupervisorKind::Supervisord {
@@ -122,7 +123,7 @@ impl Chaos<'_> {
                 }
             },
         };
-        // Written down first: what it cuts must not end before it is known.
+        // Recorded first: no connection may break before the kill is known.
         let number = self.note(Strike {
             what,
             pid,
@@ -153,7 +154,7 @@ impl Chaos<'_> {
         }
     }
 
-    /// Its place among the others.
+    /// Records the kill; returns its index.
     fn note(&self, strike: Strike) -> usize {
         let mut strikes = self
             .context
@@ -164,7 +165,7 @@ impl Chaos<'_> {
         strikes.len() - 1
     }
 
-    /// Waits until everything is back, with the help of `acc boot` where nothing else does it.
+    /// Waits until everything is back, with the help of `acc boot` where nothing else restores it.
     async fn restore(&self, what: Struck, pid: i32) -> Result<(), ServiceError> {
         match what {
             Struck::Instance | Struck::Worker => return Ok(()),
@@ -197,9 +198,9 @@ impl Chaos<'_> {
         Ok(())
     }
 
-    /// Waits until a request has been answered from now on. Killed again before that, a supervisor
-    /// that takes seconds to start on a busy host would never start the instance that requests wait
-    /// for, and they would fail.
+    /// Waits until a request has been answered from now on. A supervisor may take seconds to start
+    /// on a busy host. If it were killed again before that, it would never start the instance, and
+    /// requests would fail.
     async fn until_answered(&self) {
         let right = || self.context.meter.right.load(Ordering::Relaxed);
         let before = right();
@@ -212,7 +213,7 @@ impl Chaos<'_> {
     }
 }
 
-/// Stops it, for as long as the first value lives, and sees which connections it holds; `None`: it
+/// Stops the process for as long as the first value exists, and lists its connections; `None`: it
 /// has ended.
 async fn connections_of(victim: Process) -> io::Result<Option<(Stopped, HashSet<SocketAddr>)>> {
     let Some(stopped) = Stopped::stop(victim).await? else {

@@ -1,11 +1,10 @@
-//! One client: asks without a pause, in all the ways the application can be asked, and notes how
-//! each request ended.
+//! One client: sends requests without a pause, in all the ways that the application supports, and
+//! records how each request ended.
 //!
-//! As any careful client it sends a safe request again when it got no answer: once when its
-//! connection had carried requests before and was closed, and when a crash has cut its connection.
-//! A connection is cut by a crash when the killed process held it, and in the middle of an answer
-//! also when what the answer came from was killed. Nothing else is ever sent twice. It judges
-//! nothing.
+//! Like any careful client it repeats a safe request that got no response: once if its connection
+//! had carried requests before and was closed, and if a crash has cut its connection. A crash cuts
+//! a connection if the killed process held it; in the middle of a response also if the process that
+//! produced the response was killed. Nothing else is ever sent twice. It judges nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,9 +20,9 @@ use super::strike::Strike;
 use super::wire::{Broken, Talk, Wire};
 use crate::host::clock::monotonic_ns;
 
-/// Pause before connecting again where no process listened.
+/// Pause before connecting again if no process listened.
 const CONNECT_AGAIN: Duration = Duration::from_millis(10);
-/// Pause of a client whose request failed: what is broken is not made better by a storm.
+/// Pause of a client whose request failed: a flood of requests would not help.
 const AFTER_FAULT: Duration = Duration::from_millis(20);
 
 /// Most times that one request is sent.
@@ -38,7 +37,7 @@ pub(super) struct ProveClient {
     samples: Vec<Sample>,
 }
 
-/// A try that has ended.
+/// The result of a try.
 struct Try {
     line: Option<ClientConnection>,
     begun: u64,
@@ -77,7 +76,7 @@ impl ProveClient {
         }
     }
 
-    /// One request, sent as often as it may be.
+    /// Sends one request, as often as it may be sent.
     async fn one(&mut self) {
         let n = u32::try_from(self.samples.len()).unwrap_or(u32::MAX);
         let id = ProofRequestId {
@@ -141,7 +140,7 @@ impl ProveClient {
         }
     }
 
-    /// Sends it once. `sent` is set at the first time.
+    /// Sends it once. `sent` is set the first time.
     async fn attempt(
         &mut self,
         plan: &RequestPlan,
@@ -190,7 +189,7 @@ impl ProveClient {
                 Err(broken) => cut(broken, &mut this),
             }
         };
-        // A request that is late is not waited for: its connection goes with it.
+        // A late request is abandoned together with its connection.
         if let Ok(end) = tokio::time::timeout(limit, work).await {
             let keep = end == RequestEnd::Right && plan.kind != RequestKind::Socket && !plan.close;
             this.end = end;
@@ -201,8 +200,8 @@ impl ProveClient {
         this
     }
 
-    /// The connection of the request before, or a new one. While processes are killed none may
-    /// listen for a while: nothing has been sent then, so any client can wait and connect again.
+    /// Returns the connection of the last request, or a new one. While processes are killed, none
+    /// may listen for a while: nothing was sent then, so any client can wait and connect again.
     async fn connection(&mut self, fresh: bool) -> Result<Wire, Box<str>> {
         if let Some(mut wire) = self.wire.take().filter(|_| !fresh)
             && wire.is_ready().await
@@ -234,7 +233,7 @@ fn cut(broken: Broken, this: &mut Try) -> RequestEnd {
     RequestEnd::Torn(broken.why)
 }
 
-/// A WebSocket: a few messages, each of which must come back before the next is sent.
+/// Uses a WebSocket: sends a few messages, each after the echo of the last one.
 async fn converse(
     context: &ProveContext,
     wire: &mut Wire,

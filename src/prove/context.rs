@@ -1,5 +1,5 @@
-//! What everything of one proof shares: where the edge is, what was killed so far, the counts that
-//! are shown. It decides nothing.
+//! What all parts of a proof share: the address of the edge, what was killed so far, and the
+//! counters for the display. It decides nothing.
 
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
@@ -10,29 +10,29 @@ use super::sample::ClientConnection;
 use super::strike::Strike;
 use crate::host::clock::monotonic_ns;
 
-/// What clients are to do.
+/// What clients must do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Ask.
+    /// Send requests.
     Go,
-    /// Finish what is under way, and wait.
+    /// Finish the current request, and wait.
     Rest,
-    /// Finish what is under way, and end.
+    /// Finish the current request, and end.
     End,
 }
 
-/// Counts that are shown while it runs.
+/// Counters for the display.
 #[derive(Debug, Default)]
 pub struct Meter {
     /// Requests that have ended.
     pub sent: AtomicU64,
     /// Answered as expected.
     pub right: AtomicU64,
-    /// Not so; what that means is judged at the end.
+    /// Answered otherwise, or not at all; judged at the end.
     pub not_right: AtomicU64,
     /// Times it was put to sleep.
     pub cycles: AtomicU64,
-    /// Requests under way.
+    /// Requests being served.
     pub(super) busy: AtomicU64,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct ProveContext {
     pub(super) limit: Duration,
     /// Tag of the ids of this run.
     pub(super) tag: String,
-    /// Things are being killed.
+    /// Processes are being killed.
     pub(super) chaos: bool,
     /// What was killed so far.
     pub(super) strikes: Mutex<Vec<Strike>>,
@@ -59,7 +59,7 @@ pub(super) struct ProveContext {
 }
 
 impl ProveContext {
-    /// Was there such a crash?
+    /// Whether there was such a kill.
     pub(super) fn struck(&self, like: impl Fn(&Strike) -> bool) -> bool {
         self.strikes
             .lock()
@@ -68,7 +68,8 @@ impl ProveContext {
             .any(like)
     }
 
-    /// Was something killed that held this connection, or that was behind it since this time?
+    /// Whether a process was killed that held this connection, or that worked behind it since this
+    /// time.
     pub(super) fn met_a_kill(&self, line: Option<ClientConnection>, since: u64) -> bool {
         let now = monotonic_ns();
         self.struck(|s| {

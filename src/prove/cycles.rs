@@ -1,6 +1,6 @@
 //! Puts the instance to sleep over and over while it is used; the next request wakes it.
 //!
-//! Most stops are an operator's, which drain; every fifth is an idle stop, at a moment at which the
+//! Most stops are by the operator, and drain; every fifth is an idle stop, at the moment when the
 //! clients come back.
 
 use std::sync::atomic::Ordering;
@@ -18,15 +18,15 @@ use crate::host::clock::monotonic_ns;
 use crate::service::outcome::{MonitorAction, Outcome};
 use crate::service::request::Request;
 
-/// Every how manyth stop is an idle one.
+/// Every how many stops one is an idle stop.
 const IDLE_EVERY: u32 = 5;
-/// An idle stop is only tried when acc allows it this soon after a wake.
+/// An idle stop is tried only if acc allows it this soon after a wake.
 const IDLE_WITHIN: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(2);
-/// Failed verbs that are reported one by one.
+/// Failed verbs that are reported individually.
 const REPORTED_MAX: usize = 20;
 
-/// What came of it.
+/// The result of the cycles.
 #[derive(Debug, Default)]
 pub(super) struct Slept {
     pub(super) cycles: u32,
@@ -42,14 +42,14 @@ pub(super) struct Cycles<'a> {
     pub(super) target: &'a ProofTarget,
     pub(super) order: &'a watch::Sender<Order>,
     pub(super) rng: Rng,
-    /// How many; `None`: until the time is over.
+    /// Number of cycles; `None`: until the time is over.
     pub(super) most: Option<u32>,
-    /// How long at most.
+    /// Longest time.
     pub(super) time: Option<Duration>,
 }
 
 impl Cycles<'_> {
-    /// Runs them all. `slept` is filled as it goes, so that it is there when this is dropped.
+    /// Runs all cycles. `slept` is updated continuously, so that it is valid when this is dropped.
     pub(super) async fn run(mut self, slept: &mut Slept) {
         let began = monotonic_ns();
         let over =
@@ -79,7 +79,8 @@ impl Cycles<'_> {
         }
     }
 
-    /// Waits until as many requests were answered as there are clients: so it is awake and in use.
+    /// Waits until as many requests were answered as there are clients: then the instance is awake
+    /// and in use.
     async fn until_used(&self) -> bool {
         let meter = &self.context.meter;
         let enough = meter.right.load(Ordering::Relaxed) + 8;
@@ -117,8 +118,8 @@ impl Cycles<'_> {
         self.config.idle.min_awake <= IDLE_WITHIN && self.target.idle <= IDLE_WITHIN
     }
 
-    /// Clients rest until it is idle; then a monitor run, and they come back while it is in
-    /// progress.
+    /// Lets clients rest until the instance is idle, starts a monitor run, and lets them come back
+    /// during it.
     async fn idle_stop(&mut self, slept: &mut Slept) -> bool {
         self.order.send_replace(Order::Rest);
         while self.context.meter.busy.load(Ordering::Relaxed) > 0 {

@@ -1,20 +1,20 @@
-//! Judges a run: what the clients saw, held against what the application recorded and what was
-//! killed when. Pure.
+//! Judges a run: compares what the clients got with what the application recorded and with the
+//! kills. Pure.
 //!
-//! - **doubled**: the application has one try of a request more than once. Of a safe one acc may
-//!   send the same try again, once for each kill that fell on its way; of a POST never.
-//! - **right**: answered 2xx, and all of what was expected.
-//! - **wrong**: answered 2xx with something else; or the application had it whole, lived, and the
-//!   client received an error.
-//! - **broken by the crash**: not right, and the process that had it was killed by us. A POST that
-//!   was in the killed process's socket and not read yet is one too: 502 says "it may have been
-//!   seen", and the kill fell between sending and answer.
-//! - **cut by the crash**: its connection was held by the process of the edge that was killed, so
-//!   that no answer was possible; or, behind nginx, acc's server was killed while it had this one:
-//!   an answer that ended in the middle, or the honest one that it may have been seen and is not
-//!   sent twice.
-//! - **lost**: everything else. An error answer to what the application never saw is always this,
-//!   with or without a crash, and so is a connection that ends although no killed process held it.
+//! - **doubled**: the application recorded one try of a request more than once. acc may repeat the
+//!   same try of a safe request once for each kill that fell on its way; that of a POST never.
+//! - **right**: answered 2xx, complete and as expected.
+//! - **wrong**: answered 2xx with something else; or the application got all of it and survived,
+//!   and the client received an error.
+//! - **broken by the crash**: not right, and the process that had it was killed. That includes a
+//!   POST in the killed process's socket that was not read yet: the 502 says that it may have been
+//!   seen, and the kill fell between sending and response.
+//! - **cut by the crash**: the killed process of the edge held its connection, so that no response
+//!   was possible; or, behind nginx, acc's server was killed while it had the request: the response
+//!   broke off, or said that the request may have been seen and is not sent twice.
+//! - **lost**: everything else. An error for a request that the application never got is always
+//!   lost, with or without a crash, and so is a connection that ends although no killed process
+//!   held it.
 
 use std::collections::HashSet;
 
@@ -24,18 +24,18 @@ use super::sample::{RequestEnd, RequestKind, Sample};
 use super::strike::{Strike, Struck};
 use crate::proxy::failure::MAYBE_SEEN;
 
-/// Faults that are reported one by one.
+/// Faults that are reported individually.
 const REPORTED_MAX: usize = 20;
 
-/// What a run is judged by.
+/// The evidence about a run.
 pub(super) struct Evidence<'a> {
     /// All requests.
     pub(super) samples: &'a [Sample],
-    /// The application's record; `None`: it keeps none.
+    /// The application's record; `None`: there is none.
     pub(super) record: Option<&'a AppRecord>,
     /// What was killed.
     pub(super) strikes: &'a [Strike],
-    /// The begin of the run, in nanoseconds of the monotonic clock.
+    /// Start of the run, in nanoseconds of the monotonic clock.
     pub(super) began: u64,
     /// The run's tag.
     pub(super) tag: &'a str,
@@ -50,7 +50,7 @@ pub(super) struct Judgement {
     pub(super) faults: Vec<RequestFault>,
 }
 
-/// What became of one request.
+/// The verdict on one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SampleVerdict {
     Right,
@@ -178,7 +178,7 @@ fn verdict(
     }
 }
 
-/// What was killed while the request was under way.
+/// The kills during the request.
 fn met<'a>(sample: &Sample, evidence: &Evidence<'a>) -> impl Iterator<Item = &'a Strike> {
     let (sent, ended) = (sample.sent, sample.ended);
     evidence.strikes.iter().filter(move |s| s.met(sent, ended))
@@ -208,8 +208,8 @@ fn messages_doubled(sample: &Sample, record: Option<&AppRecord>) -> bool {
     })
 }
 
-/// From sending to the answer, for one that was sent before its process was started; what the
-/// application itself was asked to take is not counted.
+/// The time from sending to the response, for a request that was sent before its process was
+/// started; without the delay that the application was asked for.
 fn wake_of(sample: &Sample, seen: &[RecordedArrival]) -> Option<u64> {
     let started = seen.last()?.started;
     (started > sample.sent).then(|| {

@@ -1,20 +1,20 @@
 //! `acc prove`: shows on this very host that nothing is lost when an instance is stopped, woken,
 //! and with `--chaos` killed.
 //!
-//! It stands beside the interface and uses acc as any client does: clients speak HTTP to the edge,
-//! verbs are sent as by any command (handed in as [`Operator`]). The run:
+//! It uses acc as any client does: clients send HTTP to the edge, verbs are sent as by any command
+//! (passed in as [`Operator`]). The run:
 //!
-//! 1. `target`: a scratch instance of the demo application, or one that is there.
-//! 2. `client`, `plan`, `wire`: clients ask without a pause, each request with an id (`sample`).
-//!    `streams`: others hold streams open, which a stop has to end in order.
-//! 3. `cycles`: it is put to sleep over and over; the next request wakes it. `chaos`: things are
-//!    killed meanwhile.
-//! 4. `record`: what the application itself has written down of what reached it.
+//! 1. `target`: a scratch instance of the demo application, or an existing one.
+//! 2. `client`, `plan`, `wire`: clients send requests without a pause, each with an id (`sample`).
+//!    `streams`: others hold streams open, which a stop must end in order.
+//! 3. `cycles`: the instance is put to sleep over and over; the next request wakes it. `chaos`:
+//!    processes are killed meanwhile.
+//! 4. `record`: what the application itself has recorded about its requests.
 //! 5. `judge`: what was right, lost, wrong, doubled; `report`: the numbers.
 //!
-//! `context`, `strike`, `operator` and `rng` are what these have in common.
+//! `context`, `strike`, `operator` and `rng` are shared by these.
 //!
-//! It never changes another instance, and it leaves nothing behind: neither when it fails nor on
+//! It never changes another instance, and leaves nothing behind, neither after a failure nor after
 //! Ctrl-C.
 
 mod chaos;
@@ -62,7 +62,7 @@ pub use context::Meter;
 pub use operator::Operator;
 pub use report::Report;
 
-/// Beyond the wake timeout, what an answer itself may take on a busy host.
+/// What a response itself may take on a busy host, beyond the wake timeout.
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// What to prove, and how long.
@@ -72,26 +72,26 @@ pub struct Options {
     pub instance: Option<String>,
     /// Model of the scratch instance.
     pub model: String,
-    /// Put to sleep so often; `None`: until the time is over.
+    /// Number of cycles; `None`: until the time is over.
     pub cycles: Option<u32>,
     /// End after this long at the latest.
     pub time: Option<Duration>,
-    /// Clients at once.
+    /// Number of simultaneous clients.
     pub clients: u16,
-    /// So many WebSockets, and as many event streams, are open all the time.
+    /// How many WebSockets, and how many event streams, are open all the time.
     pub streams: u16,
-    /// Kill things meanwhile.
+    /// Kill processes meanwhile.
     pub chaos: bool,
-    /// What chance is drawn from.
+    /// Random seed.
     pub seed: u64,
 }
 
-/// Runs a proof to its end and leaves the installation as it found it. What is lost is in the
+/// Runs a proof to its end and leaves the installation as it was. Lost requests are part of the
 /// report and no error.
 ///
 /// # Errors
 /// There is no server; the instance cannot be made, found or started; it could not be removed or
-/// put back afterwards; with `chaos`, what was killed could not be brought back.
+/// restored afterwards; with `chaos`, what was killed could not be restored.
 pub async fn run(
     config: &Config,
     options: &Options,
@@ -118,18 +118,18 @@ pub async fn run(
     left.map(|()| report)
 }
 
-/// What one proof is made with.
+/// The parts of one proof.
 struct Proof<'a> {
     config: &'a Config,
     options: &'a Options,
     operator: &'a dyn Operator,
     target: &'a ProofTarget,
     context: Arc<ProveContext>,
-    /// Begin, in nanoseconds of the monotonic clock.
+    /// Start, in nanoseconds of the monotonic clock.
     began: u64,
 }
 
-/// The proof itself; the target is there before and after it.
+/// Runs the proof; the target exists before and after it.
 async fn prove(
     config: &Config,
     options: &Options,
@@ -172,7 +172,7 @@ async fn prove(
     proof.conclude(samples, held, slept, interrupted.is_cancelled())
 }
 
-/// What the clients need to know.
+/// Collects what the clients need to know.
 async fn context(
     config: &Config,
     options: &Options,
@@ -211,7 +211,7 @@ async fn context(
 }
 
 impl Proof<'_> {
-    /// Starts the clients, and those that hold streams open.
+    /// Starts the clients and the holders of streams.
     fn clients(
         &self,
         orders: &watch::Receiver<Order>,
@@ -231,7 +231,7 @@ impl Proof<'_> {
         (clients, streams)
     }
 
-    /// Cycles, and chaos beside them, until they are done or the time is over.
+    /// Runs the cycles, with chaos beside them, until they are done or the time is over.
     async fn drive(
         &self,
         order: &watch::Sender<Order>,
@@ -277,7 +277,7 @@ impl Proof<'_> {
         }
     }
 
-    /// Judges what happened.
+    /// Judges the run.
     fn conclude(
         &self,
         mut samples: Vec<Sample>,
@@ -339,8 +339,8 @@ impl Proof<'_> {
     }
 }
 
-/// What the demo application has written down. A record that cannot be read is no record of
-/// nothing.
+/// Reads what the demo application has recorded. An unreadable record is no record, not an empty
+/// one.
 fn read_record(
     target: &ProofTarget,
     demo: bool,
@@ -380,7 +380,7 @@ fn reachable(config: &Config) -> Result<SocketAddr, ServiceError> {
     Ok(to)
 }
 
-/// Ctrl-C and SIGTERM: the first ends the run, the second ends the cleaning up as well.
+/// Ctrl-C and SIGTERM: the first one ends the run, the second one the cleanup as well.
 #[derive(Debug, Clone, Default)]
 struct Interrupts {
     run: CancellationToken,

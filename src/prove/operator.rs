@@ -1,4 +1,4 @@
-//! How a proof uses acc: verbs as any other command, and booting what was killed. It decides
+//! How a proof uses acc: runs verbs like any other command, and boots what was killed. It decides
 //! nothing.
 
 use std::time::Duration;
@@ -9,18 +9,18 @@ use crate::service::error::{ErrorKind, ServiceError, unexpected};
 use crate::service::outcome::{InstanceView, Outcome};
 use crate::service::request::Request;
 
-/// Everything that was killed is back within this, or the proof ends.
+/// Time limit to restore everything that was killed; beyond it the proof ends.
 pub(super) const BACK: Duration = Duration::from_secs(60);
 
 /// Pause between two boots.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Runs verbs as any other command does. Handed in, because they run in layers above this one.
+/// Runs verbs like any other command. Passed in, because the code is in layers above this one.
 #[async_trait(?Send)]
 pub trait Operator {
-    /// One verb.
+    /// Runs one verb.
     async fn ask(&self, request: Request) -> Result<Outcome, ServiceError>;
-    /// `acc boot`: brings back what is missing.
+    /// `acc boot`: restores what is missing.
     async fn boot(&self) -> Result<(), ServiceError>;
 }
 

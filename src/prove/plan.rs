@@ -1,5 +1,5 @@
-//! What a client asks next, and whether the answer is the right one. Drawn by chance; nothing here
-//! sends anything.
+//! What a client requests next, and whether the response is correct. Chosen at random; nothing is
+//! sent here.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -18,17 +18,17 @@ use super::wire::{RequestBody, WireAnswer};
 
 /// Largest body of a POST: 2 to the power of this many bytes.
 const BODY_BITS: u64 = 20;
-/// Pieces of a body whose length is not announced.
+/// Size of the pieces of a body whose length is not announced.
 const PIECE: usize = 16 * 1024;
-/// Pieces of a stream come at this pace, in milliseconds.
+/// Interval between two pieces of a stream, in milliseconds.
 const CHUNK_MS: u16 = 100;
 
 /// One request.
 #[derive(Debug, Clone)]
 pub(super) struct RequestPlan {
-    /// What it is.
+    /// Its kind.
     pub(super) kind: RequestKind,
-    /// On a connection of its own.
+    /// It uses a connection of its own.
     pub(super) fresh: bool,
     /// The connection ends with it (`connection: close`).
     pub(super) close: bool,
@@ -44,7 +44,7 @@ pub(super) struct RequestPlan {
 }
 
 impl RequestPlan {
-    /// Draws one. Half are small GETs: they are what most sites get.
+    /// Chooses a request. Half of them are small GETs, the most frequent requests of most sites.
     pub(super) fn draw(rng: &mut Rng, demo: bool) -> Self {
         let kind = match rng.below(20) {
             _ if !demo => RequestKind::Get,
@@ -80,7 +80,7 @@ impl RequestPlan {
         }
     }
 
-    /// How long the application is asked to take until it answers, in milliseconds.
+    /// How long the application is asked to delay its response, in milliseconds.
     pub(super) fn own_ms(&self) -> u16 {
         if self.kind == RequestKind::Slow {
             self.slow_ms
@@ -89,7 +89,7 @@ impl RequestPlan {
         }
     }
 
-    /// How long it is asked to take until it has answered, in milliseconds.
+    /// How long the application is asked to take for the whole response, in milliseconds.
     pub(super) fn takes_ms(&self) -> u16 {
         if self.kind == RequestKind::Stream {
             self.chunks * CHUNK_MS
@@ -110,7 +110,7 @@ impl RequestPlan {
         }
     }
 
-    /// The request as it is sent, with this id.
+    /// The request with this id, as it is sent.
     pub(super) fn request(&self, context: &ProveContext, id: &str) -> Request<RequestBody> {
         let mut request = Request::new(self.body());
         *request.method_mut() = if self.kind == RequestKind::Post {
@@ -154,7 +154,7 @@ impl RequestPlan {
     }
 }
 
-/// 1 byte to 1 MiB, each order of magnitude as often as any other.
+/// 1 byte to 1 MiB, each order of magnitude with the same probability.
 fn body(rng: &mut Rng) -> Bytes {
     let most = 1_u64 << rng.below(BODY_BITS + 1);
     let length = usize::try_from(most / 2 + rng.below(most / 2 + 1))
@@ -163,7 +163,7 @@ fn body(rng: &mut Rng) -> Bytes {
     rng.bytes(length).into()
 }
 
-/// The request by which the demo application is known.
+/// The request that identifies the demo application.
 pub(super) fn probe(host: &str) -> Request<RequestBody> {
     let mut request = Request::new(Empty::new().boxed_unsync());
     *request.uri_mut() = hyper::Uri::from_static("/echo?prove");
@@ -173,13 +173,13 @@ pub(super) fn probe(host: &str) -> Request<RequestBody> {
     request
 }
 
-/// Is this what only the demo application answers to [`probe`]?
+/// Whether this is the response to [`probe`] that only the demo application gives.
 pub(super) fn is_echo(body: &[u8]) -> bool {
     serde_json::from_slice::<serde_json::Value>(body)
         .is_ok_and(|echo| echo["query"] == "prove" && echo["sha256"].is_string())
 }
 
-/// An answer of another status than was hoped for.
+/// A response with an unexpected status.
 pub(super) fn refused(answer: &WireAnswer) -> RequestEnd {
     let text: String = String::from_utf8_lossy(&answer.body)
         .chars()
@@ -191,7 +191,7 @@ pub(super) fn refused(answer: &WireAnswer) -> RequestEnd {
     )
 }
 
-/// Is it what was asked for?
+/// Whether the response is the expected one.
 pub(super) fn check(
     plan: &RequestPlan,
     context: &ProveContext,

@@ -1,5 +1,5 @@
-//! The application's own record of what reached it: the only witness of what was delivered, and how
-//! often.
+//! The application's own record of the requests that reached it: the only evidence of what was
+//! delivered, and how often.
 //!
 //! It reads what `acc demo-app --log` writes and judges nothing.
 
@@ -19,16 +19,16 @@ pub(super) struct RecordedArrival {
     pub(super) pid: i32,
     /// When this process was started, in nanoseconds of the monotonic clock.
     pub(super) started: u64,
-    /// When the process before it had ended; 0: there was none, or it did not say.
+    /// When the former process had ended; 0: there was none, or it did not record its end.
     pub(super) before_ended: u64,
 }
 
-/// All of it.
+/// The whole record.
 #[derive(Debug, Default)]
 pub(super) struct AppRecord {
     /// Requests by id.
     pub(super) requests: HashMap<ProofRequestId, Vec<RecordedArrival>>,
-    /// Messages by id and number, with how often each came.
+    /// Messages by id and number, with how often each arrived.
     pub(super) messages: HashMap<(ProofRequestId, u32), u32>,
     /// Starts of the application.
     pub(super) starts: usize,
@@ -37,7 +37,7 @@ pub(super) struct AppRecord {
 }
 
 impl AppRecord {
-    /// Reads the record of the run with this tag. No file yet is an empty record.
+    /// Reads the record of the run with this tag. A missing file is an empty record.
     pub(super) fn read(path: &Path, tag: &str) -> io::Result<Self> {
         let mut record = Self::default();
         let file = match untrusted::open(path, untrusted::To::Read) {
@@ -51,7 +51,7 @@ impl AppRecord {
         Ok(record)
     }
 
-    /// `WORD ns pid …`; other lines are not the demo application's.
+    /// Parses `WORD ns pid …`; other lines are not by the demo application.
     fn line(&mut self, line: &str, tag: &str) {
         let mut words = line.split(' ');
         let (Some(word), Some(ns), Some(pid)) = (words.next(), words.next(), words.next()) else {

@@ -1,4 +1,4 @@
-//! What a proof came to: numbers for a table and for `--json`.
+//! The result of a proof: numbers for a table and for `--json`.
 
 use serde::Serialize;
 
@@ -15,93 +15,92 @@ pub struct Report {
     pub edge: String,
     /// The supervisor.
     pub supervisor: String,
-    /// What chance was drawn from: give it to `--seed` to repeat the run.
+    /// The random seed: pass it to `--seed` to repeat the run.
     pub seed: u64,
     /// How often the instance was put to sleep.
     pub cycles: u32,
     /// How many of these were idle stops.
     pub idle_stops: u32,
-    /// Clients at once.
+    /// Number of simultaneous clients.
     pub clients: u16,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
-    /// The application recorded what reached it: without, nothing can be said about what was
-    /// doubled or held.
+    /// Whether the application recorded its requests: otherwise it is unknown which were doubled or
+    /// held.
     pub recorded: bool,
-    /// Ended before its time by Ctrl-C.
+    /// Ended early by Ctrl-C.
     pub interrupted: bool,
-    /// The numbers that count.
+    /// The counts of requests.
     #[serde(flatten)]
     pub tally: Tally,
-    /// Requests that were sent while the instance was not awake, from sending to the answer;
-    /// `None`: not known.
+    /// Requests that were sent while the instance was not awake, from sending to the response;
+    /// `None`: unknown.
     pub wake: Option<Spread>,
-    /// Those among them that were sent when the former process had ended already: nothing but a
-    /// wake.
+    /// Those among them that were sent after the former process had ended: a wake and nothing else.
     pub wake_from_sleep: Option<Spread>,
-    /// What became of the streams that were open; `None` without `--streams`.
+    /// How the open streams ended; `None` without `--streams`.
     pub streams: Option<Streams>,
     /// What was killed; `None` without `--chaos`.
     pub strikes: Option<Strikes>,
-    /// Verbs (stop, monitor) that failed; with `--chaos` some do, without it none may.
+    /// Verbs (stop, monitor) that failed; some may with `--chaos`, none without.
     pub verbs_failed: Vec<String>,
-    /// The first of those that were lost, wrong or doubled.
+    /// The first requests that were lost, wrong or doubled.
     pub faults: Vec<RequestFault>,
 }
 
-/// Requests by what became of them.
+/// Requests by their result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
-    /// Requests sent; one sent again counts once.
+    /// Requests sent; a repeated one counts once.
     pub sent: u64,
     /// Messages sent over WebSockets.
     pub messages: u64,
     /// Answered 2xx with what was expected.
     pub right: u64,
-    /// Not answered 2xx although it could have been: the application never saw it, or it was safe
-    /// to send again.
+    /// Not answered 2xx although that was possible: the application never got it, or it was safe to
+    /// repeat.
     pub lost: u64,
-    /// Answered with something else than what was expected.
+    /// Answered with something else than expected.
     pub wrong: u64,
-    /// Delivered to the application more often than it was sent; `None`: not known.
+    /// Delivered to the application more often than sent; `None`: unknown.
     pub doubled: Option<u64>,
-    /// Were in the application when it was killed.
+    /// In the application when it was killed.
     pub broken_by_the_crash: u64,
-    /// On a connection that the killed process of the edge held, so that no answer was possible;
-    /// or, behind nginx, not safe to send again and in the server when it was killed. Safe ones are
-    /// sent again, and are among these only when that did not help.
+    /// On a connection that the killed process of the edge held, so that no response was possible;
+    /// or, behind nginx, not safe to repeat and in the server when it was killed. Safe ones are
+    /// repeated, and count here only if that did not help.
     pub cut_by_the_crash: u64,
-    /// Safe ones that were sent again because they got no answer.
+    /// Safe ones that were repeated because they got no response.
     pub retried: u64,
-    /// Sent while the instance was not awake, and answered; `None`: not known.
+    /// Sent while the instance was not awake, and answered; `None`: unknown.
     pub held: Option<u64>,
 }
 
 impl Tally {
-    /// Nothing lost, wrong or, as far as is known, doubled.
+    /// Nothing was lost, wrong or, as far as known, doubled.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.lost == 0 && self.wrong == 0 && self.doubled.unwrap_or_default() == 0
     }
 }
 
-/// How durations are spread, in milliseconds.
+/// The distribution of durations, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Spread {
-    /// How many.
+    /// Number of durations.
     pub count: u64,
-    /// Half of them took no longer.
+    /// The median.
     pub p50_ms: f64,
-    /// 95 in a hundred.
+    /// The 95th percentile.
     pub p95_ms: f64,
-    /// 99 in a hundred.
+    /// The 99th percentile.
     pub p99_ms: f64,
     /// The longest.
     pub longest_ms: f64,
 }
 
 impl Spread {
-    /// Of these nanoseconds.
+    /// The distribution of these nanoseconds.
     #[must_use]
     pub fn of(mut ns: Vec<u64>) -> Self {
         ns.sort_unstable();
@@ -119,21 +118,21 @@ impl Spread {
     }
 }
 
-/// To the hundredth of a millisecond.
+/// Rounds to a hundredth of a millisecond.
 #[expect(clippy::cast_precision_loss, reason = "far below 2^53 hundredths")]
 fn millis(ns: u64) -> f64 {
     (ns / 10_000) as f64 / 100.0
 }
 
-/// WebSockets and event streams that were held open, by how they ended. Those left are the ones
-/// that the proof itself has ended.
+/// WebSockets and event streams that were held open, by how they ended. The rest was ended by the
+/// proof itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Streams {
     /// How many began.
     pub opened: u64,
     /// Ended by a stop: a WebSocket with 1001, an event stream after a whole event.
     pub ended_in_order: u64,
-    /// Held by a process that was killed, or by one before that.
+    /// A process that held it, or worked behind it, was killed.
     pub cut_by_the_crash: u64,
     /// Ended otherwise, or could not begin.
     pub broken: u64,
@@ -144,9 +143,9 @@ pub struct Streams {
 pub struct Strikes {
     /// The instance.
     pub instance: u32,
-    /// The part of acc's server that serves.
+    /// The worker of acc's server.
     pub server: u32,
-    /// The part of acc's server that keeps the other running.
+    /// The master of acc's server.
     pub master: u32,
     /// supervisord.
     pub supervisor: u32,
@@ -163,7 +162,7 @@ pub struct RequestFault {
     pub kind: &'static str,
     /// `lost`, `wrong` or `doubled`.
     pub verdict: &'static str,
-    /// When it was sent, in seconds from the begin.
+    /// When it was sent, in seconds from the start.
     pub at_s: f64,
     /// How long it took, in seconds.
     pub took_s: f64,

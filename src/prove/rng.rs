@@ -1,4 +1,4 @@
-//! Random numbers that can be repeated: the same seed gives the same sequence. Not for secrets.
+//! Reproducible random numbers: the same seed gives the same sequence. Not for secrets.
 
 /// A sequence of random numbers (splitmix64).
 #[derive(Debug, Clone)]

@@ -1,25 +1,25 @@
-//! One request of one client: what was sent, when, and how it ended. The id that the application
-//! records is made and read here.
+//! One request of one client: what was sent, when, and how it ended. Makes and parses the id that
+//! the application records.
 
 use std::net::SocketAddr;
 
-/// What a request is.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestKind {
     /// A small GET.
     Get,
     /// A POST with a body.
     Post,
-    /// A GET whose answer takes a while.
+    /// A GET whose response takes a while.
     Slow,
-    /// A GET whose answer comes in pieces.
+    /// A GET whose response arrives in pieces.
     Stream,
     /// A WebSocket with a few messages.
     Socket,
 }
 
 impl RequestKind {
-    /// For people.
+    /// The name for people.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -30,8 +30,8 @@ impl RequestKind {
         }
     }
 
-    /// May a client send it again when it got no answer? A conversation that has begun is judged
-    /// apart.
+    /// Whether a client may repeat it if it got no response. A WebSocket that has begun is judged
+    /// separately.
     pub(super) fn safe(self) -> bool {
         match self {
             Self::Get | Self::Slow | Self::Stream | Self::Socket => true,
@@ -43,25 +43,25 @@ impl RequestKind {
 /// How the last try of a request ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RequestEnd {
-    /// 2xx (101 for a WebSocket), and all of what was expected.
+    /// 2xx (101 for a WebSocket), complete and as expected.
     Right,
     /// 2xx, but not what was expected.
     Wrong(Box<str>),
     /// Another status.
     Answered(u16, Box<str>),
-    /// The connection ended before an answer began.
+    /// The connection ended before a response began.
     Cut(Box<str>),
-    /// The connection ended in the middle of the answer.
+    /// The connection ended in the middle of the response.
     Torn(Box<str>),
-    /// A conversation ended before all messages came back.
+    /// A WebSocket ended before all messages came back.
     HungUp(Box<str>),
     /// There was no connection.
     NotConnected(Box<str>),
-    /// No answer in time.
+    /// No response in time.
     Late,
 }
 
-/// Which request: the client's number, and the how manyth of it.
+/// Identifies a request: the client's number, and the request's number of that client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct ProofRequestId {
     /// Number of the client.
@@ -76,7 +76,7 @@ impl ProofRequestId {
         format!("{tag}.{}.{}.{attempt}", self.client, self.n)
     }
 
-    /// Reads an id of this run.
+    /// Parses an id of this run.
     pub(super) fn read(text: &str, tag: &str) -> Option<(Self, u8)> {
         let mut parts = text.strip_prefix(tag)?.strip_prefix('.')?.split('.');
         let mut part = || parts.next();
@@ -89,22 +89,22 @@ impl ProofRequestId {
     }
 }
 
-/// A client's connection to the edge, as it can be found again among those of another process.
+/// A client's connection to the edge, so that it can be found among those of another process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ClientConnection {
     /// The client's own end.
     pub(super) from: SocketAddr,
     /// A moment before it was opened, in nanoseconds of the monotonic clock: an earlier connection
-    /// had the same address perhaps.
+    /// may have had the same address.
     pub(super) opened: u64,
 }
 
 /// A request that has ended. Times are nanoseconds of the monotonic clock.
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
-    /// Which.
+    /// The request.
     pub(super) id: ProofRequestId,
-    /// What.
+    /// Its kind.
     pub(super) kind: RequestKind,
     /// How often it was sent.
     pub(super) tries: u8,
@@ -112,15 +112,15 @@ pub(super) struct Sample {
     pub(super) line: Option<ClientConnection>,
     /// When it was first sent.
     pub(super) sent: u64,
-    /// When the head of the last answer came; else when it ended.
+    /// When the head of the last response arrived; otherwise when it ended.
     pub(super) head: u64,
     /// When it ended.
     pub(super) ended: u64,
-    /// How long the application was asked to take for the head, in milliseconds.
+    /// How long the application was asked to delay the head, in milliseconds.
     pub(super) own_ms: u16,
-    /// Messages of a conversation.
+    /// Messages of a WebSocket.
     pub(super) messages: u8,
-    /// How.
+    /// How it ended.
     pub(super) end: RequestEnd,
 }
 

@@ -1,10 +1,10 @@
 //! Streams that stay open until a stop ends them: WebSockets and event streams, beside the clients
-//! that ask.
+//! that send requests.
 //!
-//! Each end is in order or not. In order is what browsers open again without a word to their user:
-//! a WebSocket's close frame with 1001, "going away" (RFC 6455, 7.4.1), and an event stream that
-//! ends with its body, after a whole event. Anything else is broken, unless a process that was
-//! killed held the connection or was behind it. Then another one is opened.
+//! Each end is in order or broken. An end is in order if browsers reconnect without telling their
+//! user: a WebSocket's close frame with 1001, "going away" (RFC 6455, 7.4.1), and an event stream
+//! whose body ends after a whole event. Anything else is broken, unless a process was killed that
+//! held the connection or worked behind it. Then another stream is opened.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,16 +22,16 @@ use super::wire::{RequestBody, Talk, Wire};
 use crate::host::clock::monotonic_ns;
 use crate::host::error_chain::chain;
 
-/// Pause after one that was broken, or could not be opened.
+/// Pause after a stream that was broken or could not be opened.
 const AFTER_FAULT: Duration = Duration::from_millis(100);
-/// Faults that are reported one by one.
+/// Faults that are reported individually.
 const REPORTED_MAX: usize = 20;
 /// "Going away" (RFC 6455, 7.4.1).
 const GOING_AWAY: u16 = 1001;
 /// Longer than any proof.
 const EVENTS: &str = "/stream?kind=sse&seconds=86400";
 
-/// What a stream is.
+/// The kind of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StreamKind {
     /// A WebSocket.
@@ -40,19 +40,19 @@ pub(super) enum StreamKind {
     Events,
 }
 
-/// How one ended.
+/// How a stream ended.
 enum StreamEnd {
     /// As it should at a stop.
     InOrder,
-    /// We have ended it.
+    /// The proof ended it.
     Ours,
     /// Nothing was sent: no process listened.
     NotOpened(Box<str>),
-    /// Otherwise.
+    /// In any other way.
     Broken(Box<str>),
 }
 
-/// What became of some streams.
+/// How some streams ended.
 #[derive(Debug, Default)]
 pub(super) struct EndedStreams {
     pub(super) count: Streams,
@@ -60,7 +60,7 @@ pub(super) struct EndedStreams {
 }
 
 impl EndedStreams {
-    /// These too.
+    /// Adds these.
     pub(super) fn add(&mut self, more: Self) {
         self.count.opened += more.count.opened;
         self.count.ended_in_order += more.count.ended_in_order;
@@ -75,15 +75,15 @@ impl EndedStreams {
 pub(super) struct StreamHolder {
     context: Arc<ProveContext>,
     kind: StreamKind,
-    /// For people.
+    /// Its name for people.
     id: String,
     began: u64,
     ended: EndedStreams,
 }
 
 impl StreamHolder {
-    /// The `number`th of its kind. `began`: the begin of the run, in nanoseconds of the monotonic
-    /// clock.
+    /// The `number`th stream of its kind. `began`: start of the run, in nanoseconds of the
+    /// monotonic clock.
     pub(super) fn new(
         context: Arc<ProveContext>,
         kind: StreamKind,
@@ -104,7 +104,7 @@ impl StreamHolder {
         }
     }
 
-    /// Until the order to end.
+    /// Runs until the order to end.
     pub(super) async fn run(mut self, mut order: watch::Receiver<Order>) -> EndedStreams {
         loop {
             let now = *order.borrow_and_update();
@@ -142,7 +142,7 @@ impl StreamHolder {
             StreamEnd::Broken(_) if self.context.met_a_kill(line, begun) => {
                 count.cut_by_the_crash += 1
             }
-            // What was killed is not back yet.
+            // What was killed is not restored yet.
             StreamEnd::NotOpened(_) if self.context.chaos => {}
             StreamEnd::NotOpened(why) | StreamEnd::Broken(why) => {
                 count.broken += 1;
@@ -170,7 +170,7 @@ impl StreamHolder {
         }
     }
 
-    /// The answer's head, of the right status.
+    /// Opens the stream; returns the head of the response if its status is right.
     async fn open(
         &self,
         line: &mut Option<ClientConnection>,
@@ -235,7 +235,7 @@ impl StreamHolder {
     }
 }
 
-/// Keeps it until it ends, or until there is another order. The connection is held as long.
+/// Keeps it until it ends, or until another order. The connection is held as long.
 async fn hold(
     (wire, response): (Wire, Response<Incoming>),
     kind: StreamKind,

@@ -1,4 +1,4 @@
-//! One kill of a process: which, when, and what it cut. It kills nothing.
+//! One kill of a process: which, when, and what it cut. This module kills nothing.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -11,9 +11,9 @@ use super::sample::ClientConnection;
 pub(super) enum Struck {
     /// The instance.
     Instance,
-    /// The part of acc's server that serves.
+    /// The worker of acc's server.
     Server,
-    /// The part of it that keeps the other running.
+    /// The master of acc's server.
     Master,
     /// supervisord.
     Supervisor,
@@ -24,21 +24,21 @@ pub(super) enum Struck {
 /// One kill.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Strike {
-    /// What.
+    /// The kind of process.
     pub(super) what: Struck,
     /// Its process id.
     pub(super) pid: i32,
-    /// When, in nanoseconds of the monotonic clock: a moment before.
+    /// A moment before the kill, in nanoseconds of the monotonic clock.
     pub(super) at: u64,
-    /// When it was gone with all its sockets.
+    /// When the process was gone with all its sockets.
     pub(super) over: u64,
-    /// The clients' ends of the connections that it held; `None`: it is not what clients are
-    /// connected to.
+    /// The clients' addresses of the connections that it held; `None`: clients are not connected to
+    /// it.
     pub(super) held: Option<HashSet<SocketAddr>>,
 }
 
 impl Strike {
-    /// Did the killed process hold this connection?
+    /// Whether the killed process held this connection.
     pub(super) fn cut(&self, line: &ClientConnection) -> bool {
         line.opened <= self.at
             && self
@@ -47,12 +47,12 @@ impl Strike {
                 .is_some_and(|held| held.contains(&line.from))
     }
 
-    /// Was it killed while a request was under way that was sent and has ended at these times?
+    /// Whether the kill fell into the time of a request that was sent and ended at these times.
     pub(super) fn met(&self, sent: u64, ended: u64) -> bool {
         self.at <= ended && sent <= self.over
     }
 
-    /// Does what was killed work on requests whose clients are connected to something else?
+    /// Whether the killed process works on requests whose clients are connected to another process.
     pub(super) fn is_behind(&self) -> bool {
         match self.what {
             Struck::Instance => true,
@@ -62,7 +62,7 @@ impl Strike {
     }
 }
 
-/// How often each was killed.
+/// Counts the kills of each kind.
 pub(super) fn count(strikes: &[Strike]) -> Strikes {
     let of =
         |what| u32::try_from(strikes.iter().filter(|s| s.what == what).count()).unwrap_or(u32::MAX);

@@ -1,5 +1,5 @@
-//! The instance a proof is made on: a scratch one that is removed afterwards, or one that is left
-//! as it was found.
+//! The instance of a proof: a scratch one that is removed afterwards, or an existing one that is
+//! restored.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::service::request::{InstanceRef, NewInstance, Request};
 
 /// The idle timeout of a scratch instance.
 pub(super) const IDLE: Duration = Duration::from_millis(300);
-/// How long acc may take to clean up after the worst.
+/// Time limit to clean up after anything.
 const CLEAN_UP: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -26,7 +26,7 @@ const AGAIN: Duration = Duration::from_millis(200);
 pub(super) struct ProofTarget {
     pub(super) name: String,
     pub(super) model: String,
-    /// Host with port, as clients ask for it.
+    /// Host with port, for the clients.
     pub(super) host: String,
     /// Its idle timeout.
     pub(super) idle: Duration,
@@ -34,12 +34,12 @@ pub(super) struct ProofTarget {
     pub(super) record: Option<PathBuf>,
     /// It was made for this run.
     scratch: bool,
-    /// It was awake when it was found.
+    /// It was awake before the run.
     was_awake: bool,
 }
 
 impl ProofTarget {
-    /// Makes a scratch instance of this model. What fails is undone by `create` itself.
+    /// Makes a scratch instance of this model. `create` undoes itself if it fails.
     pub(super) async fn scratch(
         config: &Config,
         model: &str,
@@ -79,7 +79,7 @@ impl ProofTarget {
         }
     }
 
-    /// Takes an instance that is there, and wakes it.
+    /// Uses an existing instance, and wakes it.
     pub(super) async fn existing(
         given: &str,
         operator: &dyn Operator,
@@ -120,8 +120,8 @@ impl ProofTarget {
         }
     }
 
-    /// Removes it, or puts it back to what it was. Tried again for a while: acc may be just coming
-    /// back from a crash.
+    /// Removes the instance, or restores its state. Retries for a while: acc may still be
+    /// recovering from a crash.
     pub(super) async fn leave(&self, operator: &dyn Operator) -> Result<(), ServiceError> {
         let all = async {
             loop {
@@ -179,7 +179,7 @@ impl ProofTarget {
     }
 }
 
-/// Does this model take the name of a file to record requests in?
+/// Whether this model has a parameter for the file that records requests.
 fn records(config: &Config, model: &str) -> bool {
     let models = list_models(&config.models()).unwrap_or_default();
     models
@@ -188,7 +188,7 @@ fn records(config: &Config, model: &str) -> bool {
         .any(|m| m.name == model && m.params.contains_key("log"))
 }
 
-/// Where a running demo application writes its record: its environment or its command line says so.
+/// The record of a running demo application, from its environment or command line.
 fn record_of(pid: i32) -> Option<PathBuf> {
     let read = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let words = |bytes: Vec<u8>| -> Vec<String> {
@@ -213,7 +213,7 @@ fn record_of(pid: i32) -> Option<PathBuf> {
         .filter(|path| Path::is_absolute(path))
 }
 
-/// Is it the demo application? It answers `/echo` with what it was sent.
+/// Whether it is the demo application, which answers `/echo` with what it got.
 pub(super) async fn is_demo(
     to: std::net::SocketAddr,
     host: &str,

@@ -1,6 +1,6 @@
-//! A client's connections: opened, used once or again and again, and what is known when they break.
+//! A client's connections: opened, used once or repeatedly, and what is known when they break.
 //!
-//! It never sends anything a second time and it follows nothing: the client decides.
+//! It never repeats a request and never follows a redirect: the client decides.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -27,16 +27,16 @@ use crate::host::error_chain::chain;
 /// The body of a request.
 pub(super) type RequestBody = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Longest answer that is kept, in bytes.
+/// Longest response that is kept, in bytes.
 const ANSWER_MAX: usize = 4 * 1024 * 1024;
-/// How long the other side of a WebSocket may take to say goodbye.
+/// How long the other side of a WebSocket may take to close.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// An open connection.
 pub(super) struct Wire {
     sender: http1::SendRequest<RequestBody>,
     driver: JoinHandle<()>,
-    /// Which one it is.
+    /// Identifies the connection.
     pub(super) line: ClientConnection,
     /// It has carried a request already.
     pub(super) used: bool,
@@ -44,29 +44,29 @@ pub(super) struct Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        // A connection that became a WebSocket has left this task already.
+        // A connection that became a WebSocket is not driven by this task any more.
         self.driver.abort();
     }
 }
 
-/// An answer that came whole.
+/// A complete response.
 pub(super) struct WireAnswer {
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
-    /// When its head came.
+    /// When its head arrived.
     pub(super) head: u64,
 }
 
-/// There is none.
+/// There is no complete response.
 pub(super) struct Broken {
-    /// Nothing of it came.
+    /// No byte of it arrived.
     pub(super) before_head: bool,
     /// Why.
     pub(super) why: Box<str>,
 }
 
 impl Wire {
-    /// Connects.
+    /// Opens a connection.
     pub(super) async fn open(to: SocketAddr) -> Result<Self, Box<str>> {
         let opened = monotonic_ns();
         let stream = TcpStream::connect(to).await.map_err(|e| chain(&e))?;
@@ -79,7 +79,7 @@ impl Wire {
             .await
             .map_err(|e| chain(&e))?;
         let driver = tokio::spawn(async move {
-            // What breaks is reported to the caller that waits for an answer.
+            // An error is reported to the caller that waits for the response.
             let _ = connection.with_upgrades().await;
         });
         Ok(Self {
@@ -90,14 +90,14 @@ impl Wire {
         })
     }
 
-    /// Can it carry another request?
+    /// Whether it can carry another request.
     pub(super) async fn is_ready(&mut self) -> bool {
-        // The task that drives it has to see first that the other side has closed.
+        // The task that drives it must first see that the peer has closed.
         tokio::task::yield_now().await;
         self.sender.ready().await.is_ok()
     }
 
-    /// Sends a request; the head of its answer.
+    /// Sends a request and returns the head of the response.
     pub(super) async fn send(
         &mut self,
         request: Request<RequestBody>,
@@ -112,7 +112,7 @@ impl Wire {
         }
     }
 
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and reads the whole response.
     pub(super) async fn ask(
         &mut self,
         request: Request<RequestBody>,
@@ -122,7 +122,7 @@ impl Wire {
     }
 }
 
-/// Reads the rest of an answer.
+/// Reads the rest of a response.
 pub(super) async fn whole(response: Response<Incoming>, head: u64) -> Result<WireAnswer, Broken> {
     let status = response.status();
     match Limited::new(response.into_body(), ANSWER_MAX)
@@ -145,7 +145,7 @@ pub(super) async fn whole(response: Response<Incoming>, head: u64) -> Result<Wir
 pub(super) struct Talk(WebSocketStream<TokioIo<Upgraded>>);
 
 impl Talk {
-    /// Of an answer 101.
+    /// Makes it from a response with status 101.
     pub(super) async fn begin(response: Response<Incoming>) -> Result<Self, Box<str>> {
         let upgraded = hyper::upgrade::on(response).await.map_err(|e| chain(&e))?;
         Ok(Self(
@@ -153,7 +153,7 @@ impl Talk {
         ))
     }
 
-    /// Sends a text and returns the next one that comes.
+    /// Sends a text and returns the next one that arrives.
     pub(super) async fn echo(&mut self, text: &str) -> Result<String, Box<str>> {
         self.0
             .send(Message::text(text))
@@ -172,7 +172,7 @@ impl Talk {
         }
     }
 
-    /// Waits until the other side closes it; with which status, if it said one.
+    /// Waits until the peer closes it; returns the status, if there is one.
     pub(super) async fn closed(&mut self) -> Result<Option<u16>, Box<str>> {
         loop {
             match self.0.next().await {
@@ -184,7 +184,7 @@ impl Talk {
         }
     }
 
-    /// Says goodbye and waits for the other side, a moment at most.
+    /// Closes it and waits a moment for the peer.
     pub(super) async fn end(mut self) {
         let goodbye = async {
             let _ = self.0.close(None).await;
