@@ -1,5 +1,4 @@
-//! Domain values as text in a column, and back. A text that cannot be read back is "unknown", never
-//! a crash.
+//! Domain values as text in a column, and back. An unreadable text is "unknown", never a panic.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use crate::domain::lifecycle::Failure;
 struct LaunchText {
     argv: Vec<String>,
     env: Vec<(String, String)>,
-    // Not in launches of an earlier acc.
+    // Missing in launches of an earlier acc.
     #[serde(default)]
     handed: bool,
     #[serde(default)]
@@ -42,7 +41,7 @@ pub(super) fn launch(l: &Launch) -> String {
     serde_json::to_string(&text).unwrap_or_default()
 }
 
-/// `None`: it must be made again.
+/// `None`: it must be rendered again.
 pub(super) fn launch_back(text: &str) -> Option<Launch> {
     let l: LaunchText = serde_json::from_str(text).ok()?;
     Some(Launch {

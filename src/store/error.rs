@@ -1,4 +1,4 @@
-//! What can be wrong with the database, and SQLite's errors in acc's words.
+//! The errors of the database, and SQLite's errors converted to them.
 //!
 //! It checks the file's folder where SQLite does not say enough (permissions, space), and never
 //! opens the database.
@@ -18,22 +18,22 @@ pub enum StoreError {
     /// Written by a newer acc.
     #[error("database `{path}` has version {found}; this acc supports versions up to {known}")]
     Newer {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// Its version.
         found: i64,
-        /// Ours.
+        /// The newest version that this acc supports.
         known: usize,
     },
     /// Not a database, or damaged.
     #[error("database `{path}` is damaged: {why}")]
     Corrupt {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// SQLite's words.
+        /// SQLite's message.
         why: String,
     },
-    /// Another program holds it.
+    /// Another program holds a lock on it.
     #[error("database `{0}` is locked by another program")]
     Locked(PathBuf),
     /// No room.
@@ -42,15 +42,15 @@ pub enum StoreError {
     /// It cannot be opened or written.
     #[error("database `{path}` cannot be used: {why}")]
     Unusable {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// SQLite's words.
+        /// SQLite's message.
         why: String,
     },
     /// This user may not read or write it.
     #[error("no permission to use database `{0}`")]
     Forbidden(PathBuf),
-    /// Another instance has what this one asks for.
+    /// Something unique exists already; the text names it.
     #[error("{0} is taken")]
     Taken(Conflict),
 }
@@ -69,7 +69,7 @@ pub enum Conflict {
     Port(u16),
 }
 
-/// Is there less room than SQLite needs to open a database?
+/// Whether there is less room than SQLite needs to open a database.
 fn no_room(path: &Path) -> bool {
     let Some(dir) = path.parent() else {
         return false;
@@ -77,13 +77,13 @@ fn no_room(path: &Path) -> bool {
     rustix::fs::statvfs(dir).is_ok_and(|at| at.f_bavail.saturating_mul(at.f_frsize) < 64 * 1024)
 }
 
-/// SQLite's error in acc's words.
+/// Converts SQLite's error.
 pub(super) fn translate(path: &Path, e: &rusqlite::Error) -> StoreError {
     let path = path.to_owned();
     match e.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked(path),
         Some(ErrorCode::DiskFull) => StoreError::Full(path),
-        // Some of its files cannot even be made; SQLite calls that a fault of the disk.
+        // Some of its files cannot even be made; SQLite reports that as a disk error.
         Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if no_room(&path) => {
             StoreError::Full(path)
         }
@@ -103,8 +103,8 @@ pub(super) fn translate(path: &Path, e: &rusqlite::Error) -> StoreError {
     }
 }
 
-/// Has this user no access? SQLite does not say. Checked without opening the file: closing it would
-/// drop the locks of this process.
+/// Whether this user has no access, which SQLite does not report. Checked without opening the file:
+/// closing it would release the locks of this process.
 fn forbidden(path: &Path) -> bool {
     use rustix::fs::{Access, access};
     let kept_out = |path: &Path, wanted| access(path, wanted) == Err(rustix::io::Errno::ACCESS);

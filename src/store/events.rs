@@ -1,4 +1,4 @@
-//! The events: which instance was woken by what, put to sleep, failed. Bounded by age and count.
+//! The events: which instance was woken, put to sleep or failed, and why. Limited by age and count.
 
 use rusqlite::params;
 
@@ -7,8 +7,8 @@ use crate::domain::event_kind::EventKind;
 use crate::domain::name::InstanceId;
 use crate::domain::time::WallTime;
 
-/// At most this many lines are deleted at once, so that no caller waits long for the database; the
-/// rest goes with the next calls.
+/// At most this many lines are deleted at once, so that no caller waits long for the database;
+/// later calls delete the rest.
 const AT_ONCE: i64 = 5_000;
 
 /// One event.
@@ -22,7 +22,7 @@ pub struct EventRow {
     pub kind: EventKind,
     /// A sentence.
     pub detail: String,
-    /// Of a wake: where its time went, as JSON.
+    /// For a wake: the duration of its phases, as JSON.
     pub phases: Option<String>,
 }
 
@@ -49,7 +49,7 @@ impl Store {
         )
     }
 
-    /// The same for one that has more to say.
+    /// The same with all columns.
     pub fn record_row(
         &self,
         instance: Option<InstanceId>,
@@ -104,8 +104,8 @@ impl Store {
         Ok(rows)
     }
 
-    /// Drops the oldest lines that are from before `since` or more than `keep`; when there are very
-    /// many, some of them. It reads only what it drops.
+    /// Deletes the lines that are older than `since` or exceed `keep`; if there are very many, only
+    /// some of them. It reads only what it deletes.
     pub fn prune_events(&self, since: WallTime, keep: usize) -> Result<(), StoreError> {
         let connection = self.writer()?;
         let sql = "SELECT (SELECT min(id) FROM events), (SELECT max(id) FROM events), \
@@ -119,8 +119,8 @@ impl Store {
             return Ok(());
         };
         let too_many = newest.saturating_sub(i64::try_from(keep).unwrap_or(i64::MAX));
-        // The events are in the order of time, whatever the wall clock said: what comes after a
-        // young line is young.
+        // The events are in the order of time, even if the wall clock was set: what follows a young
+        // line is young.
         let too_old = young.map_or(newest, |young| young - 1);
         let last = too_many.max(too_old).min(oldest + AT_ONCE - 1);
         if last < oldest {

@@ -20,8 +20,8 @@ const HAS_NAME: &str = "SELECT 1 FROM instances WHERE name = ?1";
 const RELAUNCH: &str = "UPDATE instances SET launch = ?2, launch_key = ?3 WHERE id = ?1";
 
 impl Store {
-    /// Makes a row and its journal entry; `finish` gets the new number and returns the launch and
-    /// its key, so that all of it is there or nothing is. `Taken` names what is in the way.
+    /// Makes a row and its journal entry. `finish` gets the new number and returns the launch and
+    /// its key: all of it is written, or nothing. `Taken` names the conflict.
     pub fn insert<E: From<StoreError>>(
         &self,
         new: &NewRow<'_>,
@@ -88,17 +88,17 @@ impl Store {
         self.one(&self.reader(), "name = ?1", [name])
     }
 
-    /// The row with this host among its further ones, else the row of this name: what a host on
-    /// acc's own domain begins with. On the way of a request.
+    /// The row with this additional host, else the row of this name: the first label of a host on
+    /// acc's own domain. Called for requests.
     pub fn by_host(&self, host: &str, name: Option<&str>) -> Result<Option<Row>, StoreError> {
         let condition = "id = coalesce((SELECT instance FROM hosts WHERE host = ?1), (SELECT id FROM instances WHERE name = ?2))";
         self.one(&self.reader(), condition, params![host, name])
     }
 
-    /// All rows of the filter, by name.
+    /// All rows that match the filter, by name.
     pub fn list(&self, filter: &Filter<'_>) -> Result<Vec<Row>, StoreError> {
-        // Each condition is only there when it is asked for: so there is an index for every way to
-        // ask, in the order of names.
+        // A condition is included only if it is set, so that every combination has an index in the
+        // order of names.
         let given = [
             (filter.phase.is_some(), "phase = ?1"),
             (filter.model.is_some(), "model = ?2"),
@@ -121,7 +121,7 @@ impl Store {
         )
     }
 
-    /// Rows that are not simply asleep or destroyed.
+    /// Rows that are neither asleep nor destroyed.
     pub fn busy(&self) -> Result<Vec<Row>, StoreError> {
         self.many(
             "phase IN ('creating', 'waking', 'awake', 'draining', 'stopping', 'failed')",
@@ -129,7 +129,7 @@ impl Store {
         )
     }
 
-    /// Rows whose desired state is up, in service.
+    /// Rows in service whose desired state is up.
     pub fn desired_up(&self) -> Result<Vec<Row>, StoreError> {
         self.many(
             "desired = 'up' AND phase <> 'destroyed' AND phase <> 'creating'",
@@ -137,8 +137,8 @@ impl Store {
         )
     }
 
-    /// Rows that the name alone does not route: TCP ones and those with further hosts; not the
-    /// destroyed ones.
+    /// Rows that are not routed by their name alone: those on TCP or with additional hosts, without
+    /// the destroyed ones.
     pub fn routed(&self) -> Result<Vec<Row>, StoreError> {
         self.many(
             "id IN (SELECT id FROM instances WHERE port IS NOT NULL UNION SELECT instance FROM hosts) AND phase <> 'destroyed' ORDER BY id",
@@ -151,8 +151,8 @@ impl Store {
         self.column("SELECT name FROM instances ORDER BY name", [])
     }
 
-    /// The key of launches that were made for other places than those with which `here` begins,
-    /// when no instance in service was made for these.
+    /// The key of a launch that was made for other paths, if no instance in service has one for paths
+    /// that begin with `here`.
     pub fn made_elsewhere(&self, here: &str) -> Result<Option<String>, StoreError> {
         let made = "phase NOT IN ('creating', 'destroyed') AND launch_key <> ''";
         let length = i64::try_from(here.chars().count()).unwrap_or(i64::MAX);
@@ -173,7 +173,7 @@ impl Store {
         Ok(None)
     }
 
-    /// Names of the next instances after this number, at most so many, with their numbers.
+    /// Names and numbers of the next instances after this number, at most this many.
     pub fn names_after(
         &self,
         id: InstanceId,
@@ -201,12 +201,12 @@ impl Store {
             .map(InstanceId))
     }
 
-    /// Is this name taken?
+    /// Whether this name is taken.
     pub fn has_name(&self, name: &str) -> Result<bool, StoreError> {
         self.is_there(&self.reader(), HAS_NAME, name)
     }
 
-    /// Is this port given out?
+    /// Whether this port is allocated.
     pub fn has_port(&self, port: u16) -> Result<bool, StoreError> {
         self.is_there(
             &self.reader(),
@@ -215,7 +215,7 @@ impl Store {
         )
     }
 
-    /// The port given out last, of those that still are.
+    /// The most recently allocated port that is still in use.
     pub fn newest_port(&self) -> Result<Option<u16>, StoreError> {
         Ok(self
             .column(
@@ -225,7 +225,7 @@ impl Store {
             .pop())
     }
 
-    /// Writes the machine down.
+    /// Saves the machine.
     pub fn save(&self, id: InstanceId, save: &Save<'_>) -> Result<(), StoreError> {
         let s = save.stored;
         let connection = self.writer()?;
@@ -259,7 +259,7 @@ impl Store {
         .map_err(|e| self.error(&e))
     }
 
-    /// Records what a check of the access log showed, and when the instance was last in use.
+    /// Saves the result of a check of the access log, and when the instance was last in use.
     pub fn log_checked(&self, id: InstanceId, check: &LogCheck) -> Result<(), StoreError> {
         let log_mark = format!(
             "{} {} {}",
@@ -278,7 +278,7 @@ impl Store {
         self.change(&*self.writer()?, sql, values).map(drop)
     }
 
-    /// A launch made again.
+    /// Saves a launch that was rendered again.
     pub fn relaunch(&self, id: InstanceId, launch: &Launch, key: &str) -> Result<(), StoreError> {
         self.change(
             &*self.writer()?,
@@ -288,8 +288,8 @@ impl Store {
         .map(drop)
     }
 
-    /// Another port, and the launch that was made for it: both or neither. `Taken`: another
-    /// instance has it.
+    /// Saves another port and the launch for it: both or neither. `Taken`: another instance has the
+    /// port.
     pub fn relocate(
         &self,
         id: InstanceId,
@@ -304,7 +304,7 @@ impl Store {
             .map_err(|e| self.taken_port(&e, Some(port)))
     }
 
-    /// A port is the only column that two rows may not share and that was not checked before.
+    /// The port is the only unique column that was not checked before.
     fn taken_port(&self, e: &rusqlite::Error, port: Option<u16>) -> StoreError {
         match e.sqlite_error_code() {
             Some(rusqlite::ErrorCode::ConstraintViolation) => {
@@ -314,7 +314,8 @@ impl Store {
         }
     }
 
-    /// Rows of another boot that say something runs: nothing does. Returns how many.
+    /// Corrects rows of another boot that say something runs, because nothing does. Returns how
+    /// many.
     pub fn forget_other_boots(&self, boot: &str) -> Result<usize, StoreError> {
         self.durably(|tx| {
             self.change(
@@ -326,7 +327,7 @@ impl Store {
         })
     }
 
-    /// Removes the row and all that hangs on it but the events.
+    /// Removes the row and all that belongs to it except the events.
     pub fn delete(&self, id: InstanceId) -> Result<(), StoreError> {
         self.durably(|tx| {
             self.change(tx, "DELETE FROM instances WHERE id = ?1", [id.0])
@@ -378,7 +379,7 @@ impl Store {
         read().map_err(|e| self.error(&e))
     }
 
-    /// Does this query find anything?
+    /// Whether this query returns a row.
     fn is_there(
         &self,
         connection: &Connection,

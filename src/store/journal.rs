@@ -1,5 +1,5 @@
-//! The journal: work of several steps that was begun and has not ended. It is on the disk before
-//! the first step is done.
+//! The journal: operations of several steps that have begun and not ended. An entry is on disk
+//! before the first step.
 
 use rusqlite::{Transaction, params};
 
@@ -7,14 +7,14 @@ use super::{Store, StoreError};
 use crate::domain::name::InstanceId;
 use crate::domain::time::WallTime;
 
-/// Work of several steps that was begun.
+/// An operation of several steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
-    /// To be undone.
+    /// Must be undone.
     Create,
-    /// To be finished, if its phase was written.
+    /// Must be finished if its phase was saved.
     Destroy,
-    /// To be finished.
+    /// Must be finished.
     Purge,
 }
 
@@ -27,7 +27,7 @@ impl Work {
         }
     }
 
-    /// The database allows no other words.
+    /// The database allows no other values.
     fn parse(text: &str) -> Self {
         match text {
             "create" => Self::Create,
@@ -38,7 +38,7 @@ impl Work {
 }
 
 impl Store {
-    /// Notes that work of several steps begins.
+    /// Records that an operation begins.
     pub fn begin(&self, id: InstanceId, work: Work, at: WallTime) -> Result<(), StoreError> {
         self.durably(|tx| self.note(tx, id, work, at))
     }
@@ -55,8 +55,8 @@ impl Store {
             .map(drop)
     }
 
-    /// A create that is being undone: from now on the instance is out of service and only waits to
-    /// be removed.
+    /// Marks a create that is being undone: from now on the instance is out of service and only
+    /// waits for its removal.
     pub fn condemn(&self, id: InstanceId, at: WallTime) -> Result<(), StoreError> {
         self.durably(|tx| {
             self.change(tx, "UPDATE instances SET phase = 'destroyed', pid = NULL, pid_start = NULL WHERE id = ?1", [id.0])?;
@@ -64,7 +64,7 @@ impl Store {
         })
     }
 
-    /// Notes that it ended.
+    /// Records that it ended.
     pub fn end(&self, id: InstanceId) -> Result<(), StoreError> {
         self.durably(|tx| {
             self.change(tx, "DELETE FROM journal WHERE instance = ?1", [id.0])
@@ -72,7 +72,7 @@ impl Store {
         })
     }
 
-    /// Work that was begun and has not ended.
+    /// Operations that have begun and not ended.
     pub fn unfinished(&self) -> Result<Vec<(InstanceId, Work)>, StoreError> {
         let connection = self.reader();
         let read = || -> rusqlite::Result<Vec<(InstanceId, Work)>> {

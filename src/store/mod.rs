@@ -1,13 +1,13 @@
-//! SQLite: the one place that remembers. Opens and migrates the database and hands out typed reads
-//! and writes.
+//! SQLite: all lasting state of acc. Opens and migrates the database and provides typed reads and
+//! writes.
 //!
-//! It never decides: the phase it writes is the one the instance's machine says. Durability: every
-//! write survives the death of acc (WAL); what makes or removes an instance is also synced to disk
-//! at once (`synchronous = FULL`), a phase is not, because after a power cut no process runs and
-//! every phase is found out anew anyway.
+//! It never decides: it saves the phase that the instance's machine has. Durability: every write
+//! survives the death of acc (WAL). What creates or removes an instance is also synced to disk at
+//! once (`synchronous = FULL`). A phase is not, because after a power cut no process runs and every
+//! phase is determined anew.
 //!
 //! No query reads more rows than it returns, however many instances sleep; a test checks the plan
-//! of every one of them.
+//! of every query.
 
 mod encode;
 mod error;
@@ -37,8 +37,8 @@ pub use row::{Filter, LogCheck, NewRow, Row, Save};
 pub use threads::{StoreThreads, Written};
 pub use wal::WAL_TOO_LARGE;
 
-/// All migrations, oldest first; the position is the database's version. Never change or remove
-/// one, add at the end.
+/// All migrations, oldest first; their number is the database's version. Never change or remove
+/// one; add new ones at the end.
 const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0001_first.sql")),
     M::up(include_str!("migrations/0002_destroy.sql")),
@@ -49,25 +49,24 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0007_names.sql")),
 ];
 
-/// How long to wait for another program that writes.
+/// How long to wait for another program's lock.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// What the reading connection keeps of the database in memory: KiB, negative (see `PRAGMA
-/// cache_size`).
+/// Cache size of the reading connection: KiB, negative (see `PRAGMA cache_size`).
 const READER_CACHE: i64 = -512;
 
-/// More than there are statements: none is ever prepared twice.
+/// More than there are statements, so that none is prepared twice.
 const STATEMENTS: usize = 64;
 
 /// The open database. Calls are short and may be made from any thread.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    /// Ended before the connections are closed.
+    /// Dropped before the connections are closed.
     write_back: write_back::WriteBack,
-    /// For what is read while the other one writes and syncs. It reads more slowly:
-    /// after a write by another connection SQLite takes nothing it knows of the pages for true.
-    /// Closed first: the last one to close brings everything into the database and removes the log.
+    /// For reads while the other connection writes and syncs. It is slower: after a write by
+    /// another connection SQLite discards its cached pages. Closed first: the last connection to
+    /// close writes the log back and removes it.
     reader: Arc<Mutex<Connection>>,
     connection: Arc<Mutex<Connection>>,
     #[cfg(test)]
@@ -77,8 +76,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens, making and migrating it where needed. A database of a newer acc is refused before a
-    /// byte of it is changed.
+    /// Opens the database; makes and migrates it if necessary. One of a newer acc is refused
+    /// unchanged.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         if path.exists() {
             Self::refuse_newer(path)?;
@@ -123,12 +122,12 @@ impl Store {
         }
     }
 
-    /// Opens for reading only; nothing is made or migrated.
+    /// Opens it for reading only; makes and migrates nothing.
     pub fn open_readonly(path: &Path) -> Result<Self, StoreError> {
         match path.try_exists() {
             Ok(true) => {}
             Ok(false) => return Err(StoreError::Missing(path.to_owned())),
-            // It could not be asked: that does not mean that there is none.
+            // It could not be checked: that does not mean that it is missing.
             Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
                 return Err(StoreError::Forbidden(path.to_owned()));
             }
@@ -174,14 +173,13 @@ impl Store {
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
-        // A panic while it was held cannot leave a half-done transaction: SQLite rolls it back when
-        // it is dropped.
+        // A panic while it was held cannot leave an open transaction: SQLite rolls it back on drop.
         self.connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection for reading, which never waits for a writer: the one that writes if it is free.
+    /// A connection for reading that never waits for a writer: the writing one, if it is free.
     fn reader(&self) -> MutexGuard<'_, Connection> {
         match self.connection.try_lock() {
             Ok(connection) => connection,
@@ -192,7 +190,7 @@ impl Store {
         }
     }
 
-    /// The connection, for writing.
+    /// The connection for writing.
     #[cfg_attr(
         not(test),
         expect(
@@ -211,7 +209,8 @@ impl Store {
         translate(&self.path, e)
     }
 
-    /// A statement, prepared once. Every one comes by here, so that a test can check its plan.
+    /// A statement, prepared once. Every statement comes through here, so that a test can check its
+    /// plan.
     #[cfg_attr(
         not(test),
         expect(clippy::unused_self, reason = "tests collect every statement here")
@@ -226,7 +225,7 @@ impl Store {
         connection.prepare_cached(sql)
     }
 
-    /// Runs a statement that returns nothing; how many rows it changed.
+    /// Runs a statement without a result; returns how many rows it changed.
     fn change(
         &self,
         connection: &Connection,

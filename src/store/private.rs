@@ -1,8 +1,7 @@
-//! The database holds parameters marked secret: no other user may read it, from its first moment
-//! on. A process that has a file open can still read it after its mode was changed.
+//! The database contains secret parameters: no other user may read it, from the start. A process
+//! that has a file open can still read it after its mode was changed.
 //!
-//! It never opens a database that is there already: closing it would drop the locks that SQLite has
-//! on it in this process.
+//! It never opens an existing database: closing it would release SQLite's locks in this process.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
@@ -11,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
 
-/// For acc's user alone.
+/// Only acc's user has access.
 const MODE: u32 = 0o600;
 
-/// Makes the database's file, empty, before SQLite would; one that is there loses the rights of
-/// others. The log and the index beside it get their mode from it.
+/// Makes the database's file, empty, before SQLite would; removes other users' permissions from an
+/// existing one. The log and the index beside it get the same mode.
 pub(super) fn make(path: &Path) -> Result<(), StoreError> {
     let made = OpenOptions::new()
         .write(true)
@@ -23,7 +22,7 @@ pub(super) fn make(path: &Path) -> Result<(), StoreError> {
         .mode(MODE)
         .open(path);
     let done = match made {
-        // The umask may have taken more away.
+        // The umask may have cleared more bits.
         Ok(file) => file.set_permissions(Permissions::from_mode(MODE)),
         Err(e) if e.kind() == ErrorKind::AlreadyExists => restrict(path, true),
         Err(e) => Err(e),

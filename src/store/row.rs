@@ -1,5 +1,4 @@
-//! What is known of one instance in the database: a new row, a row as it stands, and what is
-//! written of it later. It reads and writes nothing.
+//! The rows of instances: a new row, a stored row, and later updates. It reads and writes nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,7 +25,7 @@ pub struct NewRow<'a> {
     pub idle: Option<Duration>,
     /// Hosts besides NAME.domain.
     pub hosts: &'a [HostName],
-    /// When.
+    /// When it is created.
     pub created_at: WallTime,
     /// The state of its machine.
     pub stored: &'a Stored,
@@ -34,7 +33,7 @@ pub struct NewRow<'a> {
     pub boot: &'a str,
 }
 
-/// A row as it stands.
+/// A stored row.
 #[derive(Debug, Clone)]
 pub struct Row {
     /// Number.
@@ -47,9 +46,9 @@ pub struct Row {
     pub port: Option<u16>,
     /// Parameters.
     pub params: BTreeMap<String, String>,
-    /// How it is run; `None`: to be made from the model again.
+    /// How it is run; `None`: must be rendered from the model again.
     pub launch: Option<Launch>,
-    /// The places `launch` was made for.
+    /// The paths for which `launch` was made.
     pub launch_key: String,
     /// Owner.
     pub owner: Option<String>,
@@ -57,7 +56,7 @@ pub struct Row {
     pub idle: Option<Duration>,
     /// Hosts besides NAME.domain.
     pub hosts: Vec<HostName>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: WallTime,
     /// When it last became awake.
     pub last_wake_at: Option<WallTime>,
@@ -73,26 +72,26 @@ pub struct Row {
     pub log_mark: (u64, u64, i64),
     /// When that was.
     pub checked_at: Timestamp,
-    /// Wall clock less boot clock when it was last written, in ms; `None`: not known.
+    /// Wall clock minus boot clock when the row was last written, in ms; `None`: unknown.
     pub clock: Option<i64>,
 }
 
-/// What is written at a transition.
+/// What is saved at a transition.
 #[derive(Debug, Clone, Copy)]
 pub struct Save<'a> {
     /// The state of the machine.
     pub stored: &'a Stored,
     /// The boot its timestamps belong to.
     pub boot: &'a str,
-    /// It became awake just now.
+    /// It became awake now.
     pub woke_at: Option<WallTime>,
     /// It was in use at this time.
     pub active_at: Option<WallTime>,
-    /// Wall clock less boot clock now, in ms.
+    /// Wall clock minus boot clock now, in ms.
     pub clock: i64,
 }
 
-/// What is written after a check of the access log.
+/// What is saved after a check of the access log.
 #[derive(Debug, Clone, Copy)]
 pub struct LogCheck {
     /// The log: inode, size, mtime in ms.
@@ -103,18 +102,18 @@ pub struct LogCheck {
     pub quiet_since: Timestamp,
     /// It was in use at this time.
     pub active_at: Option<WallTime>,
-    /// Wall clock less boot clock at the check, in ms.
+    /// Wall clock minus boot clock at the check, in ms.
     pub clock: Option<i64>,
 }
 
 /// Which rows.
 #[derive(Debug, Clone, Default)]
 pub struct Filter<'a> {
-    /// Only of this phase.
+    /// Only those in this phase.
     pub phase: Option<&'a str>,
     /// Only of this model.
     pub model: Option<&'a str>,
-    /// Only those whose names come after this one.
+    /// Only those with a name after this one.
     pub after: Option<&'a str>,
     /// At most this many.
     pub limit: Option<usize>,

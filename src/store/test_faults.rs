@@ -1,5 +1,5 @@
-//! For tests: a database in memory that outlives the acc that uses it, and writes that fail when
-//! the test says so.
+//! For tests: a database in memory that outlives one acc, and writes that fail when the test says
+//! so.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::{Connection, Store, StoreError};
 
 type Full = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// Is asked before each write.
+/// Called before each write.
 #[derive(Clone, Default)]
 pub(super) struct WriteFaults(Arc<Mutex<Option<Full>>>);
 
@@ -33,7 +33,7 @@ impl WriteFaults {
     }
 }
 
-/// The text of every statement that was used.
+/// The text of every used statement.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Statements(Arc<Mutex<BTreeSet<String>>>);
 
@@ -54,7 +54,7 @@ impl Statements {
 }
 
 impl Store {
-    /// A database that is nowhere but in memory.
+    /// A database in memory only.
     pub(crate) fn in_memory() -> Result<Self, StoreError> {
         let path = Path::new(":memory:");
         let mut connection =
@@ -66,7 +66,7 @@ impl Store {
         Ok(Self::over(path, connection, None))
     }
 
-    /// The same database for another acc: what a file on the disk is to the next process.
+    /// The same database for another acc: what a file on disk is to the next process.
     pub(crate) fn twin(&self) -> Self {
         Self {
             write_back: super::write_back::WriteBack::default(),
@@ -78,7 +78,7 @@ impl Store {
         }
     }
 
-    /// Names and phases of all instances: all that a test reads often.
+    /// Names and phases of all instances, which tests read often.
     pub(crate) fn phases(&self) -> Vec<(String, String)> {
         let connection = self.connection();
         let mut statement = connection
@@ -91,7 +91,7 @@ impl Store {
             .collect()
     }
 
-    /// From now on a write fails as on a full disk whenever `full` says so.
+    /// Makes writes fail as on a full disk while `full` returns true.
     pub(crate) fn fail_writes_when(&self, full: impl Fn() -> bool + Send + Sync + 'static) {
         *self.faults.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(full));
     }

@@ -1,7 +1,7 @@
-//! The async way to the database: one thread writes, in the order of the requests, and one reads. A
-//! slow disk, or a database that another program has locked, delays only those who wait for it.
+//! Writes to the database in their order, on a separate thread: a slow disk, or a lock of another
+//! program, delays only the tasks that wait for their write.
 //!
-//! A command, which has nothing else to do meanwhile, reads and writes at once on its own thread. It
+//! A command, which has nothing else to do meanwhile, writes at once on its own thread. This module
 //! decides nothing about what is written.
 
 use std::future::{Future, ready};
@@ -17,10 +17,10 @@ use super::{Store, StoreError};
 
 type Job = Box<dyn FnOnce(&Store) + Send>;
 
-/// Work that was asked for, and goes on whether it is waited for or not. Resolves to its result.
+/// A requested write, which continues even if this is dropped. Resolves to its result.
 pub type Written<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + Sync>>;
 
-/// The way to the database.
+/// The queue of writes.
 #[derive(Debug)]
 pub struct StoreThreads {
     store: Arc<Store>,
@@ -41,10 +41,10 @@ impl StoreThreads {
         }
     }
 
-    /// From now on threads do it, which end with this value.
+    /// Starts a thread for the writes, which ends with this value.
     ///
     /// # Errors
-    /// No thread can be made.
+    /// No thread can be started.
     pub fn start(&self) -> io::Result<()> {
         let queues = [self.thread("store-write")?, self.thread("store-read")?];
         let _ = self.queues.set(queues);
@@ -106,12 +106,12 @@ impl StoreThreads {
         })
     }
 
-    /// Resolves when all writes were done that were asked for before.
+    /// Resolves when all earlier writes are done.
     pub async fn flush(&self) {
         let _ = self.write(|_| Ok(())).await;
     }
 
-    /// Writes that were not begun are not done any more: another acc has the database.
+    /// Drops writes that have not begun: another acc has the database.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }

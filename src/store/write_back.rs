@@ -1,7 +1,7 @@
-//! The thread that writes the write-ahead log back into the database, so that no writer has to wait
-//! for the disk.
+//! The thread that writes the write-ahead log back into the database, so that no writer waits for
+//! the disk.
 //!
-//! It never decides how large the log may become (`wal.rs` does) and never empties it.
+//! It does not decide how large the log may become (`wal.rs` does) and never truncates it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,15 @@ use std::thread::{self, JoinHandle};
 use rusqlite::Connection;
 use tracing::warn;
 
-/// It is cut to this many bytes whenever it begins anew.
+/// It is cut to this many bytes when it starts again from the beginning.
 pub(super) const KEPT: i64 = 4 * 1024 * 1024;
 
-/// After so many uses of the writing connection the log is written back beside: each adds two to
-/// four pages, so that it is done about as often as SQLite would. By the size of the file it cannot
-/// be measured: that stays when the log begins anew.
+/// After this many uses of the writing connection the log is written back. Each use adds two to
+/// four pages, so this happens about as often as in SQLite. The size of the file is no measure: it
+/// stays when the log starts again from the beginning.
 pub(super) const USES: u32 = 256;
 
-/// The thread that writes the log back; it ends, with what it is at, when this is dropped.
+/// The thread that writes the log back. When this is dropped it finishes its current work and ends.
 #[derive(Debug, Default)]
 pub(super) struct WriteBack {
     thread: Option<JoinHandle<()>>,
@@ -29,7 +29,7 @@ pub(super) struct WriteBack {
 }
 
 impl WriteBack {
-    /// Starts the thread, which writes back over this connection.
+    /// Starts the thread, which uses this connection.
     pub(super) fn start(&mut self, path: PathBuf, connection: Connection) -> io::Result<()> {
         let over = self.over.clone();
         let thread = thread::Builder::new().name("write-back".to_owned());
@@ -37,7 +37,7 @@ impl WriteBack {
         Ok(())
     }
 
-    /// The writing connection is being used.
+    /// Notes a use of the writing connection.
     pub(super) fn used(&self) {
         let Some(thread) = &self.thread else { return };
         if self.uses.fetch_add(1, Ordering::Relaxed) % USES == USES - 1 {
@@ -56,7 +56,7 @@ impl Drop for WriteBack {
     }
 }
 
-/// Writes back whenever it is woken. Those who write or read meanwhile are not in its way.
+/// Writes back whenever it is woken, without blocking readers and writers.
 fn write_back(path: &Path, connection: &Connection, over: &AtomicBool) {
     loop {
         thread::park();
