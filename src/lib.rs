@@ -1,14 +1,14 @@
-//! acc runs hundreds or thousands of mostly idle web applications on one host: asleep until the
-//! next request.
+//! acc runs hundreds or thousands of mostly idle web applications on one host: each sleeps until
+//! its next request.
 //!
-//! The layers, from top to bottom; each uses only those below it (a test reads the sources and
-//! holds this): `app` wires everything; `interface` turns text into requests and outcomes into
-//! text; `prove` shows from outside that nothing is lost; `proxy` is the way of an HTTP request;
-//! `control` hands requests to the running server; `service` is what acc can do, one verb a file;
-//! `driver` is the world (supervisors, edges, sockets, files); `render` makes configuration texts
-//! and pages from templates; `store` is SQLite; `models` reads what an application needs to become
-//! an instance; `config` the checked settings; `host` the operating system; `domain` the words and
-//! the pure decisions.
+//! The layers, from top to bottom; each uses only those below it, which a test checks: `app` wires
+//! everything; `interface` converts text to requests and outcomes to text; `prove` shows from
+//! outside that nothing is lost; `proxy` carries HTTP requests; `control` passes verbs to the
+//! running server; `service` has the verbs, one a file; `driver` has the outside world
+//! (supervisors, edges, sockets, files); `render` makes configuration texts and pages from
+//! templates; `store` is SQLite; `models` reads what an application needs to become an instance;
+//! `config` has the checked settings; `host` the operating system; `domain` the terms and the pure
+//! decisions.
 
 pub mod app;
 pub mod config;

@@ -1,4 +1,4 @@
-//! Parse, run, print, exit: nothing else.
+//! Parses, runs, prints, exits: nothing else.
 
 use std::process::ExitCode;
 
@@ -42,8 +42,8 @@ fn main() -> ExitCode {
     if let Some(code) = app::launch(std::env::args_os()) {
         return ExitCode::from(code);
     }
-    // What acc makes has the mode it asks for, whatever the umask of whoever called it. The demo
-    // application is an instance: its umask was decided by its launcher.
+    // Files get the mode that acc asks for, whatever the caller's umask. The demo application is an
+    // instance: its launcher set its umask.
     if std::env::args_os()
         .nth(1)
         .is_none_or(|command| command != "demo-app")
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     }
     app::let_signals_in(std::env::args_os());
     output::short_panics();
-    // A panic has been reported by then; only the exit code is left to say.
+    // A panic has been reported by then; only the exit code is missing.
     let exit = std::panic::catch_unwind(|| {
         cli::run(&AppEngine, std::env::args_os(), &Env::from_process())
     });

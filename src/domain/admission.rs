@@ -1,7 +1,7 @@
-//! What to do with a request, given the phase of its instance and the rules: forward, hold, or
-//! refuse and why.
+//! Decides about a request from the phase of its instance and the rules: forward, hold, or refuse,
+//! and why.
 //!
-//! It never counts or queues; `service::wake` does what is decided here.
+//! It never counts or queues; `service::admission` carries the decision out.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use super::time::Timestamp;
 /// The answer for one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdmissionDecision {
-    /// The instance answers now.
+    /// The instance can answer now.
     Forward,
-    /// Wait for it.
+    /// Hold it until the instance is awake.
     Hold,
-    /// Not now.
+    /// Do not serve it now.
     Refuse(Refusal),
 }
 
@@ -31,7 +31,7 @@ pub enum Refusal {
     /// `desired` is down.
     #[error("this application is disabled")]
     Disabled,
-    /// It is still being made.
+    /// It is still being created.
     #[error("this application is being made")]
     Creating,
     /// It failed and may be tried again in `retry_s` seconds; `reason` is the failure's name, never
@@ -43,48 +43,47 @@ pub enum Refusal {
         /// Seconds until the next try.
         retry_s: u64,
     },
-    /// A rule says that such a request does not wake.
+    /// A rule says that such a request must not wake an instance.
     #[error("this application sleeps and such a request does not wake it")]
     MayNotWake,
-    /// `wake.max_waiting` reached, or all of it that one client may have.
+    /// `wake.max_waiting` is reached, or the part of it for one client.
     #[error("too many requests wait for this application")]
     TooManyWaiting,
-    /// `wake.per_client` reached: this client has asked for too many instances; it may ask again in
+    /// `wake.per_client` is reached: this client has woken too many instances; it may try again in
     /// `retry_s` seconds.
     #[error("too many applications are started for this client")]
     TooManyWakes {
-        /// Seconds until the next.
+        /// Seconds until it may try again.
         retry_s: u64,
     },
     /// `wake.timeout` passed.
     #[error("this application took too long to start")]
     TooSlow,
-    /// It is still being stopped: requests that it serves have not ended, or its processes have
-    /// not.
+    /// It is still being stopped: its requests have not ended, or its processes have not.
     #[error("this application is being stopped, and what it still does takes too long")]
     StillStopping,
     /// acc is being halted.
     #[error("this server is stopping")]
     Halting,
-    /// acc itself could not do it (full disk, supervisor down): the reason is in acc's log.
+    /// acc failed (full disk, supervisor down): the reason is in acc's log.
     #[error("this server could not start the application")]
     Broken,
 }
 
-/// May a client that has `mine` of the `taken` places have another one of `max`? The last quarter
-/// is for clients that have less than a quarter of all: so one alone gets many (a herd of first
-/// requests may come through one proxy), and never all.
+/// Whether a client that has `mine` of the `taken` places may have another one of `max`. The last
+/// quarter is for clients that have less than a quarter of all places: so one client can get many
+/// (many first requests may come through one proxy), but never all.
 #[must_use]
 pub fn may_wait(taken: usize, mine: usize, max: usize) -> bool {
     let quarter = max / 4;
     taken < max && (mine < quarter || taken < max - quarter)
 }
 
-/// May a client wake another instance, which may wake `per_minute` a minute and has used that up to
-/// `before`? Then up to when it has used it; else how long it has to wait.
+/// Whether a client may wake another instance. It may wake `per_minute` a minute and has used that
+/// up to `before`. Returns the new value of `before`.
 ///
 /// # Errors
-/// It may not yet.
+/// It may not yet; how long it must wait.
 pub fn may_wake(before: Timestamp, now: Timestamp, per_minute: u32) -> Result<Timestamp, Duration> {
     const MINUTE: Duration = Duration::from_secs(60);
     let used = before.max(now).after(MINUTE / per_minute.max(1));
@@ -94,7 +93,7 @@ pub fn may_wake(before: Timestamp, now: Timestamp, per_minute: u32) -> Result<Ti
     }
 }
 
-/// Decides from the phase.
+/// Decides by the phase.
 #[must_use]
 pub fn admit(phase: Phase, may_wake: bool) -> AdmissionDecision {
     match phase {

@@ -1,12 +1,12 @@
-//! The request headers in which only an edge speaks: who the client is, and what it asked for
-//! before anything was rewritten. One list, for both edges.
+//! The request headers that only an edge may set: who the client is, and what it requested before
+//! any rewriting. One list for both edges.
 //!
-//! It never names what clients say of themselves with good reason (`X-HTTP-Method-Override`, say),
-//! nor what an edge sets.
+//! It contains no header that clients set legitimately (`X-HTTP-Method-Override`, for example), nor
+//! those that an edge sets.
 
-/// Names in lower case that frameworks, or servers behind a proxy, are known to believe. acc's own
-/// edge takes away everything that begins with `x-acc-` or `x-forwarded-` as well; nginx can only
-/// be told names, so those in use stand here.
+/// Names in lower case that frameworks, or servers behind a proxy, are known to trust. acc's own
+/// edge also removes all names that begin with `x-acc-` or `x-forwarded-`; nginx needs full names,
+/// so this list includes the known ones.
 pub const EDGE_ONLY: &[&str] = &[
     "cf-connecting-ip",
     "cf-connecting-ipv6",
@@ -26,7 +26,7 @@ pub const EDGE_ONLY: &[&str] = &[
     "x-acc-host",
     "x-acc-request",
     "x-acc-status",
-    // Rack and others answer with files from where these say.
+    // Rack and others send files from the paths in these headers.
     "x-accel-mapping",
     "x-appengine-user-ip",
     "x-arr-ssl",
@@ -89,8 +89,8 @@ pub const EDGE_ONLY: &[&str] = &[
     "x-url-scheme",
 ];
 
-/// In which a network of proxies names its client: of a trusted proxy they are passed on as they
-/// are.
+/// Headers in which a chain of proxies names its client: those of a trusted proxy are forwarded
+/// unchanged.
 pub const OF_PROXIES: &[&str] = &[
     "cf-connecting-ip",
     "cf-connecting-ipv6",
@@ -98,8 +98,8 @@ pub const OF_PROXIES: &[&str] = &[
     "true-client-ip",
 ];
 
-/// What acc's nginx says in place of a client, to instances and to acc; it takes all others of
-/// [`EDGE_ONLY`] away.
+/// Headers that acc's nginx sets itself, for instances and for acc; it removes all others of
+/// [`EDGE_ONLY`].
 pub const SET_BY_NGINX: &[&str] = &[
     "forwarded",
     "x-forwarded-for",
@@ -109,15 +109,15 @@ pub const SET_BY_NGINX: &[&str] = &[
     "x-real-ip",
 ];
 
-/// Is this header, its name in lower case, one in which only an edge speaks? In any spelling: many
-/// applications read `X_Real_Ip` as the same.
+/// Whether only an edge may set this header, given its name in lower case. Covers every spelling:
+/// many applications treat `X_Real_Ip` the same.
 #[must_use]
 pub fn is_edge_only(name: &str) -> bool {
     let begins = |word: &str| {
         name.len() >= word.len() && name.bytes().zip(word.bytes()).all(|(a, b)| same(a, b))
     };
     let is = |word: &&str| name.len() == word.len() && begins(word);
-    // The first letters settle nearly every header with a comparison or two.
+    // The first letters decide about nearly every header with a comparison or two.
     match name.as_bytes() {
         [b'x', b'-' | b'_', ..] => {
             begins("x-acc-") || begins("x-forwarded-") || EDGE_ONLY.iter().any(is)

@@ -1,10 +1,10 @@
-//! The way in to one run of an instance: what an edge opens and closes, and what connections are
-//! made through. It decides nothing.
+//! A gate: leads to one run of an instance. An edge opens and closes it, and connections are made
+//! through it. It decides nothing.
 
 use super::instance::{Listen, Process};
 use super::name::InstanceName;
 
-/// One way in: an instance and where it listens.
+/// A gate: an instance and where it listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gate {
     /// The instance.
@@ -13,7 +13,6 @@ pub struct Gate {
     pub listen: Listen,
     /// Number of its run, so that connections of an older one are never reused.
     pub run: u64,
-    /// Its process, when it listens on a port: who listens there must belong to it. `None`: not
-    /// looked at.
+    /// Its process, if it listens on a port: the listener must belong to it. `None`: not checked.
     pub process: Option<Process>,
 }

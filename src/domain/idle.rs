@@ -1,19 +1,19 @@
-//! The idle rule: may this awake instance be put to sleep now, and if not, why.
+//! The idle rule: whether this awake instance may be put to sleep now, and if not, why.
 //!
-//! Idle means: nothing in flight, and quiet for longer than the timeout. The same function answers
-//! the timer, `acc monitor` and `acc monitor --dry-run`.
+//! Idle means: nothing in flight, and quiet for longer than the timeout. The timer, `acc monitor`
+//! and `acc monitor --dry-run` use the same function.
 
 use std::time::Duration;
 
 use super::instance::DesiredState;
 use super::time::Timestamp;
 
-/// What the rule reads.
+/// The input of the rule.
 #[derive(Debug, Clone, Copy)]
 pub struct IdleSample {
     /// What the operator asked for.
     pub desired: DesiredState,
-    /// Requests and connections it is working on.
+    /// Its requests and connections in flight.
     pub in_flight: u32,
     /// When the last of them ended.
     pub quiet_since: Timestamp,
@@ -21,7 +21,7 @@ pub struct IdleSample {
     pub awake_since: Timestamp,
     /// Idle timeout of this instance.
     pub timeout: Duration,
-    /// Least time awake.
+    /// Least time awake after a wake.
     pub min_awake: Duration,
 }
 
@@ -30,13 +30,13 @@ pub struct IdleSample {
 pub enum IdleVerdict {
     /// It is idle.
     Sleep,
-    /// Pinned up by the operator.
+    /// The operator has pinned it up.
     Pinned,
     /// This many requests or connections are open.
     InUse(u32),
     /// Just woken; this long until it may sleep.
     JustWoken(Duration),
-    /// Quiet, but not for long enough; this long until it is.
+    /// Quiet, but not for long enough; the rest of the timeout.
     NotYet(Duration),
 }
 
@@ -53,8 +53,7 @@ pub fn verdict(sample: &IdleSample, now: Timestamp) -> IdleVerdict {
     if awake < sample.min_awake {
         return IdleVerdict::JustWoken(sample.min_awake.saturating_sub(awake));
     }
-    // The clock starts again with every wake: an old quiet time must not put a fresh instance to
-    // sleep.
+    // Every wake starts the timeout anew: an old quiet time must not put a fresh instance to sleep.
     let quiet = now.since(sample.quiet_since.max(sample.awake_since));
     if quiet < sample.timeout {
         return IdleVerdict::NotYet(sample.timeout.saturating_sub(quiet));

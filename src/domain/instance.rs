@@ -1,4 +1,4 @@
-//! What acc knows of one instance that does not change with its phase, and what it records of its
+//! The properties of an instance that do not depend on its phase, and what acc records about its
 //! runs.
 
 use std::net::SocketAddr;
@@ -58,13 +58,13 @@ impl TryFrom<String> for DesiredState {
 /// Where an instance listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Listen {
-    /// A unix socket the application binds, or is handed.
+    /// A unix socket that the application binds, or that acc passes to it.
     Unix(PathBuf),
     /// A loopback TCP address.
     Tcp(SocketAddr),
 }
 
-/// A running process: the pair that is never used twice within one boot.
+/// A running process, by two numbers whose combination is unique within one boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Process {
     /// Process id, and the id of its process group.
@@ -80,21 +80,21 @@ pub enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
-    /// It is gone and nobody can say how.
+    /// It has ended, and its exit status is unknown.
     Unknown,
 }
 
-/// How an instance is run: rendered once when it is made, so that a wake needs neither the model
+/// How an instance is run: rendered once when it is created, so that a wake needs neither the model
 /// nor a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
     /// Program and arguments.
     pub argv: Vec<String>,
-    /// The whole environment of the process, nothing else is passed.
+    /// The whole environment of the process; nothing else is passed.
     pub env: Vec<(String, String)>,
-    /// It gets its unix socket handed over, listening, as descriptor 3.
+    /// acc passes its unix socket to it, listening, as descriptor 3.
     pub handed: bool,
-    /// It tells by itself that it is ready (`sd_notify(3)`).
+    /// It reports by itself that it is ready (`sd_notify(3)`).
     pub notifies: bool,
     /// Path of the health check; without it an accepted connection is enough.
     pub health: Option<String>,
@@ -106,7 +106,7 @@ pub struct Launch {
     pub stop_timeout: Option<Duration>,
 }
 
-/// One instance as it stands in the database, but for its phase (see `lifecycle::Machine`).
+/// One instance as stored in the database, without its phase (see `lifecycle::Machine`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
     /// Its number.
@@ -121,7 +121,7 @@ pub struct Instance {
     pub listen: Listen,
     /// How it is run.
     pub launch: Launch,
-    /// Who to write to.
+    /// Contact of its owner.
     pub owner: Option<String>,
     /// Own idle timeout; `None`: `idle.timeout`.
     pub idle_timeout: Option<Duration>,

@@ -1,8 +1,8 @@
-//! The words of acc and the decisions made with them: names, instances, models, the lifecycle, the
+//! The terms of acc and the decisions made with them: names, instances, models, the lifecycle, the
 //! idle rule.
 //!
-//! Pure: no I/O, no clock, no environment, no async, no serialisation. Everything a decision needs
-//! is an argument.
+//! Pure: no I/O, no clock, no environment, no async, no serialisation. Everything that a decision
+//! needs is an argument.
 
 pub mod admission;
 pub mod edge_headers;

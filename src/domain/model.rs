@@ -15,7 +15,7 @@ pub enum ListenKind {
     Unix,
     /// A loopback TCP port that acc chooses.
     Tcp,
-    /// The unix socket too, but handed over: bound and listening, as descriptor 3 (`LISTEN_FDS`,
+    /// A unix socket that acc binds and passes on, listening, as descriptor 3 (`LISTEN_FDS`,
     /// `sd_listen_fds(3)`).
     Fd,
 }
@@ -24,20 +24,20 @@ pub enum ListenKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ready {
-    /// Somebody accepts connections where it listens.
+    /// A process accepts connections at its address.
     Socket,
-    /// It says so itself: `READY=1` on `NOTIFY_SOCKET`, see `sd_notify(3)`.
+    /// The instance reports it: `READY=1` on `NOTIFY_SOCKET`, see `sd_notify(3)`.
     Notify,
 }
 
 /// One parameter of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Param {
-    /// Value when none is given.
+    /// The value if none is given.
     pub default: Option<String>,
     /// For people.
     pub description: String,
-    /// Must be given when there is no default.
+    /// Must be given if there is no default.
     pub required: bool,
     /// Never shown again once set.
     pub secret: bool,
@@ -54,7 +54,7 @@ pub struct Model {
     pub description: String,
     /// How it listens.
     pub listen: ListenKind,
-    /// How it is known to be ready, before `health` is asked.
+    /// How it shows that it is ready, before the health check.
     pub ready: Ready,
     /// Program and arguments, each a template.
     pub command: Vec<String>,
@@ -62,7 +62,7 @@ pub struct Model {
     pub health: Option<String>,
     /// Signal number that asks it to stop.
     pub stop_signal: i32,
-    /// Environment, values are templates.
+    /// Environment; values are templates.
     pub env: BTreeMap<String, String>,
     /// `[timeouts] start`.
     pub start_timeout: Option<Duration>,
@@ -72,7 +72,7 @@ pub struct Model {
     pub params: BTreeMap<String, Param>,
 }
 
-/// A text of several lines as one, for an error message.
+/// Joins a text of several lines, for an error message.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -1,7 +1,6 @@
 //! Names of instances and hosts: what is allowed, and one normal form for each.
 //!
-//! A value of these types is valid by construction; everything that reads one from outside goes
-//! through `parse`.
+//! A value of these types is always valid: the only way to make one from a text is `parse`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,10 +8,10 @@ use std::sync::Arc;
 /// Longest instance name: a DNS label (RFC 1035 section 2.3.4).
 pub const NAME_MAX: usize = 63;
 
-/// Names that would be confused with acc's own parts.
+/// Names that could be confused with acc's own parts.
 const RESERVED: &[&str] = &["acc", "nginx", "server", "supervisord", "localhost"];
 
-/// An instance's name: a DNS label in lower case, not reserved, not all digits (those are numbers
+/// An instance's name: a DNS label in lower case, not reserved, not only digits (those are numbers
 /// of instances).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceName(String);
@@ -22,14 +21,14 @@ pub struct InstanceName(String);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostName(Arc<str>);
 
-/// An instance's number; given once and never used again.
+/// An instance's number; used once only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId(pub i64);
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameFault {
-    /// Nothing there.
+    /// It is empty.
     #[error("it is empty")]
     Empty,
     /// Longer than DNS allows.
@@ -38,7 +37,7 @@ pub enum NameFault {
     /// A character outside `a-z 0-9 -`, or a dash at an end of a label.
     #[error("only a-z, 0-9 and inner dashes are allowed")]
     Character,
-    /// One of acc's own words.
+    /// A name that acc itself uses.
     #[error("it is reserved for acc itself")]
     Reserved,
     /// Only digits: that would be read as a number.
@@ -46,7 +45,7 @@ pub enum NameFault {
     Digits,
 }
 
-/// Is it a DNS label in lower case?
+/// Whether it is a DNS label in lower case.
 #[must_use]
 pub fn is_label(s: &str) -> bool {
     !s.is_empty()
@@ -58,7 +57,7 @@ pub fn is_label(s: &str) -> bool {
 }
 
 impl InstanceName {
-    /// Checks `text`; upper case is refused rather than folded, so that a name is spelled one way
+    /// Checks `text`. Upper case is refused rather than converted, so that a name has one spelling
     /// only.
     pub fn parse(text: &str) -> Result<Self, NameFault> {
         if text.is_empty() {
@@ -86,13 +85,13 @@ impl InstanceName {
     }
 }
 
-/// A name for an instance of `model` that is not taken: `hello`, `hello-2`, `hello-3` …, cut so
-/// that it stays a label. A model whose own name no instance may have gives `app`. It asks a few
-/// times only, however many there are: with gaps in the row the name need not be the first free
-/// one.
+/// A free name for an instance of `model`: `hello`, `hello-2`, `hello-3` …, shortened to remain a
+/// label. If the model's own name is not allowed for an instance, `app`. It makes only a few
+/// checks, however many instances there are: if numbers are missing in the sequence, the result
+/// need not be the first free name.
 ///
 /// # Errors
-/// As `taken`, which is asked.
+/// Those of `taken`.
 pub fn free_name<E>(
     model: &str,
     taken: impl Fn(&str) -> Result<bool, E>,
@@ -106,8 +105,8 @@ pub fn free_name<E>(
         let kept = base.0.get(..NAME_MAX - ending.len()).unwrap_or(&base.0);
         format!("{}{ending}", kept.trim_end_matches('-'))
     };
-    // `below` is taken (the first has no number), `free` is not: the one after `below` is the name
-    // once they are neighbours.
+    // `below` is taken (the first one has no number), `free` is not. Once they are neighbours,
+    // `free` is the name.
     let (mut below, mut free) = (1, 2);
     while taken(&numbered(free))? {
         (below, free) = (free, free * 2);
@@ -124,8 +123,8 @@ pub fn free_name<E>(
 }
 
 impl HostName {
-    /// Reads a host as it stands in a `Host` header or on a command line: folds case, drops a port
-    /// and one trailing dot.
+    /// Parses a host from a `Host` header or the command line: converts it to lower case, removes a
+    /// port and one trailing dot.
     pub fn parse(text: &str) -> Result<Self, NameFault> {
         let host = match text.rsplit_once(':') {
             Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
@@ -148,14 +147,13 @@ impl HostName {
         Ok(Self(host.into()))
     }
 
-    /// The domain instances are below when the operator names none: it reaches this host without
-    /// any DNS.
+    /// The default domain of instances: it reaches this host without any DNS.
     #[must_use]
     pub fn default_domain() -> Self {
         Self("apps.localhost".into())
     }
 
-    /// The host `name` has on the default domain.
+    /// The host of `name` on the domain.
     #[must_use]
     pub fn on_domain(name: &InstanceName, domain: &Self) -> Self {
         Self(format!("{}.{}", name.0, domain.0).into())

@@ -1,6 +1,6 @@
 //! Which TCP port a new instance gets. Ports are allocated, never computed from a number.
 
-/// The ports acc may give out, both ends included.
+/// The ports that acc may allocate, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortRange {
     /// First.
@@ -10,8 +10,8 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// Candidates in the order to try them: those after `newest` first, so that a freed port rests
-    /// as long as possible before another instance gets it.
+    /// The ports in the order to try them: those after `newest` first, so that a freed port stays
+    /// unused as long as possible.
     pub fn candidates(self, newest: Option<u16>) -> impl Iterator<Item = u16> {
         let start = newest
             .filter(|p| *p >= self.first && *p < self.last)

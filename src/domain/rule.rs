@@ -1,44 +1,44 @@
-//! Rules about requests: which may not wake an instance and which do not count as use. The first
-//! that matches decides.
+//! Rules about requests: which may not wake an instance, and which do not count as use. The first
+//! match decides.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// One `[[rules]]` entry; a condition left out matches everything, all given ones must match.
+/// One `[[rules]]` entry. A missing condition matches everything; all given ones must match.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rule {
     /// The path begins with this.
     pub path: Option<String>,
     /// The method is this (upper case).
     pub method: Option<String>,
-    /// The user agent contains this, without regard to case.
+    /// The user agent contains this, ignoring case.
     pub user_agent: Option<String>,
     /// The client's address is in this network.
     pub client: Option<IpNet>,
-    /// May such a request wake a sleeper?
+    /// Whether such a request may wake an instance.
     pub wake: bool,
-    /// Does such a request count as use?
+    /// Whether such a request counts as use.
     pub counts: bool,
 }
 
-/// The parts of a request that rules look at.
+/// The parts of a request that rules check.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
     /// Path without the query.
     pub path: &'a str,
     /// Method.
     pub method: &'a str,
-    /// User agent, empty when not sent.
+    /// User agent; empty if not sent.
     pub user_agent: &'a str,
-    /// The client's address, when known.
+    /// The client's address, if known.
     pub client: Option<IpAddr>,
 }
 
-/// What the rules say of a request.
+/// What the rules say about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
-    /// It may wake a sleeper.
+    /// It may wake an instance.
     pub wake: bool,
     /// It counts as use.
     pub counts: bool,
@@ -61,7 +61,7 @@ impl Rule {
     }
 }
 
-/// What the first matching rule says; without one a request wakes and counts.
+/// The result of the first matching rule; without a match a request may wake and counts.
 #[must_use]
 pub fn judge(rules: &[Rule], facts: &Facts<'_>) -> Verdict {
     rules.iter().find(|r| r.matches(facts)).map_or(

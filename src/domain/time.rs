@@ -1,13 +1,13 @@
-//! Two kinds of time, kept apart by type so that nobody measures a duration with a clock that can
-//! be set.
+//! Two kinds of time, separated by type so that no duration is measured with a clock that can be
+//! set.
 //!
 //! Nothing here reads a clock; `host::clock` does.
 
 use std::time::Duration;
 
-/// A point on the boot clock (`CLOCK_BOOTTIME`): milliseconds since this kernel started, suspend
-/// included. It never goes back and is not moved by setting the wall clock. It means nothing after
-/// a reboot.
+/// A point on the boot clock (`CLOCK_BOOTTIME`): milliseconds since this kernel started, including
+/// suspend. It never goes back, and setting the wall clock does not change it. It means nothing
+/// after a reboot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub struct Timestamp(pub u64);
 
@@ -21,7 +21,7 @@ impl Timestamp {
         )
     }
 
-    /// How long after `earlier` this point is; zero when it is not after it.
+    /// How long after `earlier` this point is; zero if it is not later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

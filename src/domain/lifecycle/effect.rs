@@ -1,4 +1,4 @@
-//! What has to be done after a step: the output of [`super::step`]. It performs nothing.
+//! What must be done after a step: the output of [`super::step`]. It performs nothing.
 
 use std::time::Duration;
 
@@ -9,29 +9,29 @@ use crate::domain::time::Timestamp;
 /// What to do after a step.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Effect {
-    /// Write the machine down. If that fails, what was asked for is not done.
+    /// Save the machine. If that fails, what was requested is not done.
     Persist,
     /// Start the process: answered by `Spawned` or `StartFailed`.
     Spawn,
-    /// Tell of the end of the process: answered by `Exited`.
+    /// Watch the process; its end is reported by `Exited`.
     Watch,
     /// Wait until it answers: answered by `Ready` or `StartFailed`.
     Probe,
-    /// Let the edge reach it.
+    /// Let the edge connect to it.
     OpenGate,
-    /// Cut the edge off; connections already made go on.
+    /// Stop the edge from making new connections; open ones continue.
     CloseGate,
-    /// Count what is in flight: answered by `InFlight` or `DrainFailed`. The number tells how many
-    /// looks came before.
+    /// Count what is in flight: answered by `InFlight` or `DrainFailed`. The number says how many
+    /// checks came before.
     Count(u32),
-    /// End WebSockets and event streams, which would go on for ever; other requests are still
+    /// End WebSockets and event streams, which do not end by themselves; other requests are still
     /// waited for.
     EndStreams,
     /// Ask the process group to end.
     Terminate,
     /// End the process group.
     Kill,
-    /// Come back with `Timer` at this time; replaces an earlier one.
+    /// Send `Timer` at this time; replaces an earlier one.
     Arm {
         /// When.
         at: Timestamp,
@@ -42,20 +42,20 @@ pub enum Effect {
     Record(Note),
 }
 
-/// What is written among the events.
+/// An event to be recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Note {
     /// It answers, after this long.
     Woke(Cause, Duration),
     /// It was put to sleep.
     Slept(Drain),
-    /// Another program listens where it should, or nobody; says which.
+    /// Another program listens at its address, or none does; the text says which.
     Displaced(String),
     /// It ended by itself with code 0.
     EndedItself,
     /// It failed.
     Failed(Failure),
-    /// An idle stop was called off: this many were in flight.
+    /// An idle stop was cancelled: this many were in flight.
     StopCancelled(u32),
     /// It did not end in time and was killed.
     Killed,

@@ -9,16 +9,16 @@ use crate::domain::time::Timestamp;
 pub enum Event {
     /// Its files and rows are complete.
     Created,
-    /// Somebody needs it.
+    /// A request, the operator or acc needs it.
     Wake(Cause),
-    /// The operator wants it asleep; `now`: without waiting for what is in flight.
+    /// The operator wants it asleep; `now`: without waiting for requests in flight.
     Sleep {
         /// Do not drain.
         now: bool,
     },
-    /// The operator's wish changes.
+    /// The operator changes the desired state.
     SetDesired(DesiredState),
-    /// It is about to be destroyed, or no longer: meanwhile nobody wakes it.
+    /// It is about to be destroyed, or no longer: meanwhile no request wakes it.
     Retire(bool),
     /// Take it out of service for good.
     Destroy,
@@ -30,7 +30,7 @@ pub enum Event {
         run: u64,
         /// The process.
         process: Process,
-        /// It answers already: it was quicker than whoever started it.
+        /// It answers already: it was ready before the supervisor returned.
         answers: bool,
     },
     /// It answered on its own socket.
@@ -69,26 +69,27 @@ pub enum Event {
         /// Still open.
         count: u32,
     },
-    /// Another program listens where it should, or nobody: it cannot be reached there.
+    /// Another program listens at its address, or none does: requests cannot reach it there.
     Displaced {
         /// Of this run.
         run: u64,
-        /// Which program.
+        /// The program.
         why: String,
     },
-    /// The gate could not be closed, or nobody could be asked what is in flight: it must not be
+    /// The gate could not be closed, or the requests in flight could not be counted: it must not be
     /// stopped.
     DrainFailed {
         /// Of this run.
         run: u64,
     },
-    /// The armed time came.
+    /// The time of [`super::Effect::Arm`] has come.
     Timer {
         /// The number given by [`super::Effect::Arm`].
         armed: u64,
-        /// What a start still waits for, for the failure: "a connection on …".
+        /// What a start is still waiting for, for the failure: "a connection on …".
         waits_for: String,
     },
-    /// After a restart of acc: what the supervisor says runs. "Could not ask" is not an event.
+    /// After a restart of acc: what the supervisor reports as running. "Could not ask" is not an
+    /// event.
     Found(Option<Process>),
 }

@@ -1,8 +1,8 @@
-//! The times that a machine keeps to. It decides nothing.
+//! The time limits of a machine. It decides nothing.
 
 use std::time::Duration;
 
-/// Times the machine keeps to, from the config and the instance.
+/// The machine's time limits, from the config and the instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Quiet for this long is idle.
@@ -11,9 +11,9 @@ pub struct Limits {
     pub min_awake: Duration,
     /// From spawn to the first answer.
     pub start: Duration,
-    /// How long an operator's stop waits for what is in flight.
+    /// How long a stop by the operator waits for requests in flight.
     pub drain: Duration,
-    /// How much of that it waits for streams, before they are ended.
+    /// The part of it for streams, before they are ended.
     pub drain_streams: Duration,
     /// From the stop signal to the kill.
     pub stop: Duration,

@@ -1,7 +1,8 @@
-//! One instance's state as a value, its part that is kept in the database, and what a step returns.
+//! One instance's state as a value, the part of it that is saved in the database, and the result of
+//! a step.
 //!
-//! It changes nothing: the files beside it make the next machine, and nothing outside of this
-//! folder can.
+//! It changes nothing: the files beside it make the next machine, and nothing outside this folder
+//! can.
 
 use std::time::Duration;
 
@@ -13,21 +14,20 @@ use crate::domain::idle;
 use crate::domain::instance::{DesiredState, Process};
 use crate::domain::time::Timestamp;
 
-/// Awake for this long means that a later death is not part of a crash loop.
+/// After this long awake, a death is not part of a crash loop.
 pub const STABLE: Duration = Duration::from_secs(10);
 
 /// First and longest pause after a failed start; it doubles in between.
 pub const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
-/// How often an idle stop looks again before it is called off: a pooled connection may be closing
+/// How many checks an idle stop makes before it is cancelled: a pooled connection may be closing
 /// just now.
 pub const IDLE_CHECKS: u32 = 5;
 
-/// After a kill, how long until it is killed again.
+/// How long after a kill it is killed again.
 pub(super) const KILL_AGAIN: Duration = Duration::from_secs(5);
 
-/// One instance's state. Everything but the phase may be read; only [`super::step`] makes a new
-/// one.
+/// One instance's state. Everything can be read; only [`super::step`] makes a new one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Machine {
     pub(super) phase: Phase,
@@ -41,7 +41,7 @@ pub struct Machine {
     pub(super) since: Timestamp,
     pub(super) quiet_since: Timestamp,
     pub(super) drain: Drain,
-    /// Since when it has drained for this reason.
+    /// When it began to drain for this reason.
     pub(super) drained_since: Timestamp,
     pub(super) streams_ended: bool,
     pub(super) checks: u32,
@@ -52,12 +52,12 @@ pub struct Machine {
     pub(super) armed: u64,
 }
 
-/// The part of a machine that is kept in the database.
+/// The part of a machine that is saved in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// Phase.
     pub phase: Phase,
-    /// The operator's wish.
+    /// The desired state.
     pub desired: DesiredState,
     /// Number of the current or last run.
     pub run: u64,
@@ -80,7 +80,7 @@ pub struct Stored {
 pub enum Answer {
     /// It is being done.
     Done,
-    /// It was so already.
+    /// Nothing had to be done.
     Already,
 }
 
@@ -91,12 +91,12 @@ pub struct Step {
     pub next: Machine,
     /// To be performed in this order.
     pub effects: Vec<Effect>,
-    /// Done, or already so.
+    /// Whether something was done.
     pub answer: Answer,
 }
 
 impl Machine {
-    /// A machine for an instance that is being made.
+    /// A machine for an instance that is being created.
     #[must_use]
     pub fn creating(desired: DesiredState, now: Timestamp) -> Self {
         Self::restore(Stored {
@@ -112,8 +112,7 @@ impl Machine {
         })
     }
 
-    /// The machine as it was written down; a live phase must then be told what was
-    /// [`super::Event::Found`].
+    /// The machine as it was saved; one in a live phase must then get [`super::Event::Found`].
     #[must_use]
     pub fn restore(stored: Stored) -> Self {
         Self {
@@ -139,7 +138,7 @@ impl Machine {
         }
     }
 
-    /// The same, but nobody waits for its next start.
+    /// The same without a request that waits for its next start.
     #[must_use]
     pub fn without_demand(&self) -> Self {
         Self {
@@ -148,7 +147,7 @@ impl Machine {
         }
     }
 
-    /// The same machine with the requests that are open now: what [`super::step`] must be given.
+    /// The same with the requests of another machine, which has received events meanwhile.
     #[must_use]
     pub fn with_requests(&self, requests: &Requests) -> Self {
         Self {
@@ -158,7 +157,7 @@ impl Machine {
         }
     }
 
-    /// What has to be written down.
+    /// The part to save.
     #[must_use]
     pub fn stored(&self) -> Stored {
         Stored {
@@ -179,7 +178,7 @@ impl Machine {
     pub fn phase(&self) -> Phase {
         self.phase
     }
-    /// The operator's wish.
+    /// The desired state.
     #[must_use]
     pub fn desired(&self) -> DesiredState {
         self.desired
@@ -189,12 +188,12 @@ impl Machine {
     pub fn run(&self) -> u64 {
         self.run
     }
-    /// The process of this run, once known.
+    /// The process of this run, if known.
     #[must_use]
     pub fn process(&self) -> Option<Process> {
         self.process
     }
-    /// Requests acc itself has let through and that have not ended.
+    /// Requests that acc itself let through and that have not ended.
     #[must_use]
     pub fn tickets(&self) -> u32 {
         self.tickets
@@ -209,8 +208,8 @@ impl Machine {
     pub fn quiet_since(&self) -> Timestamp {
         self.quiet_since
     }
-    /// When it was last in use during this run; `None`: since its start it never was, and is quiet
-    /// since then. The start itself is use only when a request was its cause, which is known at the
+    /// When it was last in use during this run. `None`: it never was, and has been quiet since its
+    /// start. The start itself counts as use only if a request caused it, which is known at the
     /// start.
     #[must_use]
     pub fn used(&self) -> Option<Timestamp> {
@@ -222,7 +221,8 @@ impl Machine {
     pub fn failure(&self) -> Option<&Failure> {
         self.failure.as_ref()
     }
-    /// The run that failed last, in this process's memory: waiters of that run get the failure.
+    /// The run that failed last, as far as this process knows: requests that wait for that run get
+    /// the failure.
     #[must_use]
     pub fn failed_run(&self) -> Option<u64> {
         self.failed_run
@@ -232,7 +232,7 @@ impl Machine {
     pub fn retry_at(&self) -> Timestamp {
         self.retry_at
     }
-    /// What the idle rule looks at.
+    /// The input of the idle rule.
     #[must_use]
     pub fn idle_sample(&self, in_flight: u32, limits: &Limits) -> idle::IdleSample {
         idle::IdleSample {

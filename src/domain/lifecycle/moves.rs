@@ -1,4 +1,4 @@
-//! Moves that several rows of the table share: go, start, drain, stop, fail.
+//! Transitions that several rows of the table share: go, start, drain, stop, fail.
 
 use std::time::Duration;
 
@@ -69,8 +69,8 @@ impl Machine {
         ])
     }
 
-    /// It is about to be destroyed: whoever waits for it is told so, and nobody wakes it on its way
-    /// out. Only remembered here, not written down: should acc die before the end, it is as it was.
+    /// It is about to be destroyed: waiting requests get an error, and no request wakes it. This is
+    /// only in memory: if acc dies before the end, nothing has changed.
     pub(super) fn retire(&self, retiring: bool) -> Result<Step, Denied> {
         let mut next = self.clone();
         next.retiring = retiring;
@@ -88,8 +88,7 @@ impl Machine {
         next.demand = None;
         next.cause = cause;
         next.failed_run = None;
-        // Starts wait their turn, so the time of this run is only bounded loosely until it is
-        // spawned.
+        // Starts are queued, so the time of this run is only bounded loosely until it is spawned.
         let arm = next.arm(now.after(l.start * 4));
         next.with([Effect::Persist, arm, Effect::Spawn])
     }
@@ -111,13 +110,13 @@ impl Machine {
         }
     }
 
-    /// The process is there: from now on it has the start timeout to answer.
+    /// The process exists: from now on the start timeout applies.
     pub(super) fn since_spawn(mut self, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
         let arm = self.arm(now.after(l.start));
         self.with([Effect::Persist, arm, Effect::Watch, Effect::Probe])
     }
 
-    /// It is awake.
+    /// It answers: it is awake.
     pub(super) fn answered<const N: usize>(
         &self,
         now: Timestamp,
@@ -152,7 +151,7 @@ impl Machine {
         (self.drain, self.drained_since, self.streams_ended) = (drain, now, false);
     }
 
-    /// On its way to the end, without a drain.
+    /// It is stopped without a drain.
     pub(super) fn stopping_for(&self, why: Drain, now: Timestamp) -> Self {
         Self {
             drain: why,
@@ -161,7 +160,7 @@ impl Machine {
     }
 
     pub(super) fn back_to_awake<const N: usize>(&self, more: [Effect; N]) -> Result<Step, Denied> {
-        // `since` was kept while draining: it goes on counting from the wake.
+        // `since` was kept while draining: it still counts from the wake.
         let mut next = self.go(Phase::Awake, self.since);
         next.demand = None;
         let mut effects = vec![Effect::Persist];
@@ -174,7 +173,7 @@ impl Machine {
         })
     }
 
-    /// The machine is in `Stopping`: write it down and ask the process to end.
+    /// The machine is in `Stopping`: saves it and asks the process to end.
     pub(super) fn stop_now<const N: usize>(
         mut self,
         now: Timestamp,
@@ -192,7 +191,8 @@ impl Machine {
         })
     }
 
-    /// A start failed while something may run: end it, tell the waiters at once.
+    /// A start failed while something may run: ends it, and reports the failure to waiting requests
+    /// at once.
     pub(super) fn fail(
         &self,
         failure: &Failure,
@@ -211,7 +211,7 @@ impl Machine {
         )
     }
 
-    /// The process is gone although it should run.
+    /// The process has ended although it should run.
     pub(super) fn ended(&self, failure: Failure, now: Timestamp) -> Result<Step, Denied> {
         let served = matches!(self.phase, Phase::Awake | Phase::Draining);
         if served && failure == Failure::Died(Exit::Code(0)) {
@@ -231,7 +231,7 @@ impl Machine {
         };
         let mut next = self.failing(failure.clone(), now, failures);
         if served && failures == 1 {
-            // The first death of one that served: the next request may start it at once.
+            // The first death of a served instance: the next request may start it at once.
             next.retry_at = now;
         }
         next.phase = Phase::Failed;
@@ -274,7 +274,7 @@ impl Machine {
         }
         next.failures = 0;
         let slept = Effect::Record(Note::Slept(self.drain));
-        // An end is a fact and is never refused, whatever was wished for in the meantime.
+        // An end is a fact and is never refused, whatever was requested meanwhile.
         if let Some(cause) = self.demand.filter(|_| self.may_wake().is_ok()) {
             let mut step = next.start(cause, now, l)?;
             step.effects.push(slept);

@@ -11,7 +11,7 @@ use crate::domain::instance::Exit;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Files and rows are being made.
+    /// Its files and rows are being made.
     Creating,
     /// Nothing runs.
     Asleep,
@@ -19,17 +19,17 @@ pub enum Phase {
     Waking,
     /// Answers; the gate is open.
     Awake,
-    /// The gate is closed, what is in flight goes on.
+    /// The gate is closed; requests in flight continue.
     Draining,
-    /// Told to stop.
+    /// Asked to stop.
     Stopping,
-    /// Did not start or died; may be tried again later.
+    /// Did not start, or died; may be started again later.
     Failed,
     /// Out of service for good, files kept until purge.
     Destroyed,
 }
 
-/// Who or what asks for a wake.
+/// The cause of a wake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// A request to its host.
@@ -38,19 +38,19 @@ pub enum Cause {
     Operator,
     /// acc itself, because it is pinned.
     Pinned,
-    /// Whoever asked has asked another acc, which ended before the instance answered; it did not
-    /// write down who that was.
+    /// Unknown: the request came to another acc, which ended before the instance answered and did
+    /// not record the cause.
     Unknown,
 }
 
 /// Why it is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Drain {
-    /// It was idle: anything in flight calls the stop off.
+    /// It was idle: anything in flight cancels the stop.
     Idle,
-    /// The operator asked: wait for what is in flight, up to the drain timeout.
+    /// The operator asked: waits for requests in flight, up to the drain timeout.
     Operator,
-    /// It cannot be reached where it should listen: there is nothing to wait for.
+    /// It cannot be reached at its address: there is nothing to wait for.
     Displaced,
 }
 
@@ -61,18 +61,18 @@ pub enum Failure {
     NotStarted(String),
     /// It ended before its first answer.
     ExitedAtStart(Exit),
-    /// It did not answer in time; what was waited for.
+    /// It did not answer in time.
     NotReady {
-        /// For how long.
+        /// The time limit.
         within: Duration,
-        /// For what, for instance "a connection on `/run/acc/sock/a/app.sock`".
+        /// What was waited for, e.g. "a connection on `/run/acc/sock/a/app.sock`".
         what: String,
     },
-    /// It died while it served.
+    /// It died while it was awake.
     Died(Exit),
 }
 
-/// Why a request to the machine is refused.
+/// Why the machine refuses an event.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Denied {
     /// `desired` is down.
@@ -89,7 +89,7 @@ pub enum Denied {
     Failed {
         /// The failure's name.
         name: &'static str,
-        /// Until the next try.
+        /// Time until the next try.
         retry_in: Duration,
     },
     /// Only a sleeping instance can do that.

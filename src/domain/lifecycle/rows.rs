@@ -1,5 +1,4 @@
-//! The table: one function per phase, every event named in each. See the module above for what the
-//! words mean.
+//! The table: one function per phase, with every event. The module above explains the words.
 
 use super::effect::{Effect, Note};
 use super::event::Event;
@@ -10,7 +9,7 @@ use crate::domain::idle;
 use crate::domain::instance::Exit;
 use crate::domain::time::Timestamp;
 
-/// Picks the row.
+/// Chooses the row.
 pub(super) fn apply(
     m: &Machine,
     event: &Event,
@@ -87,7 +86,7 @@ fn asleep(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step
 fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
     match event {
         Event::Wake(_) => m.stay(),
-        // Not spawned yet? Then the stop waits for the word of the supervisor: a run ends by
+        // If it is not spawned yet, the stop waits for the supervisor's answer: a run ends by
         // `Exited` or `StartFailed` only.
         Event::Sleep { .. } => m.stopping_for(Drain::Operator, now).stop_now(now, l, []),
         Event::Spawned {
@@ -178,7 +177,7 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step,
     }
 }
 
-/// It was seen from outside: put to sleep if it is idle.
+/// A check from outside: puts it to sleep if it is idle.
 fn checked(
     m: &Machine,
     in_flight: u32,
@@ -203,8 +202,8 @@ fn checked(
 
 fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
     match event {
-        // An idle stop gives way to anybody; an operator's stop only to the operator, requests wait
-        // until it is over.
+        // Any request cancels an idle stop. Only the operator cancels an operator's stop; requests
+        // wait until it is over.
         Event::Wake(cause) if m.drain == Drain::Idle || *cause == Cause::Operator => {
             m.may_wake().and_then(|()| m.back_to_awake([]))
         }
@@ -229,8 +228,8 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<St
             Drain::Idle => m.back_to_awake([]),
         },
         Event::Exited { run, exit } if *run == m.run => m.ended(Failure::Died(*exit), now),
-        // After a crash of acc the reason of the drain is not known: nothing may be cut, so it
-        // serves again.
+        // After a crash of acc the reason of the drain is unknown: nothing may be cut, so it serves
+        // again.
         Event::Found(Some(process)) => {
             let mut next = m.clone();
             next.process = Some(*process);
@@ -254,7 +253,7 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<St
     }
 }
 
-/// Something is in flight: it is waited for, streams for a shorter time.
+/// Something is in flight: waits for it; for streams, a shorter time.
 fn in_flight(m: &Machine, count: u32, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
     if m.drain == Drain::Idle && m.checks + 1 >= IDLE_CHECKS {
         return m.back_to_awake([Effect::Record(Note::StopCancelled(count))]);
@@ -269,7 +268,7 @@ fn in_flight(m: &Machine, count: u32, now: Timestamp, l: &Limits) -> Result<Step
     next.with([Effect::EndStreams, count])
 }
 
-/// It is started again, for this reason, once the stop is over.
+/// It is started again for this cause once the stop is over.
 fn wake_afterwards(m: &Machine, cause: Cause) -> Result<Step, Denied> {
     m.may_wake()?;
     let mut next = m.clone();
@@ -300,7 +299,7 @@ fn stopping(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<St
         Event::Timer { armed, .. } if *armed == m.armed => {
             let mut next = m.clone();
             let arm = next.arm(now.after(KILL_AGAIN));
-            // Should the gate not have been closed the first time: now nobody comes in any more.
+            // The gate is closed again, in case the first attempt failed.
             next.with([
                 Effect::CloseGate,
                 Effect::Kill,

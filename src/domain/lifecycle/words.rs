@@ -1,4 +1,4 @@
-//! Phases, failures and exits as words: for the database, the command line, JSON and pages.
+//! Phases, failures and exits as text: for the database, the command line, JSON and pages.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use super::phase::{Cause, Failure, Phase};
 use crate::domain::instance::Exit;
 
 impl Phase {
-    /// All phases, in the order of a life.
+    /// All phases, in the order of the lifecycle.
     pub const ALL: [Self; 8] = [
         Self::Creating,
         Self::Asleep,
@@ -39,7 +39,7 @@ impl Phase {
         Self::ALL.into_iter().find(|p| p.as_str() == text)
     }
 
-    /// Something runs, or is about to: such an instance has a task while acc's server is up.
+    /// Whether something runs or is about to: such an instance has a task while acc's server is up.
     #[must_use]
     pub fn is_live(self) -> bool {
         matches!(
@@ -50,7 +50,7 @@ impl Phase {
 }
 
 impl Cause {
-    /// The word among the events.
+    /// The word in events.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -63,7 +63,7 @@ impl Cause {
 }
 
 impl Failure {
-    /// Its name: the only part of a failure that is shown to strangers.
+    /// Its name: the only part of a failure that clients may see.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
