@@ -1,7 +1,7 @@
-//! The accounts of an installation whose acc is root: whom instances run as, and whom nginx's
-//! workers run as.
+//! The accounts of an installation whose acc is root: the user of instances, and the user of
+//! nginx's workers.
 //!
-//! It asks the host for them and changes nothing.
+//! It looks them up and changes nothing.
 
 use nix::unistd::{User, geteuid};
 
@@ -17,11 +17,11 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// The account of this name; `None`: none was named, or acc is not root and runs everything as
-    /// itself.
+    /// Looks up the account of this name; `None`: no name was given, or acc is not root and runs
+    /// everything as its own user.
     ///
     /// # Errors
-    /// There is none, or it could not be asked for.
+    /// There is no such account, or the lookup failed.
     pub fn of(user: Option<&str>) -> Result<Option<Self>, String> {
         let Some(name) = user.filter(|_| geteuid().is_root()) else {
             return Ok(None);
@@ -37,12 +37,12 @@ impl Owner {
     }
 }
 
-/// Both accounts; `None`: the one acc itself runs as.
+/// Both accounts; `None`: acc's own user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Accounts {
-    /// `user`: the user that instances run as.
+    /// `user`: the user of instances.
     pub instances: Option<Owner>,
-    /// `edge.user`: the user that nginx's workers run as. With acc's own edge there are none.
+    /// `edge.user`: the user of nginx's workers. acc's own edge has none.
     pub edge: Option<Owner>,
 }
 
@@ -57,11 +57,10 @@ pub struct AccountFault {
 }
 
 impl Accounts {
-    /// The accounts of these settings.
+    /// Looks up the accounts of these settings.
     ///
     /// # Errors
-    /// One does not exist or could not be asked for, or nginx's workers would be at the mercy of
-    /// the instances.
+    /// One does not exist, the lookup failed, or instances could control nginx's workers.
     pub fn of(config: &Config) -> Result<Self, AccountFault> {
         if !geteuid().is_root() {
             return Ok(Self::default());
@@ -94,8 +93,8 @@ impl Accounts {
         Ok(accounts)
     }
 
-    /// Refuses workers that instances could stop, and workers that could be led to sockets of
-    /// root's own.
+    /// Refuses workers that instances could stop, and workers that could be directed to sockets of
+    /// root.
     fn apart(self, edge: Option<&str>) -> Result<(), AccountFault> {
         let Some(instances) = self.instances.filter(|owner| owner.uid != 0) else {
             return Ok(());
@@ -122,7 +121,7 @@ impl Accounts {
     }
 }
 
-/// Makes the account that acc chooses by itself.
+/// The command that makes the account which acc chooses by default.
 pub const MAKE: &str =
     "useradd --system --user-group --no-create-home --shell /usr/sbin/nologin acc-edge";
 

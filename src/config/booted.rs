@@ -1,4 +1,4 @@
-//! The note in the run folder that says that acc was booted, and how.
+//! The file in the run folder that records that acc was booted, and how.
 //!
 //! It is read here; `app` writes and removes it.
 
@@ -11,10 +11,10 @@ use super::regular;
 pub enum Booted {
     /// No, or it was halted.
     No,
-    /// By `acc boot`: acc itself brings back what dies.
+    /// By `acc boot`: acc restarts what dies.
     InBackground,
-    /// By `acc boot --foreground`, or its server was started by hand: its parent process (systemd)
-    /// brings the first process back.
+    /// By `acc boot --foreground`, or its server was started by hand: the parent process (systemd)
+    /// restarts the main process.
     InForeground,
 }
 
@@ -29,7 +29,7 @@ impl Booted {
         }
     }
 
-    /// Was what has this run folder booted? What cannot be read was not written by acc.
+    /// Whether acc was booted with this run folder. An unreadable file was not written by acc.
     #[must_use]
     pub fn in_run(run: &Path) -> Self {
         match regular::read_to_string(&booted_file(run))
@@ -43,7 +43,7 @@ impl Booted {
     }
 }
 
-/// Where the note is.
+/// The path of the file.
 pub(super) fn booted_file(run: &Path) -> PathBuf {
     run.join("booted")
 }

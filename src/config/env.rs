@@ -1,29 +1,28 @@
-//! What the process was given by its surroundings. The only place in acc that reads the
-//! environment.
+//! The environment of this process. The only place in acc that reads it.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// The surroundings the settings depend on; a plain value, so that a test can make its own.
+/// The environment that settings depend on; a plain value, so that a test can make its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Env {
     vars: BTreeMap<OsString, OsString>,
     /// The effective user id: root has other default folders.
     pub uid: u32,
-    /// The working directory: where `./acc.toml` is looked for and what relative paths on the
-    /// command line begin at.
+    /// The working directory, in which `./acc.toml` is searched, and to which paths on the command
+    /// line are relative.
     pub cwd: PathBuf,
-    /// Processors this process may use.
+    /// How many CPUs this process may use.
     pub cores: usize,
     /// The host's config file.
     pub host_file: PathBuf,
-    /// The user accounts there are; `None`: the host is asked.
+    /// The existing user accounts; `None`: ask the host.
     accounts: Option<Vec<String>>,
 }
 
 impl Env {
-    /// The surroundings of this process. A working directory that was removed is `/`.
+    /// Reads the environment of this process. A removed working directory becomes `/`.
     #[must_use]
     pub fn from_process() -> Self {
         Self {
@@ -36,8 +35,8 @@ impl Env {
         }
     }
 
-    /// Surroundings with nothing in them, for tests: no variables, two processors, no config file
-    /// of the host, no user accounts.
+    /// An empty environment for tests: no variables, two CPUs, no config file of the host, no user
+    /// accounts.
     #[must_use]
     pub fn bare(uid: u32, cwd: impl Into<PathBuf>) -> Self {
         let cwd = cwd.into();
@@ -58,8 +57,8 @@ impl Env {
         self
     }
 
-    /// Is there a user account of this name? One that could not be asked for counts as there:
-    /// the code that needs it reports what is wrong.
+    /// Whether there is a user account of this name. `true` if the lookup failed: the code that
+    /// uses the account reports the error.
     #[must_use]
     pub fn has_account(&self, name: &str) -> bool {
         match &self.accounts {
@@ -75,7 +74,7 @@ impl Env {
         self
     }
 
-    /// The same for another user of the host: their folders, and none of those of before.
+    /// The same for another user of the host: their folders, without the former user's.
     #[must_use]
     pub fn of_user(mut self, uid: u32, home: Option<&Path>) -> Self {
         self.vars
@@ -87,7 +86,7 @@ impl Env {
         }
     }
 
-    /// A variable; one that is set to nothing counts as not set.
+    /// A variable; an empty one counts as unset.
     #[must_use]
     pub fn os(&self, name: &str) -> Option<&OsStr> {
         self.vars
@@ -96,13 +95,14 @@ impl Env {
             .filter(|v| !v.is_empty())
     }
 
-    /// The same as text; one that is not UTF-8 counts as not set, so use [`Self::os`] for paths.
+    /// The same as text; a variable that is not UTF-8 counts as unset, so use [`Self::os`] for
+    /// paths.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.os(name)?.to_str()
     }
 
-    /// Is this root?
+    /// Whether this is root.
     #[must_use]
     pub fn is_root(&self) -> bool {
         self.uid == 0

@@ -1,4 +1,4 @@
-//! What is wrong with a file, every fault on a line of its own: key, reason, what was found, line.
+//! The faults of a file, each on a line of its own: key, reason, value, line.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,14 +6,14 @@ use std::path::PathBuf;
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFault {
-    /// The key with its tables (`idle.timeout`), or the environment variable; empty when the fault
-    /// is not about one key.
+    /// The key with its tables (`idle.timeout`), or the environment variable; empty if the fault is
+    /// not about one key.
     pub key: String,
-    /// Line in the file, from 1; none when the value is not from the file.
+    /// Line in the file, from 1; `None` if the value is not from the file.
     pub line: Option<usize>,
     /// What is wrong with it.
     pub reason: String,
-    /// The value as it stands there, shortened.
+    /// The value in the file, shortened.
     pub found: Option<String>,
 }
 

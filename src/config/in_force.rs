@@ -1,7 +1,7 @@
-//! The file of the settings in force: the server writes it into its run folder, commands go by it.
+//! The file of the settings in force: the server writes it to its run folder, and commands use it.
 //!
-//! Its first line names the boot of the host it is of; what follows is a config file. Here is its
-//! format, both ways; whether a command goes by it is not decided here.
+//! Its first line names the boot of the host; the rest is a config file. This module defines the
+//! format. It does not decide whether a command uses it.
 
 use std::path::{Path, PathBuf};
 
@@ -12,26 +12,26 @@ use super::settings::Config;
 use super::trust;
 use crate::host::process;
 
-/// The first line of the file, before the id of the boot of the host it is of.
+/// The first line of the file, before the id of the boot.
 const BOOT: &str = "# boot ";
 
-/// The settings in force, as the server of this run folder has written them down; not there after
-/// `halt`.
+/// The file of the settings in force, written by the server of this run folder; removed by `halt`.
 #[must_use]
 pub fn file(run: &Path) -> PathBuf {
     run.join("in-force.toml")
 }
 
-/// What the file has in it.
+/// The text of the file.
 #[must_use]
 pub fn written(config: &Config) -> String {
     format!("{BOOT}{}\n{}", process::boot_id(), config.to_toml())
 }
 
-/// The settings of the server in this run folder; `None`: there is no server, or they are unknown.
+/// Reads the settings of the server in this run folder; `None`: there is no server, or they are
+/// unknown.
 #[must_use]
 pub fn read(run: &Path, env: &Env) -> Option<Config> {
-    // A stranger's folder is a trap.
+    // Never read from another user's folder: it may be a trap.
     if !matches!(trust::distrust(run), Ok(None)) || Booted::in_run(run) == Booted::No {
         return None;
     }

@@ -1,4 +1,4 @@
-//! From the file and the environment to checked settings, with every default in one place.
+//! Makes checked settings from the file and the environment, with every default in one place.
 //!
 //! It reads one file and never creates or changes anything.
 
@@ -19,19 +19,18 @@ use crate::domain::name::{HostName, NAME_MAX};
 /// The account that `setup.sh` makes for nginx's workers.
 pub const EDGE_ACCOUNT: &str = "acc-edge";
 
-/// What comes after `run` in the longest socket path, for the longest name, with the closing zero
-/// byte.
+/// The part after `run` of the longest socket path, for the longest name, with the final zero byte.
 const LONGEST_BELOW_RUN: usize = "/sock/".len() + NAME_MAX + "/app.sock".len() + 1;
 
 /// Longest path of the `run` folder in bytes: a unix socket's path has 108 in all.
 pub const RUN_MAX: usize = 108 - LONGEST_BELOW_RUN;
 
-/// Reads the settings: the file named on the command line, else by `ACC_CONFIG` (one that is named
-/// must exist), else the first that exists of `./acc.toml` (not for root), `/etc/acc/config.toml`
-/// and the user's `acc/config.toml`, else the defaults alone.
+/// Reads the settings: from the file named on the command line, else by `ACC_CONFIG` (a named file
+/// must exist), else from the first that exists of `./acc.toml` (not for root),
+/// `/etc/acc/config.toml` and the user's `acc/config.toml`, else only the defaults.
 ///
 /// # Errors
-/// Every fault at once; a file that others can change is not used (see [`trust`]).
+/// Every fault at once. A file that other users can change is not used (see [`trust`]).
 pub fn load(explicit: Option<&Path>, env: &Env) -> Result<Config, ConfigErrors> {
     match find(explicit, env)? {
         Some((file, text)) => parse(&text, Some(file), env),
@@ -39,7 +38,7 @@ pub fn load(explicit: Option<&Path>, env: &Env) -> Result<Config, ConfigErrors> 
     }
 }
 
-/// The file to read and its text.
+/// Finds the file and reads its text.
 pub(super) fn find(
     explicit: Option<&Path>,
     env: &Env,
@@ -59,8 +58,8 @@ pub(super) fn find(
         .into_iter()
         .flatten()
     {
-        // One in a folder that may not even be searched is as good as none (the current folder of
-        // `su` is often root's own).
+        // A file in a folder that may not be searched counts as missing (the current folder of `su`
+        // is often root's own).
         if fs::symlink_metadata(&path).is_err() {
             continue;
         }
@@ -75,15 +74,15 @@ pub(super) fn find(
                     path.display()
                 );
             }
-            // A file that may not be read is not a file that is not there: going on would silently
-            // use other settings.
+            // An unreadable file is not a missing file: continuing would silently use other
+            // settings.
             Err(e) => return Err(unreadable(path, &e)),
         }
     }
     Ok(None)
 }
 
-/// The file that the command line or the environment names, with its whole path.
+/// The file named by the command line or the environment, as an absolute path.
 #[must_use]
 pub fn named(explicit: Option<&Path>, env: &Env) -> Option<PathBuf> {
     explicit
@@ -150,7 +149,7 @@ pub fn parse(text: &str, file: Option<PathBuf>, env: &Env) -> Result<Config, Con
     }
 }
 
-/// Every key the reader knows, with its tables; `[n]` stands for an element of an array.
+/// Every key that the reader knows, with its tables; `[n]` stands for an element of an array.
 #[cfg(test)]
 pub(super) fn known_keys() -> Vec<String> {
     let faults = Faults::new("[[rules]]\npath = \"/\"\n");
@@ -219,9 +218,9 @@ fn domain(v: &toml::de::DeValue<'_>) -> Parsed<HostName> {
 /// acc's own account for nginx, then the accounts of distributions for web servers.
 const EDGE_ACCOUNTS: [&str; 4] = [EDGE_ACCOUNT, "www-data", "nginx", "nobody"];
 
-/// The user that nginx's workers run as without `edge.user`: another one than the instances, which
-/// could stop them otherwise. Instances that run as acc itself cannot be kept
-/// apart, and the workers run as acc too.
+/// The user of nginx's workers if `edge.user` is not set: not the user of instances, which could
+/// stop the workers. If instances run as acc's user, they cannot be separated, and the workers run
+/// as that user too.
 fn edge_account(instances: Option<&str>, env: &Env) -> Option<String> {
     let instances = instances?;
     EDGE_ACCOUNTS
@@ -230,7 +229,7 @@ fn edge_account(instances: Option<&str>, env: &Env) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// One folder and where its path was said.
+/// A folder and where its path was set.
 struct ChosenFolder {
     path: PathBuf,
     key: &'static str,
@@ -290,12 +289,13 @@ fn run(root: &Section<'_>, env: &Env, faults: &Faults<'_>) -> Option<ChosenFolde
     folder(root, env, faults, "run", "ACC_RUN", Some(default))
 }
 
-/// The run folder alone. `None`: a fault was recorded.
+/// Reads only the run folder. `None`: a fault was recorded.
 pub(super) fn run_folder(root: &Section<'_>, env: &Env, faults: &Faults<'_>) -> Option<PathBuf> {
     run(root, env, faults).map(|folder| folder.path)
 }
 
-/// The environment wins over the file, the file over the default. `None`: a fault was recorded.
+/// The environment overrides the file, the file overrides the default. `None`: a fault was
+/// recorded.
 fn folder(
     root: &Section<'_>,
     env: &Env,

@@ -1,7 +1,7 @@
-//! The settings of one acc installation, checked: no option is left open, no default hides
-//! elsewhere.
+//! The checked settings of one acc installation, with every default filled in.
 //!
 //! `load` reads the file and the environment and reports every fault at once. It never creates or
+//! changes anything.
 //! changes anything.
 
 pub mod accounts;

@@ -1,8 +1,8 @@
-//! Where the things of an installation are, and which run folder a config file with faults still
-//! names: there lies what tells which settings are in force.
+//! The paths of an installation, and which run folder a faulty config file still names: that folder
+//! contains the settings in force.
 //!
-//! It creates nothing and guesses nothing: a file that may name another folder further down than it
-//! can be read names none.
+//! It creates nothing and guesses nothing: if the file may name another folder after the last
+//! readable line, the run folder is unknown.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use super::load::{find, run_folder};
 use super::reader::{Faults, Section};
 use super::settings::{Config, EdgeKind};
 
-/// Where things are. Everything below `home` and `run` is named here and nowhere else.
+/// The paths. Everything below `home` and `run` is named here and nowhere else.
 impl Config {
     /// The database.
     #[must_use]
@@ -46,7 +46,7 @@ impl Config {
     pub fn access_logs(&self) -> PathBuf {
         self.home.join("log/access")
     }
-    /// The access logs of an instance: for the edge alone, the instance's user has no right there.
+    /// The access logs of an instance: only the edge may use this folder, not the instance's user.
     #[must_use]
     pub fn access_dir(&self, name: &str) -> PathBuf {
         self.access_logs().join(name)
@@ -61,8 +61,8 @@ impl Config {
     pub fn uncounted_log(&self, name: &str) -> PathBuf {
         self.access_dir(name).join("uncounted.log")
     }
-    /// Who writes the access logs when acc is root: the user of nginx's workers; `None`: acc
-    /// itself.
+    /// The user that writes the access logs if acc is root: that of nginx's workers; `None`: acc's
+    /// own.
     #[must_use]
     pub fn access_logs_user(&self) -> Option<&str> {
         self.edge
@@ -70,12 +70,12 @@ impl Config {
             .as_deref()
             .filter(|_| self.edge.kind == EdgeKind::Nginx)
     }
-    /// What was moved out of the way to be removed, of what lies in home: for acc alone.
+    /// Where files from `home` are moved to be removed: only acc may enter.
     #[must_use]
     pub fn trash(&self) -> PathBuf {
         self.home.join("trash")
     }
-    /// The same of what lies in run.
+    /// The same for files from `run`.
     #[must_use]
     pub fn run_trash(&self) -> PathBuf {
         self.run.join("trash")
@@ -100,17 +100,17 @@ impl Config {
     pub fn supervisor_dir(&self) -> PathBuf {
         self.home.join("supervisor")
     }
-    /// Says that acc was booted and how; not there after `halt` and after a reboot.
+    /// Records that acc was booted and how; missing after `halt` and after a reboot.
     #[must_use]
     pub fn booted_file(&self) -> PathBuf {
         booted_file(&self.run)
     }
-    /// How many files acc was allowed to have open when it was booted.
+    /// The limit of open files with which acc was booted.
     #[must_use]
     pub fn open_files_file(&self) -> PathBuf {
         self.run.join("open-files")
     }
-    /// Was acc booted, and who brings its supervisor back?
+    /// Whether acc was booted, and what restarts its supervisor.
     #[must_use]
     pub fn booted(&self) -> Booted {
         Booted::in_run(&self.run)
@@ -125,13 +125,13 @@ impl Config {
     pub fn server_lock(&self) -> PathBuf {
         self.run.join("server.lock")
     }
-    /// Held by the process that runs verbs, beside [`Self::owner_lock`]: no cleaner of temporary
-    /// folders comes here, and two installations with the same home meet here.
+    /// Held by the process that runs verbs, besides [`Self::owner_lock`]: no cleaner of temporary
+    /// folders removes it, and two installations with the same home share it.
     #[must_use]
     pub fn home_owner_lock(&self) -> PathBuf {
         self.home.join("owner.lock")
     }
-    /// Held by the server's master beside [`Self::server_lock`].
+    /// Held by the server's master besides [`Self::server_lock`].
     #[must_use]
     pub fn home_server_lock(&self) -> PathBuf {
         self.home.join("server.lock")
@@ -141,17 +141,17 @@ impl Config {
     pub fn control_socket(&self) -> PathBuf {
         self.run.join("control.sock")
     }
-    /// Where a new master waits for a worker whose own has died.
+    /// Where a new master accepts a worker whose own master has died.
     #[must_use]
     pub fn master_socket(&self) -> PathBuf {
         self.run.join("master.sock")
     }
-    /// Where nginx sends what it cannot serve.
+    /// Where nginx sends requests that it cannot serve.
     #[must_use]
     pub fn wake_socket(&self) -> PathBuf {
         self.run.join("wake.sock")
     }
-    /// Notes of which requests were sent on, see `host::sent`.
+    /// Records of requests that were sent to instances, see `proxy::replay_notes`.
     #[must_use]
     pub fn sent_dir(&self) -> PathBuf {
         self.run.join("sent")
@@ -181,7 +181,7 @@ impl Config {
     pub fn socket(&self, name: &str) -> PathBuf {
         self.socket_dir(name).join("app.sock")
     }
-    /// Where an instance says that it is ready, if it says so.
+    /// Where an instance reports that it is ready, if it does.
     #[must_use]
     pub fn notify_socket(&self, name: &str) -> PathBuf {
         self.run.join("notify").join(format!("{name}.sock"))
@@ -193,7 +193,7 @@ impl Config {
     }
 }
 
-/// The run folder, whatever else is wrong with the file; `None`: unknown.
+/// The run folder of a faulty file; `None`: unknown.
 #[must_use]
 pub fn run_of_faulty(explicit: Option<&Path>, env: &Env) -> Option<PathBuf> {
     let text = find(explicit, env)
@@ -211,7 +211,7 @@ pub fn run_of_faulty(explicit: Option<&Path>, env: &Env) -> Option<PathBuf> {
     run_folder(&root, env, &faults).filter(|_| faults.is_empty())
 }
 
-/// The lines before the first that is not TOML.
+/// The lines before the first one that is not TOML.
 fn readable(text: &str) -> &str {
     let mut head = text;
     while let Err(e) = DeTable::parse(head) {

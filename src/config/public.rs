@@ -1,8 +1,7 @@
-//! How clients reach the edge, as far as the edge cannot know it by itself: a proxy before it may
-//! end TLS and have another port.
+//! How clients reach the edge, as far as the edge cannot know it: a proxy in front may end TLS and
+//! use another port.
 //!
-//! It reads no request: what a request says of this is checked by `proxy::trusted_proxies` and by
-//! nginx.
+//! It reads no request: `proxy::trusted_proxies` and nginx check what requests say about this.
 
 use std::net::SocketAddr;
 
@@ -15,9 +14,8 @@ use super::value::Parsed;
 use super::{EdgeConfig, EdgeKind};
 
 impl EdgeConfig {
-    /// The port that a client names who reaches the edge by `scheme`: with the public scheme the
-    /// public port. What was not set is the usual port of `https`, and for `http` the first that
-    /// the edge listens on.
+    /// The port that a client uses to reach the edge by `scheme`: the public port if it is the
+    /// public scheme. Defaults: the usual port for `https`, the edge's first port for `http`.
     #[must_use]
     pub fn port(&self, scheme: Scheme) -> u16 {
         let own = match scheme {
@@ -51,8 +49,8 @@ impl EdgeConfig {
         }
     }
 
-    /// Addresses that stand for many clients: a proxy that is believed does, also when it does not
-    /// say for whom it asks.
+    /// Addresses that stand for many clients. A trusted proxy does, even in requests that do not
+    /// name a client.
     #[must_use]
     pub fn of_many(&self) -> Vec<IpNet> {
         self.shared_addresses
@@ -63,8 +61,8 @@ impl EdgeConfig {
     }
 }
 
-/// A network of proxies, or the address of one. Clients with IPv4 addresses are known by these,
-/// however they have come.
+/// A network of proxies, or the address of one. IPv4 clients are identified by their IPv4 address,
+/// whichever way they connect.
 pub(super) fn proxies(value: &DeValue<'_>) -> Parsed<IpNet> {
     match network(value)? {
         IpNet::V6(net) if net.addr().to_ipv4_mapped().is_some() => {

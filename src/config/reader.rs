@@ -1,8 +1,8 @@
-//! Reads typed values out of a TOML document and collects every fault with its line instead of
-//! stopping at the first.
+//! Reads typed values from a TOML document and collects every fault with its line instead of
+//! stopping at the first one.
 //!
-//! A key that was never asked for is unknown: `Section::close` reports it. It knows nothing of what
-//! the keys mean.
+//! `Section::close` reports keys that were never read as unknown. This module does not know the
+//! meaning of keys.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::domain::model::one_line;
 /// Longest piece of the file that is quoted in a fault, in characters.
 const FOUND_MAX: usize = 60;
 
-/// The faults of one document, and the keys that were asked for.
+/// The faults of one document, and the keys that were read.
 #[derive(Debug)]
 pub(crate) struct Faults<'t> {
     text: &'t str,
@@ -34,8 +34,8 @@ impl<'t> Faults<'t> {
         }
     }
 
-    /// Parses the document. With a broken syntax nothing can be said of what follows: the first
-    /// fault is recorded (others are mostly its consequences) and an empty table is returned.
+    /// Parses the document. If the syntax is invalid, nothing is known about the rest: records the
+    /// first fault (the others are usually its consequences) and returns an empty table.
     pub(crate) fn parse(&self) -> DeTable<'t> {
         match DeTable::parse(self.text) {
             Ok(table) => table.into_inner(),
@@ -66,14 +66,14 @@ impl<'t> Faults<'t> {
         self.list.borrow().is_empty()
     }
 
-    /// All faults, in the order of the file; those without a line come last.
+    /// All faults in the order of the file; those without a line come last.
     pub(crate) fn into_list(self) -> Vec<ConfigFault> {
         let mut list = self.list.into_inner();
         list.sort_by_key(|f| f.line.unwrap_or(usize::MAX));
         list
     }
 
-    /// Every key that was asked for, with its tables.
+    /// Every key that was read, with its tables.
     #[cfg(test)]
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.borrow().clone()
@@ -114,7 +114,7 @@ impl<'t> Faults<'t> {
     }
 }
 
-/// A piece of the file on one line and not too long.
+/// Shortens a piece of the file to one line of limited length.
 fn shorten(text: &str) -> String {
     let text = one_line(text);
     match text.char_indices().nth(FOUND_MAX) {
@@ -123,13 +123,13 @@ fn shorten(text: &str) -> String {
     }
 }
 
-/// One table of the document; a table that is not there reads as empty.
+/// One table of the document; a missing table reads as empty.
 #[derive(Debug)]
 pub(crate) struct Section<'a> {
     faults: &'a Faults<'a>,
     path: String,
     table: Option<&'a DeTable<'a>>,
-    /// Where it begins.
+    /// Offset of its beginning.
     begin: Option<usize>,
     asked: RefCell<Vec<String>>,
 }
@@ -146,7 +146,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The table `value` is, or an empty one and a fault.
+    /// The table in `value`, or an empty one and a fault.
     fn at(faults: &'a Faults<'a>, path: String, value: Option<&'a Spanned<DeValue<'a>>>) -> Self {
         let table = value.and_then(|v| v.get_ref().as_table());
         if let (Some(value), None) = (value, table) {
@@ -179,7 +179,8 @@ impl<'a> Section<'a> {
         self.table?.get(key)
     }
 
-    /// The value of `key` if it is there and good; if it is there and bad, a fault.
+    /// The value of `key` if it is valid; `None` if it is missing, or invalid, which is recorded as
+    /// a fault.
     pub(crate) fn optional<T>(
         &self,
         key: &str,
@@ -191,8 +192,8 @@ impl<'a> Section<'a> {
             .ok()
     }
 
-    /// The same with a default for a missing key. A bad value is a fault and reads as the default,
-    /// so that reading can go on.
+    /// The same with a default for a missing key. An invalid value is a fault and reads as the
+    /// default, so that reading can continue.
     pub(crate) fn or<T>(
         &self,
         key: &str,
@@ -202,8 +203,8 @@ impl<'a> Section<'a> {
         self.optional(key, parse).unwrap_or(default)
     }
 
-    /// An array, each element read by itself and named `key[n]` in a fault; bad elements are left
-    /// out.
+    /// An array. Each element is read by itself and named `key[n]` in a fault; invalid elements are
+    /// left out.
     pub(crate) fn list<T>(
         &self,
         key: &str,
@@ -252,7 +253,7 @@ impl<'a> Section<'a> {
             .collect()
     }
 
-    /// The tables in the table below `key`, by the names the file gives them.
+    /// The tables in the table below `key`, with their names in the file.
     pub(crate) fn named_sections(&self, key: &str) -> Vec<(String, Section<'a>)> {
         let below = self.section(key);
         let names = below.names();
@@ -262,7 +263,7 @@ impl<'a> Section<'a> {
             .collect()
     }
 
-    /// Every value of the table below `key`, by the names the file gives them; bad ones are left
+    /// Every value of the table below `key`, with their names in the file; invalid ones are left
     /// out.
     pub(crate) fn map<T>(
         &self,
@@ -283,8 +284,8 @@ impl<'a> Section<'a> {
             .unwrap_or_default()
     }
 
-    /// Reports a fault that shows only beside other values: about `key` if it is there, else about
-    /// the section.
+    /// Reports a fault that only the combination with other values shows: about `key` if it exists,
+    /// else about the section.
     pub(crate) fn fault(&self, key: &str, reason: impl Into<String>) {
         match self.peek(key) {
             Some(value) => self.faults.about(self.key(key), value, reason.into()),
@@ -311,26 +312,26 @@ impl<'a> Section<'a> {
         self.begin.map(|at| self.faults.line(at))
     }
 
-    /// Is `key` true, or missing where that means true? A value of another type is neither: it has
-    /// its own fault.
+    /// Whether `key` is true, or missing where the default is true. A value of another type is
+    /// neither: it has its own fault.
     pub(crate) fn reads_as_true(&self, key: &str) -> bool {
         self.peek(key)
             .is_none_or(|v| v.get_ref().as_bool() == Some(true))
     }
 
-    /// Is `key` there and an array without elements?
+    /// Whether `key` is an empty array.
     pub(crate) fn is_empty_list(&self, key: &str) -> bool {
         self.peek(key)
             .and_then(|v| v.get_ref().as_array())
             .is_some_and(|items| items.is_empty())
     }
 
-    /// The line `key` stands on; none when it is not there.
+    /// The line of `key`; `None` if it is missing.
     pub(crate) fn line_of(&self, key: &str) -> Option<usize> {
         Some(self.faults.line(self.peek(key)?.span().start))
     }
 
-    /// Ends the reading: every key that was not read is unknown.
+    /// Ends the reading: every key that was not read is reported as unknown.
     pub(crate) fn close(&self) {
         let asked = self.asked.borrow();
         for key in self.table.into_iter().flat_map(|t| t.keys()) {

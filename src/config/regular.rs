@@ -1,14 +1,14 @@
-//! Regular files, read without waiting for another process: a pipe or a device in the place of one
-//! is an error.
+//! Reads regular files without waiting for another process: a pipe or a device at the path is an
+//! error.
 //!
-//! It does not ask who may change them; `trust` does.
+//! It does not check who may change them; `trust` does.
 
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// The bytes of a file, or of what a link leads to.
+/// The bytes of a file, or of the target of a link.
 ///
 /// # Errors
 /// It is not a regular file, or cannot be read.

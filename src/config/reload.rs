@@ -1,10 +1,10 @@
-//! Which settings a running server can take over, and in which keys two settings differ. It takes
-//! over nothing by itself.
+//! Which settings a running server can change, and in which keys two settings differ. It changes
+//! nothing by itself.
 
 use super::{Config, EdgeConfig, WakeConfig};
 
-/// Keys that a running server keeps as they were: sockets, folders and processes hang on them, or
-/// they are looked at once at the start.
+/// Keys that a running server keeps: sockets, folders and processes depend on them, or they are
+/// read once at the start.
 pub const NEED_RESTART: [&str; 12] = [
     "domain",
     "edge.kind",
@@ -25,14 +25,14 @@ pub const NEED_RESTART: [&str; 12] = [
 pub struct Difference {
     /// With its section: `edge.listen`.
     pub key: String,
-    /// The value in the first settings, as in a config file.
+    /// The value in the first settings, as written in a config file.
     pub one: String,
-    /// The value in the others.
+    /// The value in the second settings.
     pub other: String,
 }
 
 impl Config {
-    /// The new settings as far as a server that runs with these can take them over.
+    /// The new settings, as far as a server that runs with these can change.
     #[must_use]
     pub fn taking_over(&self, new: &Self) -> Self {
         Self {
@@ -69,10 +69,10 @@ impl Config {
     }
 }
 
-/// In which keys two texts of [`Config::to_toml`] differ, in the order of their names.
+/// The keys in which two texts of [`Config::to_toml`] differ, sorted.
 ///
 /// # Errors
-/// One of them is no such text: it is from an acc of another version.
+/// One of them is no such text: it is from another version of acc.
 pub fn differences(one: &str, other: &str) -> Result<Vec<Difference>, toml::de::Error> {
     let (one, other) = (flat(one)?, flat(other)?);
     let keys: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();

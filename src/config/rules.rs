@@ -23,8 +23,7 @@ fn rule(section: &Section<'_>) -> Rule {
         wake: section.or("wake", true, value::boolean),
         counts: section.or("counts", true, value::boolean),
     };
-    // Asked of the file and not of the values: a condition with a fault of its own is still a
-    // condition.
+    // Ask the file, not the values: a condition with a fault is still a condition.
     if !["path", "method", "user_agent", "client"]
         .iter()
         .any(|key| section.line_of(key).is_some())
@@ -68,8 +67,7 @@ fn some_line(v: &DeValue<'_>) -> Parsed<String> {
     }
 }
 
-/// A network, or one address.
-/// An address or a network.
+/// Parses an address or a network.
 pub(super) fn network(v: &DeValue<'_>) -> Parsed<IpNet> {
     let text = v.as_str().unwrap_or_default();
     let parsed = text

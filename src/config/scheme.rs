@@ -1,11 +1,11 @@
-//! What the URLs of clients begin with. It reads no request.
+//! The scheme of the clients' URLs. It reads no request.
 
-/// What a URL begins with.
+/// The scheme of a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
     /// Without TLS.
     Http,
-    /// With it.
+    /// With TLS.
     Https,
 }
 
@@ -13,7 +13,7 @@ impl Scheme {
     /// Both, the default first.
     pub const ALL: [Self; 2] = [Self::Http, Self::Https];
 
-    /// As in a URL.
+    /// The text in a URL.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -22,7 +22,7 @@ impl Scheme {
         }
     }
 
-    /// The port that a URL need not name.
+    /// The port that a URL may leave out.
     #[must_use]
     pub fn default_port(self) -> u16 {
         match self {

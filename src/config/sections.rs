@@ -21,8 +21,7 @@ use super::{
 };
 use crate::domain::port::PortRange;
 
-/// The name of a user account, as `useradd` allows it; whether there is such a user is for the host
-/// to say.
+/// The name of a user account in the form that `useradd` allows; the host is not asked.
 pub(super) fn account(v: &toml::de::DeValue<'_>) -> Parsed<String> {
     let text = value::text(v)?;
     let good = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
@@ -85,7 +84,8 @@ fn listen(section: &Section<'_>) -> Vec<SocketAddr> {
     listen.unwrap_or_else(|| vec![SocketAddr::from(([127, 0, 0, 1], 8080))])
 }
 
-/// The folder of the operator's templates: it must exist, and only trusted users may change it.
+/// The folder of the operator's templates: it must exist, and only trusted users may be able to
+/// change it.
 fn templates(section: &Section<'_>) -> Option<PathBuf> {
     let dir = section.or("templates", None, |v| value::or_none(v, value::absolute))?;
     match trust::distrust(&dir) {
@@ -104,7 +104,8 @@ fn templates(section: &Section<'_>) -> Option<PathBuf> {
     Some(dir)
 }
 
-/// No client on the internet has an address in one of these: the operator's own proxies and gateways do.
+/// Networks without internet clients; an address in one of them belongs to a proxy or gateway of
+/// the operator.
 fn private_networks() -> Vec<IpNet> {
     const PRIVATE: [&str; 7] = [
         "10.0.0.0/8",
@@ -118,7 +119,7 @@ fn private_networks() -> Vec<IpNet> {
     PRIVATE.iter().filter_map(|net| net.parse().ok()).collect()
 }
 
-/// A number of what one client may have, or "off".
+/// A limit for one client, or "off".
 fn off_or_count(v: &toml::de::DeValue<'_>) -> Result<Option<u32>, String> {
     match v.as_str() {
         Some("off") => Ok(None),

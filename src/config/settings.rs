@@ -42,19 +42,19 @@ pub struct EdgeConfig {
     pub max_body: u64,
     /// `per_client`: connections of one address that are served at once; `None`: "off".
     pub per_client: Option<u32>,
-    /// `shared_addresses`: networks in which an address stands for many clients, so that no limit
-    /// for one client holds for it.
+    /// `shared_addresses`: networks in which an address stands for many clients, so that limits for
+    /// one client do not apply.
     pub shared_addresses: Vec<IpNet>,
-    /// `trusted_proxies`: whose `X-Forwarded-For`, `-Proto` and `-Port` are believed.
+    /// `trusted_proxies`: proxies whose `X-Forwarded-For`, `-Proto` and `-Port` are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// `public_scheme`: how clients reach the edge, or the proxy before it.
     pub public_scheme: Scheme,
-    /// `public_port`: the port that they name; `None`: "auto", see [`EdgeConfig::port`].
+    /// `public_port`: the port in the clients' URLs; `None`: "auto", see [`EdgeConfig::port`].
     pub public_port: Option<u16>,
     /// `templates`: a folder whose files replace the built-in templates of the same name.
     pub templates: Option<PathBuf>,
-    /// `user`: who nginx's workers run as when acc is root; `None`: as acc. What was not set is
-    /// chosen from the accounts of the host.
+    /// `user`: the user of nginx's workers if acc is root; `None`: acc's own. The default is chosen
+    /// from the accounts of the host.
     pub user: Option<String>,
 }
 
@@ -63,12 +63,12 @@ pub struct EdgeConfig {
 pub struct IdleConfig {
     /// `timeout`: quiet for this long is idle.
     pub timeout: Duration,
-    /// `min_awake`: not put to sleep sooner than this after a wake.
+    /// `min_awake`: an instance is not put to sleep earlier than this after a wake.
     pub min_awake: Duration,
     /// `check_every`: pause between two runs of the server's own monitor; `None`: "off".
     pub check_every: Option<Duration>,
-    /// `silent_connections`: a WebSocket without traffic for longer is not use any more; `None`:
-    /// "never".
+    /// `silent_connections`: a WebSocket without traffic for longer no longer counts as use;
+    /// `None`: "never".
     pub silent_connections: Option<Duration>,
 }
 
@@ -90,7 +90,7 @@ pub struct WakeConfig {
 /// `[stop]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StopConfig {
-    /// `drain`: how long an operator's stop waits for what is in flight.
+    /// `drain`: how long a stop by the operator waits for requests in flight.
     pub drain: Duration,
     /// `drain_streams`: how long it waits for WebSockets and event streams, which do not end by
     /// themselves.
@@ -126,17 +126,17 @@ pub struct EventsConfig {
     pub keep_for: Duration,
 }
 
-/// `[limits]`: what one instance may use of the host. `None` in each: no limit of its own.
+/// `[limits]`: what one instance may use of the host. `None`: no limit of its own.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct LimitsConfig {
-    /// `open_files`: files that a process of it may have open at once; `None`: "auto", as many as
-    /// acc was booted with.
+    /// `open_files`: files that each of its processes may have open; `None`: "auto", as many as acc
+    /// was booted with.
     pub open_files: Option<u64>,
-    /// `processes`: processes and threads at once, all of the instance together.
+    /// `processes`: processes and threads of the whole instance.
     pub processes: Option<u64>,
-    /// `memory`: bytes, all of the instance together.
+    /// `memory`: bytes for the whole instance.
     pub memory: Option<u64>,
-    /// `file_size`: bytes in a file that it writes.
+    /// `file_size`: size of a file that it writes, in bytes.
     pub file_size: Option<u64>,
     /// `core`: bytes in the core file of a crash; 0: none is written.
     pub core: Option<u64>,
@@ -153,7 +153,7 @@ pub struct Config {
     pub run: PathBuf,
     /// `domain`: an instance NAME answers to NAME.domain.
     pub domain: HostName,
-    /// `user`: who instances run as when acc is root; `None`: as acc.
+    /// `user`: the user of instances if acc is root; `None`: acc's own.
     pub user: Option<String>,
     /// `[edge]`.
     pub edge: EdgeConfig,

@@ -1,4 +1,4 @@
-//! The settings in force as a config file that says the same, for `acc config show`.
+//! Writes the settings in force as a config file with the same meaning, for `acc config show`.
 
 use std::path::Path;
 
@@ -9,8 +9,8 @@ use super::{Config, EdgeKind, LogFormat, SupervisorKind};
 use crate::domain::rule::Rule;
 
 impl Config {
-    /// Every key with its value in force. Read again, it gives the same settings; an optional value
-    /// that is not set is `""`.
+    /// Every key with its value in force. Parsing the text gives the same settings; an optional
+    /// value that is not set is `""`.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let mut out = String::new();
@@ -213,7 +213,7 @@ fn count_or_off(count: Option<u32>) -> String {
     count.map_or_else(|| quote("off"), |count| count.to_string())
 }
 
-/// A TOML text.
+/// Quotes a TOML text.
 fn quote(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }

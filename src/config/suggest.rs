@@ -1,6 +1,6 @@
-//! "Did you mean …?" for a word that is not known.
+//! "Did you mean …?" for an unknown word.
 
-/// The known word nearest to `word`, when it is near enough to be a slip of the hand.
+/// The known word nearest to `word`, if it is near enough to be a typing error.
 #[must_use]
 pub fn closest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let allowed = (word.chars().count() / 3).max(1);
@@ -11,7 +11,7 @@ pub fn closest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
     near.min_by_key(|(distance, _)| *distance).map(|(_, k)| k)
 }
 
-/// The same as the end of a sentence: `, did you mean …?` or nothing.
+/// The end of a sentence: `, did you mean …?` or nothing.
 pub(crate) fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> String {
     closest(word, known).map_or_else(String::new, |k| format!(", did you mean `{k}`?"))
 }

@@ -1,9 +1,10 @@
-//! Can the file at a path be trusted? A user who can write to it, or replace a folder above it,
-//! decides what is read there.
+//! Whether the file at a path can be trusted. A user who can write to it, or replace a folder above
+//! it, decides what is read there.
 //!
-//! A path is trusted when every folder, link and file on it belongs to this user or to root, and
-//! no other user may write to it. A sticky folder such as `/tmp` may be above: there a user cannot
-//! replace another user's files. Each part is checked before the next is opened, so no part
+//! A path is trusted if every folder, link and file on it belongs to this user or to root, and no
+//! other user may write to it. A sticky folder such as `/tmp` may be above: in it a user cannot
+//! replace another user's files. Each part is checked before the next is opened, so that others
+//! cannot replace a part between check and use. This module changes nothing.
 //! can be replaced by others between check and use. It changes nothing.
 
 use std::collections::VecDeque;
@@ -20,16 +21,17 @@ const LINKS_MAX: u32 = 40;
 /// Why a path is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Distrust {
-    /// The part of it that others can change.
+    /// The part of it that other users can change.
     pub path: PathBuf,
     /// What is wrong with that part, in words that follow its name.
     pub why: String,
-    /// Whose it is (user, group), where that is what is wrong.
+    /// Its owner (user, group), if that is what is wrong.
     pub owner: Option<(u32, u32)>,
 }
 
 impl Distrust {
-    /// The reason, for a user who named `path`: another part of the path is named too.
+    /// The reason, for a user who named `path`: if another part of the path is at fault, it is
+    /// named too.
     #[must_use]
     pub fn of(&self, path: &Path) -> String {
         if self.path == path {
@@ -43,7 +45,7 @@ impl Distrust {
         format!("{self}: it is not used; {}", self.fix())
     }
 
-    /// The command that corrects owner or mode, if the place is right.
+    /// The command that corrects owner or mode, if the path itself is right.
     #[must_use]
     pub fn fix(&self) -> String {
         let own = rustix::process::geteuid().as_raw();
@@ -65,10 +67,10 @@ impl fmt::Display for Distrust {
     }
 }
 
-/// A file could not be read, or must not be.
+/// A file could not be read, or must not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// It, or a folder above it, can be changed by others.
+    /// Other users can change it or a folder above it.
     #[error("{}", .0.text())]
     Distrust(Distrust),
     /// It could not be read.
@@ -85,12 +87,10 @@ impl From<TrustError> for io::Error {
     }
 }
 
-/// What is at the end of a path: where it really is, without links on the way, and what it is;
-/// `None`: it is not there.
+/// The end of a path: its real path without links, and its metadata; `None`: it does not exist.
 type PathEnd = Option<(PathBuf, Metadata)>;
 
-/// Why this folder must not be used, if so. Also of one that is not there yet: then for what is
-/// above it.
+/// Why this folder must not be used, if so. For a missing folder, checks what is above it.
 ///
 /// # Errors
 /// It cannot be read.
@@ -105,7 +105,7 @@ pub fn distrust(dir: &Path) -> io::Result<Option<Distrust>> {
     match walk(dir) {
         Ok(None) => Ok(None),
         Ok(Some((path, meta))) if !meta.is_dir() => wrong(path, "is not a folder".to_owned()),
-        // Any user could add files beside acc's.
+        // Other users could add files beside acc's.
         Ok(Some((path, meta))) if meta.mode() & 0o022 != 0 => wrong(path, open_to_others(&meta)),
         Ok(Some(_)) => Ok(None),
         Err(TrustError::Distrust(found)) => Ok(Some(found)),
@@ -113,8 +113,8 @@ pub fn distrust(dir: &Path) -> io::Result<Option<Distrust>> {
     }
 }
 
-/// The first part of a path that belongs to neither this user nor root. A path that cannot be read
-/// has none.
+/// The first part of a path that belongs to neither this user nor root. `None` also for an
+/// unreadable path.
 #[must_use]
 pub fn stranger(path: &Path) -> Option<Distrust> {
     match walk(path) {
@@ -123,11 +123,10 @@ pub fn stranger(path: &Path) -> Option<Distrust> {
     }
 }
 
-/// The text of a file that is trusted. A pipe or a device is no such file; `/dev/null` is an empty
-/// one.
+/// The text of a trusted file. A pipe or a device is not accepted; `/dev/null` is an empty file.
 ///
 /// # Errors
-/// It is not trusted, or it cannot be read.
+/// It is not trusted, or cannot be read.
 pub fn read_to_string(path: &Path) -> Result<String, TrustError> {
     let mut text = String::new();
     if path != Path::new("/dev/null") {
@@ -136,7 +135,7 @@ pub fn read_to_string(path: &Path) -> Result<String, TrustError> {
     Ok(text)
 }
 
-/// Opens a file that is trusted, for reading.
+/// Opens a trusted file for reading.
 fn open(path: &Path) -> Result<File, TrustError> {
     let Some((real, _)) = walk(path)? else {
         return Err(io::Error::from_raw_os_error(libc::ENOENT).into());
@@ -145,7 +144,7 @@ fn open(path: &Path) -> Result<File, TrustError> {
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(&real)?;
-    // What counts is what was opened.
+    // Check the opened file itself.
     let meta = file.metadata()?;
     judge(&real, &meta, false)?;
     match () {
@@ -155,7 +154,7 @@ fn open(path: &Path) -> Result<File, TrustError> {
     }
 }
 
-/// Goes along a path from the root, links included.
+/// Follows a path from the root, including links.
 fn walk(path: &Path) -> Result<PathEnd, TrustError> {
     let mut left: VecDeque<OsString> = parts(path);
     let (mut at, mut links) = (PathBuf::from("/"), 0);
@@ -203,7 +202,7 @@ fn parts(path: &Path) -> VecDeque<OsString> {
     named.map(|part| part.as_os_str().to_owned()).collect()
 }
 
-/// One part of a path. The mode of a link means nothing.
+/// Checks one part of a path. The mode of a link means nothing.
 fn judge(path: &Path, meta: &Metadata, sticky_will_do: bool) -> Result<(), TrustError> {
     let mut owner = None;
     let why = if !trusted_owner(meta.uid())? {
@@ -228,15 +227,15 @@ fn judge(path: &Path, meta: &Metadata, sticky_will_do: bool) -> Result<(), Trust
     }))
 }
 
-/// This user, root, and who owns `/`: everything is theirs (in a user namespace without root, `/`
-/// belongs to no user).
+/// Whether this user is trusted: acc's own, root, and the owner of `/` (in a user namespace without
+/// root, no user owns `/`).
 fn trusted_owner(uid: u32) -> io::Result<bool> {
     Ok(uid == 0
         || uid == rustix::process::geteuid().as_raw()
         || uid == fs::symlink_metadata("/")?.uid())
 }
 
-/// Why, if so, this entry of a trusted folder can be changed by others.
+/// Why other users can change this entry of a trusted folder, if so.
 #[must_use]
 pub fn of_entry(meta: &Metadata) -> Option<String> {
     match judge(Path::new(""), meta, false) {

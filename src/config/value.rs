@@ -1,6 +1,6 @@
-//! How single values are written: durations, sizes, addresses, paths. Each parser gives the value
-//! or the reason it is wrong, and each writer gives a text that its parser reads back as the same
-//! value.
+//! Parses and writes single values: durations, sizes, addresses, paths. Each parser returns the
+//! value or the reason why it is wrong, and each writer returns a text that its parser reads as the
+//! same value.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use toml::de::DeValue;
 
 use crate::domain::port::PortRange;
 
-/// Longest duration: far above any use, and far below where adding two overflows.
+/// Longest duration: far above any use, and far below the point where adding two overflows.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A value or why it is wrong.
+/// A value, or why it is wrong.
 pub(crate) type Parsed<T> = Result<T, String>;
 
 /// A text.
@@ -24,7 +24,7 @@ pub(crate) fn text(value: &DeValue<'_>) -> Parsed<String> {
         .ok_or_else(|| "must be a quoted string".to_owned())
 }
 
-/// A text that is there, without control characters.
+/// A non-empty text without control characters.
 pub(crate) fn line(value: &DeValue<'_>) -> Parsed<String> {
     let text = text(value)?;
     if text.chars().any(char::is_control) {
@@ -34,7 +34,7 @@ pub(crate) fn line(value: &DeValue<'_>) -> Parsed<String> {
     }
 }
 
-/// A text that a program can be given as an argument or a variable: any that holds no zero byte.
+/// A text that can be passed to a program as an argument or a variable: without a zero byte.
 pub(crate) fn argument(value: &DeValue<'_>) -> Parsed<String> {
     let text = text(value)?;
     if text.contains('\0') {
@@ -44,7 +44,7 @@ pub(crate) fn argument(value: &DeValue<'_>) -> Parsed<String> {
     }
 }
 
-/// A text; the empty one means none.
+/// A text; an empty one means none.
 pub(crate) fn or_none<T>(
     value: &DeValue<'_>,
     parse: impl FnOnce(&DeValue<'_>) -> Parsed<T>,
@@ -56,7 +56,7 @@ pub(crate) fn or_none<T>(
     }
 }
 
-/// A value, or the word that stands for none.
+/// A value, or the word for none.
 pub(crate) fn or_word<T>(
     value: &DeValue<'_>,
     word: &'static str,
@@ -77,7 +77,7 @@ pub(crate) fn boolean(value: &DeValue<'_>) -> Parsed<bool> {
         .ok_or_else(|| "must be true or false".to_owned())
 }
 
-/// A whole number between two others.
+/// A whole number between these limits.
 pub(crate) fn whole(least: usize, most: usize) -> impl FnOnce(&DeValue<'_>) -> Parsed<usize> {
     move |value| {
         let number = value
@@ -153,8 +153,8 @@ pub(crate) fn pause(value: &DeValue<'_>) -> Parsed<Option<Duration>> {
     }
 }
 
-/// A duration as it is written in a file: many days as days, for a month of 30.44 of them is never
-/// what was meant.
+/// Writes a duration for a file: many days as days, because a month of 30.44 days is never what was
+/// meant.
 pub(crate) fn show_duration(duration: Duration) -> String {
     const DAY: Duration = Duration::from_secs(24 * 3600);
     let days = duration.as_secs() / DAY.as_secs();
@@ -173,7 +173,7 @@ pub(crate) fn size(value: &DeValue<'_>) -> Parsed<u64> {
         .parse::<bytesize::ByteSize>()
         .map_err(|_| wrong())?
         .as_u64();
-    // nginx reads 0 as "no limit", which is the opposite of what it says.
+    // nginx reads 0 as "no limit", the opposite of what it says.
     if parsed == 0 {
         Err("must be more than zero".to_owned())
     } else {
@@ -181,7 +181,7 @@ pub(crate) fn size(value: &DeValue<'_>) -> Parsed<u64> {
     }
 }
 
-/// A number of bytes, at least so many.
+/// A number of bytes, at least this many.
 pub(crate) fn size_of(least: u64) -> impl FnOnce(&DeValue<'_>) -> Parsed<u64> {
     move |value| {
         size(value).and_then(|bytes| {
@@ -203,7 +203,7 @@ pub(crate) fn size_or_off(value: &DeValue<'_>) -> Parsed<u64> {
     }
 }
 
-/// A number of bytes as it is written in a file: in the largest unit that divides it.
+/// Writes a number of bytes for a file: in the largest unit that divides it.
 pub(crate) fn show_size(bytes: u64) -> String {
     let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let unit = units
@@ -251,15 +251,15 @@ pub(crate) fn port_range(value: &DeValue<'_>) -> Parsed<PortRange> {
     }
 }
 
-/// An absolute path that every configuration acc writes can hold without quoting.
+/// An absolute path that every configuration of acc can contain without quoting.
 pub(crate) fn absolute(value: &DeValue<'_>) -> Parsed<PathBuf> {
     let path = PathBuf::from(text(value)?);
     check_path(&path).map(|()| path)
 }
 
-/// Why a folder cannot be used, if so. nginx has no way to write a `$` in a path and ends a
-/// socket's path at a colon, supervisord gives `%` and ` ;` a meaning: such paths are refused
-/// rather than half supported.
+/// Why a folder cannot be used, if so. nginx cannot express a `$` in a path and ends a socket's
+/// path at a colon; supervisord interprets `%` and ` ;`: such paths are refused rather than half
+/// supported.
 pub(crate) fn check_path(path: &Path) -> Parsed<()> {
     let plain = |c: char| c.is_alphanumeric() || "/._-+@=~".contains(c);
     if !path.is_absolute() {
