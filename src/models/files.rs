@@ -1,4 +1,4 @@
-//! The `files/` folder of a model: what is in it, and what may not be.
+//! The `files/` folder of a model: lists its entries and refuses unusable ones.
 //!
 //! It changes nothing.
 
@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::config::trust;
 
-/// The ending of files that are rendered on the way; it is dropped.
+/// The suffix of files that are rendered; it is removed.
 const RENDERED: &str = "tera";
 
 /// What an entry becomes in the folder of an instance.
@@ -22,11 +22,11 @@ pub enum FileKind {
     Copy,
     /// A file, rendered.
     Render,
-    /// A link to this, which is inside the folder too.
+    /// A link to this target, which is inside the folder too.
     Link(PathBuf),
 }
 
-/// One entry, parents before what is in them.
+/// One entry; folders come before their content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileEntry {
     /// Path below `files/`.
@@ -35,21 +35,21 @@ pub struct FileEntry {
     pub to: PathBuf,
     /// What it becomes.
     pub kind: FileKind,
-    /// Permission bits, without set-user-id and the like.
+    /// Permission bits, without set-user-id and similar.
     pub mode: u32,
 }
 
-/// What was found in a folder.
+/// The content of a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tree {
-    /// What can be used.
+    /// The usable entries.
     pub entries: Vec<FileEntry>,
-    /// Each path that cannot, with the reason.
+    /// Each unusable path with the reason.
     pub refused: Vec<(PathBuf, String)>,
 }
 
-/// Everything below `root`. A folder that is not there is empty. What others can change cannot be
-/// used: instances would run it.
+/// Lists everything below `root`. A missing folder is empty. What other users can change is
+/// unusable, because instances would run it.
 pub fn walk(root: &Path) -> io::Result<Tree> {
     let mut found = Walk {
         root,
@@ -147,9 +147,8 @@ impl Walk<'_> {
     }
 }
 
-/// Does a link at `from` with this target stay below the folder? It may climb only at its
-/// beginning: from there on it can pass other links, and climbing from where they lead could end
-/// anywhere.
+/// Whether a link at `from` with this target stays below the folder. `..` is allowed only at the
+/// beginning of the target: later it may follow another link, and could lead anywhere.
 fn stays_inside(from: &Path, target: &Path) -> bool {
     let mut room = from.components().count().saturating_sub(1);
     let mut may_climb = true;

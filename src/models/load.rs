@@ -1,7 +1,6 @@
-//! Reads a model: `model.toml` and the folder around it, checked as a whole before anything is made
-//! from it.
+//! Reads a model: `model.toml` and its folder, checked completely before anything is made from it.
 //!
-//! Every fault is reported at once. It never writes.
+//! It reports every fault at once and never writes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,7 +21,7 @@ use crate::config::{regular, trust};
 use crate::domain::model::{ListenKind, Model, Param, Ready};
 use crate::domain::name::is_label;
 
-/// The file that makes a folder a model.
+/// The file that defines a model.
 const FILE: &str = "model.toml";
 
 /// How instances can listen.
@@ -32,7 +31,7 @@ const LISTEN: &[(&str, ListenKind)] = &[
     ("fd", ListenKind::Fd),
 ];
 
-/// Variables that acc sets itself, at each start.
+/// Variables that acc sets itself at each start.
 const OURS: &[&str] = &[
     "LISTEN_FDS",
     "LISTEN_PID",
@@ -40,7 +39,7 @@ const OURS: &[&str] = &[
     "NOTIFY_SOCKET",
 ];
 
-/// Signals an application may want as its stop signal.
+/// Signals that an application may use as its stop signal.
 const STOP_SIGNALS: &[Signal] = &[
     Signal::SIGTERM,
     Signal::SIGINT,
@@ -58,7 +57,7 @@ pub enum ModelError {
     /// There is no such folder.
     #[error("there is no model `{name}`{near}")]
     Missing {
-        /// The name asked for.
+        /// The requested name.
         name: String,
         /// `, did you mean …?` or nothing.
         near: String,
@@ -66,13 +65,13 @@ pub enum ModelError {
     /// It could not be read; it may exist.
     #[error("could not read `{path}`")]
     Read {
-        /// Which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// It is wrong.
+    /// It has faults.
     #[error("model `{name}` is invalid: `{file}`: {}", lines(.faults, "; "))]
     Wrong {
         /// The model.
@@ -84,11 +83,11 @@ pub enum ModelError {
     },
 }
 
-/// Loads the model of this name below `models`. A text that cannot be a model's name is a missing
-/// model: nothing outside the folder is read.
+/// Loads the model of this name below `models`. A text that is not a valid name is a missing model:
+/// nothing outside the folder is read.
 ///
 /// # Errors
-/// Missing (with the nearest name), unreadable, or wrong.
+/// Missing (with the nearest name), unreadable, or faulty.
 pub fn find_model(models: &Path, name: &str) -> Result<Model, ModelError> {
     let dir = models.join(name);
     if is_label(name)
@@ -106,8 +105,7 @@ pub fn find_model(models: &Path, name: &str) -> Result<Model, ModelError> {
     })
 }
 
-/// Every model below `models`, by name, the wrong ones too. A folder that is not there has no
-/// models.
+/// Every model below `models`, by name, including faulty ones. A missing folder has no models.
 ///
 /// # Errors
 /// The folder itself cannot be read.
@@ -118,7 +116,7 @@ pub fn list_models(models: &Path) -> Result<Vec<Result<Model, ModelError>>, Mode
         .collect())
 }
 
-/// The names of the folders below `models`, in order; hidden ones are left out.
+/// The names of the folders below `models`, in order, without hidden ones.
 fn folders(models: &Path) -> Result<Vec<String>, ModelError> {
     let read = || -> io::Result<Vec<String>> {
         let mut names = Vec::new();
@@ -145,7 +143,7 @@ fn folders(models: &Path) -> Result<Vec<String>, ModelError> {
 /// `files/`.
 ///
 /// # Errors
-/// Missing, unreadable, or wrong with every fault.
+/// Missing, unreadable, or faulty, with every fault.
 pub fn load_model(dir: &Path) -> Result<Model, ModelError> {
     let name = dir
         .file_name()
@@ -191,8 +189,8 @@ pub fn load_model(dir: &Path) -> Result<Model, ModelError> {
     }
 }
 
-/// The parameters of the model in `dir` that are not secret; `None`: it cannot be read, or not all
-/// of it makes sense.
+/// The parameters of the model in `dir` that are not secret; `None`: it is unreadable or has
+/// faults.
 #[must_use]
 pub fn open_params(dir: &Path) -> Option<BTreeSet<String>> {
     let text = trust::read_to_string(&dir.join(FILE)).ok()?;
@@ -208,7 +206,7 @@ pub fn open_params(dir: &Path) -> Option<BTreeSet<String>> {
     faults.is_empty().then_some(open)
 }
 
-/// The model, and the names that its templates have.
+/// The model, and the names that its templates may use.
 fn read(root: &Section<'_>, name: String, dir: &Path) -> (Model, TemplateNames) {
     let timeouts = root.section("timeouts");
     let description = root.or("description", String::new(), value::line);
@@ -218,7 +216,7 @@ fn read(root: &Section<'_>, name: String, dir: &Path) -> (Model, TemplateNames) 
         .into_iter()
         .map(|(name, section)| param(name, &section))
         .collect();
-    // A value of `listen` that is wrong is a fault by itself, and says nothing about templates.
+    // An invalid value of `listen` is a fault by itself, and says nothing about templates.
     let names = TemplateNames::new(
         listen.or_else(|| root.line_of("listen").is_none().then_some(ListenKind::Unix)),
         &params,
@@ -278,7 +276,7 @@ fn param(name: String, section: &Section<'_>) -> (String, Param) {
     (name, param)
 }
 
-/// A text, number or truth as text; a text may have several lines.
+/// A text, number or boolean as text; a text may have several lines.
 fn scalar(v: &DeValue<'_>) -> Parsed<String> {
     match v {
         DeValue::Integer(number) => Ok(number.to_string()),
@@ -340,7 +338,7 @@ fn stop_signal(v: &DeValue<'_>) -> Parsed<i32> {
     })
 }
 
-/// Reports what in `files/` cannot be used, and templates that are none.
+/// Reports unusable entries of `files/` and invalid templates.
 fn check_files(
     folder: &Path,
     names: &TemplateNames,

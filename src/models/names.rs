@@ -1,10 +1,10 @@
-//! Does a template of a model ask for the way its instances do not listen, `port` or `socket`? Said
-//! when the model is read, for it would fail at every create.
+//! Whether a template of a model uses the name that its instances do not have, `port` or `socket`.
+//! Reported when the model is read, because every create would fail.
 //!
-//! Only what is certain is said: the template is rendered with made-up values, once with the name
-//! that will be missing and once without. One that fails with it has another fault; one that works
-//! without it (`{{ port | default(value=1) }}`) is good; and of one with an `if` only the real
-//! values can tell.
+//! Only certain faults are reported. The template is rendered with made-up values, once with the
+//! missing name and once without. If it fails with the name, it has another fault; if it works
+//! without it (`{{ port | default(value=1) }}`), it is valid; for a template with an `if`, only the
+//! real values can tell.
 
 use std::collections::BTreeMap;
 
@@ -13,20 +13,20 @@ use tera::Context;
 use super::template;
 use crate::domain::model::{ListenKind, Param};
 
-/// The names of templates, as far as they depend on the model.
+/// The names for templates, as far as they depend on the model.
 pub(super) struct TemplateNames {
-    /// `None`: how instances listen is not known, and nothing is said.
+    /// `None`: how instances listen is unknown, and nothing is reported.
     listen: Option<ListenKind>,
     with: Context,
     without: Context,
 }
 
-/// A template that asks for what will not be there.
+/// A template that uses a missing name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Missing {
     /// Line within the text, from 1.
     pub(super) line: Option<usize>,
-    /// Which name, and the way out.
+    /// The name, and how to fix it.
     pub(super) why: &'static str,
 }
 
@@ -51,7 +51,7 @@ impl TemplateNames {
         names
     }
 
-    /// Says which name a text, which is a template, will miss.
+    /// Reports which name this template will miss.
     pub(super) fn check(&self, text: &str) -> Result<(), Missing> {
         let Some(listen) = self.listen else {
             return Ok(());
@@ -72,7 +72,7 @@ impl TemplateNames {
     }
 }
 
-/// The name that is not there, and what to do about it.
+/// The missing name, and how to fix its use.
 fn other_name(listen: ListenKind) -> (&'static str, &'static str) {
     match listen {
         ListenKind::Unix => (
@@ -90,7 +90,7 @@ fn other_name(listen: ListenKind) -> (&'static str, &'static str) {
     }
 }
 
-/// A value for each name that every instance has; `render::instance` gives the real ones.
+/// A value for each name that every instance has; `render::instance` uses the real ones.
 fn made_up(params: &BTreeMap<String, Param>) -> Context {
     let mut values = Context::new();
     for name in ["name", "host", "url", "dir", "data", "acc"] {

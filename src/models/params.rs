@@ -1,13 +1,13 @@
-//! The parameters given for a model: are they the ones it takes, and what is the value of each?
+//! Checks the parameters given for a model, and finds the value of each.
 //!
-//! Every fault is reported at once. It never reads a file.
+//! It reports every fault at once and never reads a file.
 
 use std::collections::BTreeMap;
 
 use crate::config::suggest::closest;
 use crate::domain::model::Model;
 
-/// Why the parameters given for a model are not the ones it takes.
+/// Why the given parameters do not fit the model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParamFault {
     /// A required one was not given.
@@ -18,10 +18,10 @@ pub enum ParamFault {
     Unknown {
         /// What was given.
         name: String,
-        /// A known one that is much like it.
+        /// A similar known one.
         near: Option<String>,
     },
-    /// It holds a zero byte, which neither an argument nor a variable can carry.
+    /// It contains a zero byte, which is impossible in an argument or a variable.
     #[error("parameter `{0}` must not contain a zero byte")]
     ZeroByte(String),
 }
@@ -30,12 +30,12 @@ fn nearest(near: Option<&str>) -> String {
     near.map_or_else(String::new, |n| format!(", did you mean `{n}`?"))
 }
 
-/// All that is wrong with the parameters given for a model.
+/// All faults of the given parameters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub struct ParamFaults(pub Vec<ParamFault>);
 
-/// The value of every parameter of the model: the one given, else the default, else nothing.
+/// The value of every parameter of the model: the given one, else the default, else empty.
 ///
 /// # Errors
 /// Every fault at once.

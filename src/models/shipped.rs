@@ -1,8 +1,8 @@
-//! The models that come with acc: compiled in, installed below `home/models`, and renewed there
+//! The models that come with acc: compiled in, installed below `home/models`, and updated there
 //! unless the operator changed them.
 //!
-//! Beside each file's text its hash is remembered (in `.shipped`). A file that still has the hash
-//! of an older acc is replaced; any other is the operator's and left alone.
+//! The hash of each installed file is recorded (in `.shipped`). A file that still has the hash of
+//! an older acc is replaced; any other belongs to the operator and is left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -40,14 +40,14 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ),
 ];
 
-/// Where the hashes of a model's files are.
+/// The file with the hashes of a model's files.
 const RECORD: &str = ".shipped";
 
-/// Installs or renews the shipped models below `models`, which is made if it is missing. Run again,
-/// it changes nothing.
+/// Installs or updates the shipped models below `models`, which is made if missing. A second run
+/// changes nothing.
 ///
 /// # Errors
-/// The first file that cannot be read or written; those before it are done.
+/// The first file that cannot be read or written; earlier ones are done.
 pub fn install_shipped(models: &Path) -> io::Result<()> {
     install(models, SHIPPED)
 }
@@ -80,8 +80,8 @@ fn install(models: &Path, shipped: &[(&str, &str)]) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the file if it is missing or still what an older acc wrote. The hash to remember: none
-/// for an operator's own file.
+/// Writes the file if it is missing or unchanged since an older acc. Returns the hash to record;
+/// none for a file of the operator.
 fn install_file(path: &Path, text: &str, recorded: Option<&str>) -> io::Result<Option<String>> {
     let wanted = hash(text.as_bytes());
     let there = match read(path) {
@@ -93,7 +93,7 @@ fn install_file(path: &Path, text: &str, recorded: Option<&str>) -> io::Result<O
         return Ok(Some(wanted));
     }
     if there.is_some() && there.as_deref() != recorded {
-        // The record is kept: should the operator put the old text back, it is renewed again.
+        // The record is kept: if the operator restores the old text, it is updated again.
         return Ok(recorded.map(str::to_owned));
     }
     if let Some(dir) = path.parent() {
@@ -126,7 +126,7 @@ fn read_record(path: &Path) -> io::Result<BTreeMap<String, String>> {
     }
 }
 
-/// As `sha256sum` writes it.
+/// In the format of `sha256sum`.
 fn show_record(record: &BTreeMap<String, String>) -> String {
     record
         .iter()

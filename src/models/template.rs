@@ -1,4 +1,4 @@
-//! Small templates inside a model: is it one, and what does it say with these values?
+//! Small templates inside a model: checks and renders them.
 //!
 //! Unknown names are errors, nothing is escaped (these are arguments and plain files, not HTML),
 //! and no template can include another.
@@ -7,12 +7,12 @@ use tera::{Context, ErrorKind, Tera};
 
 use crate::domain::model::one_line;
 
-/// Why a text is not a template, or cannot be rendered; the line counts from 1 within the text.
+/// Why a text is not a valid template, or cannot be rendered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateFault {
-    /// Line within the text, where the engine knows it.
+    /// Line within the text from 1, if known.
     pub line: Option<usize>,
-    /// In one line.
+    /// The reason, in one line.
     pub why: String,
 }
 
@@ -23,7 +23,7 @@ pub fn check(text: &str) -> Result<(), TemplateFault> {
         .map_err(|e| fault(&e))
 }
 
-/// Renders; a name that is not in `values` is an error.
+/// Renders the template; a name that is not in `values` is an error.
 pub fn render(text: &str, values: &Context) -> Result<String, TemplateFault> {
     Tera::one_off(text, values, false).map_err(|e| fault(&e))
 }
@@ -33,7 +33,7 @@ fn fault(error: &tera::Error) -> TemplateFault {
         ErrorKind::SyntaxError(report) | ErrorKind::RenderingError(report) => {
             (Some(report.span().start_line), report.message().to_owned())
         }
-        // Some kinds are a drawn report of several lines; the first says it.
+        // Some errors are a drawing of several lines; the first has the message.
         other => (
             None,
             other

@@ -1,8 +1,7 @@
-//! What an instance is made of: its command and environment, and its files, from the templates of
-//! its model.
+//! Makes an instance's command, environment and files from the templates of its model.
 //!
-//! [`launch`] writes nothing, so that everything that can be refused is refused before anything is
-//! made. [`files`] writes below the instance's folder and nowhere else, and may be run again.
+//! [`launch`] writes nothing, so that all refusals happen before anything is made. [`files`] writes
+//! only below the instance's folder, and may be repeated.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -19,13 +18,13 @@ use crate::host::fs::write_atomic;
 use crate::models::files::{self as model_files, FileEntry, FileKind};
 use crate::models::template;
 
-/// Where programs are looked for: the usual places, whatever acc itself was started with.
+/// Where programs are searched for: the usual folders, independent of acc's own environment.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// An instance's folders are for its own user only.
+/// Only the instance's own user may use its folders.
 const FOLDER_MODE: u32 = 0o750;
 
-/// What templates may name.
+/// The names that templates may use.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InstanceVariables {
     /// Name of the instance.
@@ -36,19 +35,20 @@ pub struct InstanceVariables {
     pub host: String,
     /// All its hosts.
     pub hosts: Vec<String>,
-    /// The address for people, with scheme and port.
+    /// Its address for people, with scheme and port.
     pub url: String,
-    /// The unix socket to listen on; a template of a TCP instance that names it is an error.
+    /// The unix socket to listen on; missing for a TCP instance, whose templates must not name it.
     pub socket: Option<String>,
-    /// The port of 127.0.0.1 to listen on; a template of a unix instance that names it is an error.
+    /// The port of 127.0.0.1 to listen on; missing for a unix instance, whose templates must not
+    /// name it.
     pub port: Option<u16>,
     /// Its folder.
     pub dir: String,
-    /// The folder of what it must not lose.
+    /// The folder of its lasting data.
     pub data: String,
     /// Parameters of the model.
     pub params: BTreeMap<String, String>,
-    /// This program, so that a model can use the demo application.
+    /// The path of acc, so that a model can use the demo application.
     pub acc: String,
 }
 
@@ -69,8 +69,7 @@ impl InstanceVariables {
         values.insert("id", &self.id);
         values.insert("hosts", &self.hosts);
         values.insert("params", &self.params);
-        // Left out rather than empty: a model that asks for the way it does not listen must fail,
-        // not get "".
+        // Left out instead of empty: a model that uses the missing name must fail, not get "".
         if let Some(socket) = &self.socket {
             values.insert("socket", socket);
         }
@@ -81,10 +80,10 @@ impl InstanceVariables {
     }
 }
 
-/// How an instance is run: its command with the program's full path, and its whole environment.
+/// How to run an instance: its command with the program's full path, and its whole environment.
 ///
 /// # Errors
-/// A template names what is not there, a value has a zero byte, or the program is missing or not
+/// A template uses an unknown name, a value has a zero byte, or the program is missing or not
 /// executable.
 pub fn launch(model: &Model, ctx: &InstanceVariables) -> Result<Launch, RenderError> {
     let values = ctx.values();
@@ -121,14 +120,14 @@ pub fn launch(model: &Model, ctx: &InstanceVariables) -> Result<Launch, RenderEr
     })
 }
 
-/// What every instance gets; nothing of acc's own environment.
+/// The environment that every instance gets; it contains nothing of acc's own.
 fn environment(ctx: &InstanceVariables) -> Vec<(String, String)> {
     [("PATH", PATH), ("HOME", &ctx.data), ("LANG", "C.UTF-8")]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec()
 }
 
-/// One rendered argument or variable.
+/// Renders one argument or variable.
 fn argument(
     text: &str,
     values: &tera::Context,
@@ -147,8 +146,8 @@ fn argument(
     }
 }
 
-/// The full path of a program: a bare name is looked for in `path`, one with a slash is relative to
-/// the instance's folder (where it may come from the model's files).
+/// The full path of a program. A bare name is searched for in `path`; one with a slash is relative
+/// to the instance's folder (where it may come from the model's files).
 fn find_program(
     program: &str,
     path: &str,
@@ -178,7 +177,7 @@ fn find_program(
         check_program(&full).map_err(refuse)?;
         return Ok(full.display().to_string());
     };
-    // The folder may not be made yet: then the file it will be made from counts.
+    // The folder may not exist yet: then check the file that it will be made from.
     let source = model.dir.join("files").join(below);
     let mut template = source.clone().into_os_string();
     template.push(".tera");
@@ -198,7 +197,7 @@ fn find_program(
     })))
 }
 
-/// What [`check_program`] says of a file that is not there.
+/// The message of [`check_program`] for a missing file.
 const MISSING: &str = "does not exist";
 
 fn check_program(path: &Path) -> Result<(), String> {
@@ -212,12 +211,12 @@ fn check_program(path: &Path) -> Result<(), String> {
 }
 
 /// Makes the folder of an instance: `into` itself with `data/` and `log/`, and the model's `files/`
-/// copied and rendered into it. Files that are there already are replaced, others are left alone; a
-/// folder that has become a link is an error.
+/// copied and rendered into it. Existing files of the same name are replaced, others are left
+/// alone; a folder that has become a link is an error.
 ///
 /// # Errors
-/// A file cannot be read, rendered or written. What was written before stays: the caller removes
-/// the folder.
+/// A file cannot be read, rendered or written. What was written stays: the caller removes the
+/// folder.
 pub fn files(model: &Model, ctx: &InstanceVariables, into: &Path) -> Result<(), RenderError> {
     let values = ctx.values();
     let from = model.dir.join("files");
@@ -239,8 +238,8 @@ pub fn files(model: &Model, ctx: &InstanceVariables, into: &Path) -> Result<(), 
         .try_for_each(|entry| make_entry(entry, &from, into, &values, model))
 }
 
-/// The first of a model's files that is rendered otherwise in one place than in the other; `None`:
-/// they are the same.
+/// The first of a model's files that renders differently with the two sets of variables; `None`:
+/// there is none.
 ///
 /// # Errors
 /// A file cannot be read or rendered.
@@ -304,7 +303,8 @@ fn make_entry(
         source: e,
     };
     match &entry.kind {
-        // data/ and log/ in a model's files are the instance's own, with their own mode.
+        // `data/` and `log/` in a model's files are the instance's own folders, with their own
+        // mode.
         FileKind::Folder
             if [OsStr::new("data"), OsStr::new("log")].contains(&entry.to.as_os_str()) =>
         {
@@ -338,10 +338,10 @@ fn make_entry(
     }
 }
 
-/// Makes a folder with this mode, or sees that there is one: a link in its place would lead out.
+/// Makes a folder with this mode, or checks an existing one: a link at its path would lead outside.
 fn make_folder(path: &Path, mode: u32) -> Result<(), RenderError> {
     let make = || match fs::DirBuilder::new().mode(mode).create(path) {
-        // The umask may have taken bits away.
+        // The umask may have cleared bits.
         Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(mode)),
         Err(e)
             if e.kind() == io::ErrorKind::AlreadyExists && fs::symlink_metadata(path)?.is_dir() =>

@@ -1,7 +1,7 @@
-//! Texts made from templates: nginx, supervisord, pages, and the files of an instance.
+//! Makes texts from templates: nginx, supervisord, pages, and the files of an instance.
 //!
 //! Templates are compiled in; a file of the same name in the operator's folder (`edge.templates`)
-//! takes its place. An unknown name in a template is an error, never an empty text.
+//! replaces one. An unknown name in a template is an error, never an empty text.
 
 pub mod instance;
 pub mod nginx;
@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::config::trust;
 
-/// The built-in templates, by the name they have below `templates/`.
+/// The built-in templates, by their name below `templates/`.
 const BUILT_IN: &[(&str, &str)] = &[
     // A template comes after those it includes.
     (
@@ -62,27 +62,27 @@ const BUILT_IN: &[(&str, &str)] = &[
 /// A template could not be read or rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
-    /// The operator's replacement cannot be read.
+    /// The operator's template cannot be read.
     #[error("could not read template `{path}`")]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: std::io::Error,
     },
-    /// It is not a template, or asks for what is not there.
+    /// It is not a valid template, or uses an unknown name.
     #[error("template `{name}` is wrong: {why}")]
     Template {
-        /// Which.
+        /// The template.
         name: String,
-        /// With line and column.
+        /// The reason, with line and column.
         why: String,
     },
     /// The command of a model cannot be run.
     #[error("command `{command}` of model `{model}` {why}")]
     Command {
-        /// The program, as the model says it.
+        /// The program, as the model names it.
         command: String,
         /// The model.
         model: String,
@@ -92,9 +92,9 @@ pub enum RenderError {
     /// A file of an instance cannot be written.
     #[error("could not write `{path}`")]
     Write {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: std::io::Error,
     },
@@ -107,8 +107,8 @@ pub struct Templates {
 }
 
 impl Templates {
-    /// Parses the built-in templates and those of `overrides`, which take their place by name
-    /// (`nginx/nginx.conf`).
+    /// Parses the built-in templates and those of `overrides`, which replace built-in ones of the
+    /// same name (`nginx/nginx.conf`).
     pub fn new(overrides: Option<&Path>) -> Result<Self, RenderError> {
         let mut tera = tera::Tera::new();
         tera.autoescape_on(vec![".html"]);
@@ -133,7 +133,7 @@ impl Templates {
     }
 }
 
-/// nginx, whose master is root, follows it, so no other user may be able to change it.
+/// nginx, whose master is root, uses it, so no other user may be able to change it.
 fn read(path: &Path) -> Result<String, RenderError> {
     trust::read_to_string(path).map_err(|e| RenderError::Read {
         path: path.to_owned(),

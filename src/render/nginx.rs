@@ -1,8 +1,8 @@
-//! The configuration of nginx as one text: what the template sees, and how a text becomes safe
-//! inside nginx's syntax.
+//! The configuration of nginx as one text: the values for the template, and the escaping for
+//! nginx's syntax.
 //!
-//! One file on purpose: a rename then swaps everything at once. It decides nothing about files,
-//! processes or reloads.
+//! It is one file on purpose: a rename then replaces everything at once. It decides nothing about
+//! files, processes or reloads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -17,41 +17,41 @@ use crate::domain::edge_headers::{EDGE_ONLY, OF_PROXIES, SET_BY_NGINX};
 use crate::domain::name::{HostName, InstanceName};
 use crate::domain::rule::Rule;
 
-/// The template that is rendered.
+/// The template.
 pub const TEMPLATE: &str = "nginx/nginx.conf";
 
-/// The host by which acc asks nginx whether it answers. No instance can have it in nginx: it has a
-/// server of its own there.
+/// The host that acc uses to check whether nginx answers. No instance can have it: it has its own
+/// server block in nginx.
 pub const CHECK_HOST: &str = "edge.acc.invalid";
-/// What is asked for there.
+/// The path for that check.
 pub const CHECK_PATH: &str = "/.well-known/acc/edge";
 
-/// Words that have a meaning of their own as the first word of a line inside a `map`.
+/// Words with a special meaning as the first word of a line inside a `map`.
 const MAP_WORDS: &[&str] = &["default", "hostnames", "include", "volatile"];
 
-/// What of an instance stands in the configuration.
+/// The part of an instance in the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct NginxEntry<'a> {
     /// The instance.
     pub name: &'a InstanceName,
     /// Hosts other than `NAME.domain`.
     pub hosts: &'a [HostName],
-    /// Its address, when it listens on TCP.
+    /// Its address, if it listens on TCP.
     pub tcp: Option<SocketAddr>,
 }
 
 /// What nginx may use on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allowance {
-    /// User and group of the workers; `None` when acc is not root (nginx then cannot change them).
+    /// User and group of the workers; `None` if acc is not root (nginx cannot change them then).
     pub run_as: Option<(String, String)>,
-    /// Open files a worker may have; `None`: as it is.
+    /// Open files of a worker; `None`: unchanged.
     pub open_files: Option<u64>,
     /// Connections of one worker.
     pub connections: u64,
 }
 
-/// What the template sees. Every text in it is safe to stand where the template puts it.
+/// The values for the template. Every text is escaped for its place there.
 #[derive(Debug, Serialize)]
 struct View {
     run_as: Option<String>,
@@ -67,7 +67,7 @@ struct View {
     shared_addresses: Vec<String>,
     trusted_proxies: Vec<String>,
     public_scheme: &'static str,
-    /// With `http` and with `https`.
+    /// For `http` and for `https`.
     public_ports: [u16; 2],
     domain_pattern: String,
     hosts: Vec<HostView>,
@@ -81,9 +81,9 @@ struct View {
     access_log: String,
     uncounted_log: String,
     wake_socket: String,
-    /// Headers that only an edge may set, and that nginx sets for no application.
+    /// Headers that only an edge may set, and that nginx removes for every application.
     dropped_headers: Vec<&'static str>,
-    /// Those that are passed on of a trusted proxy.
+    /// Headers that are kept if they come from a trusted proxy.
     headers_of_proxies: &'static [&'static str],
     check_host: &'static str,
 }
@@ -107,14 +107,14 @@ struct RuleView {
     method: Option<String>,
     user_agent: Option<String>,
     client: Option<String>,
-    /// The variables of the conditions, one after the other.
+    /// The variables of the conditions, joined.
     subject: String,
-    /// The value of `subject` when all conditions hold.
+    /// The value of `subject` if all conditions hold.
     all_match: String,
     counts: bool,
 }
 
-/// The whole configuration.
+/// Renders the whole configuration.
 pub fn text(
     templates: &Templates,
     config: &Config,
@@ -129,7 +129,7 @@ fn view(
     allowance: &Allowance,
     entries: &[NginxEntry<'_>],
 ) -> Result<View, RenderError> {
-    // `Config` says where things are; the name of an instance is only known to nginx, so its
+    // `Config` makes paths from the name of an instance. Only nginx knows that name, so its
     // variable takes the name's place.
     let any = "$acc_instance";
     let hosts = hosts(entries);
@@ -160,7 +160,7 @@ fn view(
         listen: config.edge.listen.iter().map(ToString::to_string).collect(),
         nginx_dir: plain(&config.nginx_dir()),
         gate_socket: plain(&config.gate_dir().join(format!("{any}.sock"))),
-        // With the address of the map: after another port was chosen, a worker with an older map
+        // With the address from the map: after a change of the port, a worker with an older map
         // finds no gate for the old one.
         gate_file: plain(&config.gate_dir().join(format!("{any}.$acc_tcp.tcp"))),
         log_dir: plain(log.parent().unwrap_or(&log)),
@@ -177,7 +177,7 @@ fn view(
     })
 }
 
-/// User and group of the workers, as nginx's `user` takes them.
+/// User and group of the workers, as arguments of nginx's `user`.
 fn run_as(allowance: &Allowance) -> Result<Option<String>, RenderError> {
     let Some((user, group)) = &allowance.run_as else {
         return Ok(None);
@@ -185,8 +185,8 @@ fn run_as(allowance: &Allowance) -> Result<Option<String>, RenderError> {
     Ok(Some(format!("{} {}", quoted(user)?, quoted(group)?)))
 }
 
-/// Requests of one client at once: the setting, but at most an eighth of a worker's connections,
-/// because a request may take three of them.
+/// Simultaneous requests of one client: the setting, but at most an eighth of a worker's
+/// connections, because a request may take three of them.
 fn per_client(config: &Config, allowance: &Allowance) -> Option<u32> {
     let most = u32::try_from(allowance.connections / 8).unwrap_or(u32::MAX);
     config.edge.per_client.map(|limit| limit.min(most))
@@ -196,7 +196,7 @@ fn is_dropped(name: &str) -> bool {
     !SET_BY_NGINX.contains(&name) && !OF_PROXIES.contains(&name) && !name.starts_with("x-acc-")
 }
 
-/// Each once: nginx warns of a network that is listed twice.
+/// Without duplicates, for which nginx prints a warning.
 fn networks(all: &[IpNet]) -> Vec<String> {
     let each: BTreeSet<IpNet> = all.iter().map(IpNet::trunc).collect();
     each.into_iter().map(|net| net.to_string()).collect()
@@ -208,14 +208,14 @@ pub fn pid_file(config: &Config) -> std::path::PathBuf {
     config.run.join("nginx.pid")
 }
 
-/// Where nginx keeps bodies that do not fit its memory.
+/// Where nginx keeps bodies that do not fit into its memory.
 #[must_use]
 pub fn temp_dir(config: &Config) -> std::path::PathBuf {
     config.nginx_dir().join("tmp")
 }
 
-/// The lines of the host map. A host stands in it once, whatever is asked for: a second one would
-/// refuse everything.
+/// The lines of the host map. A host appears only once, whatever the input: a duplicate would make
+/// nginx refuse the configuration.
 fn hosts(entries: &[NginxEntry<'_>]) -> Vec<HostView> {
     let mut lines = BTreeMap::new();
     for entry in entries {
@@ -232,7 +232,7 @@ fn hosts(entries: &[NginxEntry<'_>]) -> Vec<HostView> {
         .collect()
 }
 
-/// The lines of the TCP map, likewise.
+/// The lines of the TCP map, also without duplicates.
 fn tcp(entries: &[NginxEntry<'_>]) -> Vec<TcpView> {
     let lines: BTreeMap<&str, SocketAddr> = entries
         .iter()
@@ -247,16 +247,16 @@ fn tcp(entries: &[NginxEntry<'_>]) -> Vec<TcpView> {
         .collect()
 }
 
-/// How many buckets nginx's maps may have, and how many bytes each. Twice as many as there are
-/// keys, each with room for eight of the longest: with less nginx may not find a place for all and
-/// says so at every start.
+/// The number of buckets of nginx's maps, and the size of each in bytes. Twice as many as there are
+/// keys, each with room for eight of the longest: with less, nginx may not find room for all and
+/// prints a warning at every start.
 fn hash_size(hosts: &[HostView], tcp: &[TcpView]) -> (usize, usize) {
     let keys = hosts
         .iter()
         .map(|h| &h.key)
         .chain(tcp.iter().map(|t| &t.key));
     let longest = keys.map(String::len).max().unwrap_or(0);
-    // A key stands there with its length, rounded up to words, and a pointer.
+    // An entry takes its key with the length, rounded up to words, and a pointer.
     let entry = (longest + 2).next_multiple_of(8) + 8;
     let buckets = hosts.len().max(tcp.len()) * 2;
     (
@@ -265,8 +265,8 @@ fn hash_size(hosts: &[HostView], tcp: &[TcpView]) -> (usize, usize) {
     )
 }
 
-/// A name as the key of a map: names hold nothing that nginx could misread, but may be one of its
-/// words.
+/// A name as the key of a map: names contain nothing that needs quoting, but may equal a special
+/// word.
 fn map_key(name: &str) -> String {
     if MAP_WORDS.contains(&name) {
         format!("\\{name}")
@@ -275,7 +275,7 @@ fn map_key(name: &str) -> String {
     }
 }
 
-/// The pattern of `NAME.domain`, which leaves the name in `$acc_label`.
+/// The pattern of `NAME.domain`, which captures the name in `$acc_label`.
 fn domain_pattern(domain: &HostName) -> Result<String, RenderError> {
     quoted(&format!(
         r"~^(?<acc_label>[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?)\.{}$",
@@ -296,7 +296,7 @@ fn rule_view(number: usize, rule: &Rule) -> Result<RuleView, RenderError> {
         .as_ref()
         .map(|p| quoted(&format!("~^{}", regex_literal(p))))
         .transpose()?;
-    // As a pattern: a map compares plain texts without regard to case, and methods have one.
+    // As a pattern: a map ignores case in plain texts, and methods are case-sensitive.
     let method = rule
         .method
         .as_ref()
@@ -334,12 +334,12 @@ fn rule_view(number: usize, rule: &Rule) -> Result<RuleView, RenderError> {
     })
 }
 
-/// A text that matches itself as a regular expression.
+/// A regular expression that matches exactly this text.
 fn regex_literal(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        // A backslash before an ASCII letter or digit has a meaning of its own; before anything
-        // else it takes one away.
+        // A backslash before an ASCII letter or digit has a special meaning; before any other
+        // character it removes one.
         if c.is_ascii() && !c.is_ascii_alphanumeric() {
             out.push('\\');
         }
@@ -348,9 +348,9 @@ fn regex_literal(text: &str) -> String {
     out
 }
 
-/// A text as one word of nginx's configuration. Variables stay variables: only for places where
-/// nginx knows none, or for texts without a dollar sign. Control characters are refused: they have
-/// no place in any of these texts.
+/// Quotes a text as one word of nginx's configuration. Variables are still expanded: use it only
+/// where nginx expands none, or for texts without a dollar sign. Control characters are refused:
+/// none of these texts needs one.
 fn quoted(text: &str) -> Result<String, RenderError> {
     if text.chars().any(char::is_control) {
         return Err(refuse(&format!(
@@ -364,8 +364,8 @@ fn quoted(text: &str) -> Result<String, RenderError> {
     ))
 }
 
-/// Refuses a folder that nginx's configuration cannot name: a dollar sign would begin a variable, a
-/// colon ends the path of a socket.
+/// Refuses a folder that nginx's configuration cannot express: a dollar sign would begin a
+/// variable, and a colon ends the path of a socket.
 fn check(path: &Path) -> Result<(), RenderError> {
     let Some(text) = path.to_str() else {
         return Err(refuse(&format!(
@@ -386,7 +386,7 @@ fn check(path: &Path) -> Result<(), RenderError> {
     }
 }
 
-/// A path below a checked folder, to stand between double quotes.
+/// A path below a checked folder, for use between double quotes.
 fn plain(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }

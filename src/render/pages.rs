@@ -1,4 +1,4 @@
-//! The two pages acc shows by itself: "is starting" and "cannot be served".
+//! The two pages of acc: "is starting" and "cannot be served".
 //!
 //! It never fails while a request waits: both templates are tried once at the start, and a page
 //! that fails later is replaced by one line of text.
@@ -9,16 +9,16 @@ use serde::Serialize;
 
 use super::{RenderError, Templates};
 
-/// What the waiting page shows.
+/// The values of the waiting page.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct WaitingPage<'a> {
     /// The instance's name.
     pub name: &'a str,
-    /// Where the page asks how the wake goes.
+    /// Where the page gets the events of the wake.
     pub wake_path: &'a str,
 }
 
-/// What the page of a refusal shows.
+/// The values of the page for a refusal.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct ErrorPage<'a> {
     /// HTTP status.
@@ -27,9 +27,9 @@ pub struct ErrorPage<'a> {
     pub title: &'a str,
     /// One longer sentence.
     pub detail: &'a str,
-    /// The host that was asked for.
+    /// The requested host.
     pub host: &'a str,
-    /// Seconds until it makes sense to try again.
+    /// Seconds until another try makes sense.
     pub retry_after: Option<u64>,
 }
 
@@ -40,11 +40,11 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Takes the templates and renders each page once, so that a faulty replacement is found at the
+    /// Takes the templates and renders each page once, so that a faulty template is found at the
     /// start.
     ///
     /// # Errors
-    /// A page's template is wrong.
+    /// The template of a page is wrong.
     pub fn new(templates: Arc<Templates>) -> Result<Self, RenderError> {
         templates.render(
             "pages/waiting.html",
@@ -77,7 +77,7 @@ impl Pages {
         self.render("pages/waiting.html", page, "The application is starting.")
     }
 
-    /// The page of a request that is not served.
+    /// The page of a refused request.
     #[must_use]
     pub fn error(&self, page: &ErrorPage<'_>) -> String {
         self.render(

@@ -1,10 +1,10 @@
 //! supervisord's texts: its own configuration, and a section for each instance and service.
 //!
-//! A value on its way to supervisord goes through several readers, each with its own special
-//! characters: the INI parser (` ;` and ` #` begin a comment, lines end), a textual search for the
-//! placeholder of the folder (`(here)` after a percent sign), `%` formatting, and the shell-like
-//! splitter of Python. All that is known of them is here; nothing else writes these files. What
-//! they cannot carry is refused, never altered. What instances are told does not come this way: see
+//! A value for supervisord passes through several parsers, each with its own special characters:
+//! the INI parser (` ;` and ` #` begin a comment, lines end), a textual search for the placeholder
+//! of the folder (`(here)` after a percent sign), `%` formatting, and Python's shell-like splitter.
+//! All that is known about them is here; nothing else writes these files. A value that they cannot
+//! represent is refused, never altered. Values for instances do not pass this way: see
 //! `driver::supervisor::supervisord`'s launcher.
 
 use std::path::Path;
@@ -13,27 +13,27 @@ use serde::Serialize;
 
 use super::{RenderError, Templates};
 
-/// Stands for nothing in a value that goes through `%` formatting; it parts characters that would
-/// mean something together.
+/// Expands to nothing in `%` formatting; it separates characters that would have a meaning
+/// together.
 const NOTHING: &str = "%(here).0s";
 
 /// A text for supervisord could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SectionError {
-    /// supervisord cannot carry this value.
+    /// supervisord cannot represent this value.
     #[error("supervisord cannot pass on {what}: {why}")]
     Unfit {
-        /// Which value (never the value itself: it may be a secret).
+        /// What the value is for (never the value itself: it may be a secret).
         what: String,
         /// The reason.
         why: &'static str,
     },
-    /// The template is at fault.
+    /// The template has a fault.
     #[error(transparent)]
     Template(#[from] RenderError),
 }
 
-/// What supervisord's own configuration needs.
+/// The values of supervisord's own configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct DaemonText<'a> {
     /// Folder of the configuration.
@@ -48,14 +48,14 @@ pub struct DaemonText<'a> {
     pub root: bool,
 }
 
-/// What the section of an instance needs.
+/// The values of an instance's section.
 #[derive(Debug, Clone, Copy)]
 pub struct ProgramText<'a> {
     /// Name of the section.
     pub name: &'a str,
     /// Program and first arguments of its launcher.
     pub launcher: &'a [String],
-    /// What the launcher reads: its last argument.
+    /// The request for the launcher: its last argument.
     pub spec: &'a Path,
     /// Number of its stop signal.
     pub stop_signal: i32,
@@ -63,7 +63,7 @@ pub struct ProgramText<'a> {
     pub stop_wait: u64,
 }
 
-/// What the section of a service needs.
+/// The values of a service's section.
 #[derive(Debug, Clone, Copy)]
 pub struct ServiceText<'a> {
     /// Name of the section.
@@ -78,7 +78,7 @@ pub struct ServiceText<'a> {
     pub stop_signal: i32,
     /// Seconds until supervisord kills it by itself.
     pub stop_wait: u64,
-    /// Start it together with supervisord; not when one runs already that has outlived an earlier
+    /// Start it together with supervisord; not if one is running that outlived an earlier
     /// supervisord.
     pub autostart: bool,
 }
@@ -163,15 +163,15 @@ pub fn service(templates: &Templates, text: &ServiceText<'_>) -> Result<String, 
     Ok(templates.render("supervisord/service.conf", &values)?)
 }
 
-/// One word of a `command`: for the INI parser, `%` formatting and Python's `shlex.split`.
+/// Quotes one word of a `command`: for the INI parser, `%` formatting and Python's `shlex.split`.
 fn word(what: &str, text: &str) -> Result<String, SectionError> {
     let mut out = String::with_capacity(text.len() + 8);
     out.push('\'');
     for c in text.chars() {
         match c {
             '\'' => out.push_str("'\"'\"'"),
-            // The empty pair of quotes parts what would be a comment, or the placeholder for the
-            // folder.
+            // The empty pair of quotes separates characters that would begin a comment or the
+            // placeholder for the folder.
             ';' | '#' => out.extend(['\'', '\'', c]),
             '%' => out.push_str("%%''"),
             c if c.is_control() => return Err(unfit(what, "it contains a control character")),
@@ -182,7 +182,7 @@ fn word(what: &str, text: &str) -> Result<String, SectionError> {
     Ok(out)
 }
 
-/// A value that no splitter reads: for the INI parser and `%` formatting.
+/// Quotes a value without a splitter: for the INI parser and `%` formatting.
 fn plain(what: &str, text: &str) -> Result<String, SectionError> {
     if text.trim() != text || text.is_empty() {
         return Err(unfit(what, "it is empty, or begins or ends with a blank"));
@@ -199,7 +199,7 @@ fn plain(what: &str, text: &str) -> Result<String, SectionError> {
     Ok(out)
 }
 
-/// A log file of a program: supervisord formats this value twice.
+/// Quotes the log file of a program: supervisord formats this value twice.
 fn log(path: &Path) -> Result<String, SectionError> {
     let what = "its log";
     let once = plain(what, path_text(what, path)?)?;
