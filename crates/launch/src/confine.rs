@@ -1,8 +1,8 @@
-//! What holds an instance within its bounds: limits of resources, who is killed first, no
-//! capability, and no way to more rights than it has.
+//! Confines an instance: resource limits, priority for the OOM killer, no capability, and no way to
+//! gain more rights.
 //!
-//! Each function decides nothing but whether a refusal matters: a process that may not raise a
-//! limit is left with the one it has.
+//! Each function decides only whether a refusal matters: a process that may not raise a limit keeps
+//! the one it has.
 
 use std::ffi::CStr;
 
@@ -16,10 +16,10 @@ use rustix::thread::{
 
 use crate::process::write;
 
-/// The number that the kernel takes for "no limit".
+/// The kernel's value for "no limit".
 const UNLIMITED: u64 = u64::MAX;
 
-/// Sets a limit. Who may not raise it above what this process has gets that.
+/// Sets a limit. A process that may not raise it gets the highest it may set.
 pub(crate) fn limit(resource: Resource, soft: u64, hard: u64) -> Result<()> {
     let bound = |limit: u64| (limit != UNLIMITED).then_some(limit);
     let set = |soft, hard| {
@@ -38,8 +38,8 @@ pub(crate) fn limit(resource: Resource, soft: u64, hard: u64) -> Result<()> {
     }
 }
 
-/// Its share of the processor is that of any other process, and when memory runs out it is killed
-/// before those whose number is lower. What was inherited is left where it may not be changed.
+/// Gives it the same CPU share as any other process, and sets how early it is killed when memory
+/// runs out (the highest number first). Keeps the inherited values where they may not be changed.
 pub(crate) fn settle(oom_score_adj: &CStr) {
     let _ = setpriority_process(None, 0);
     let path = c"/proc/self/oom_score_adj";
@@ -48,8 +48,9 @@ pub(crate) fn settle(oom_score_adj: &CStr) {
     }
 }
 
-/// No program that it executes can have a capability. Only root can; no other user has one to give
-/// away. The kernel refuses the first capability that it does not know.
+/// Prevents every program that it executes from getting a capability. Only root can do this; other
+/// users have none to pass on. The kernel refuses the first capability number that it does not
+/// know.
 pub(crate) fn drop_bounding_set() {
     for bit in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
@@ -59,8 +60,8 @@ pub(crate) fn drop_bounding_set() {
     }
 }
 
-/// Gives up every capability, and that a program with more rights (setuid, file capabilities) gives
-/// any.
+/// Drops every capability, and prevents programs with more rights (setuid, file capabilities) from
+/// granting any.
 pub(crate) fn drop_rights() -> Result<()> {
     // A kernel before 4.3 has no such set.
     let _ = clear_ambient_capability_set();

@@ -1,11 +1,11 @@
-//! The order of a launch: reads what to become, and becomes it, step by step; and tells why, when it
-//! cannot.
+//! The steps of a launch: reads the request, becomes the program step by step, and reports why if
+//! that fails.
 //!
-//! Started by supervisord, it is given the path of the request, and notes in the pid file which
-//! process it is. Started by acc itself (`-`), its input is the request, its output the pid file,
-//! locked by acc, and its errors a pipe, which acc reads to its end: when nothing came, the process
-//! has become its program. The user is changed here and not before: while a process shares the
-//! memory of acc, whose thread waits for it, no other user may be able to stop it.
+//! Started by supervisord, the launcher gets the path of the request, and writes the pid file.
+//! Started by acc itself (`-`), its input is the request, its output the pid file, locked by acc,
+//! and its errors a pipe, which acc reads to its end: if that is empty, the process has become its
+//! program. The user is changed here and not earlier: while a process shares the memory of acc,
+//! whose thread waits for it, no other user may be able to stop it.
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fmt;
@@ -24,31 +24,31 @@ use crate::confine;
 use crate::process::{self, WordList, write};
 use crate::request::{LaunchRequest, LaunchTextFault};
 
-/// The exit code of a launcher that could not become its program, as with shells.
+/// The exit code of a launcher that could not become its program, as in shells.
 pub const CANNOT_START: u8 = 126;
-/// The same when something is missing.
+/// The same if a file is missing.
 const MISSING: u8 = 127;
 /// The first descriptor of sd_listen_fds(3).
 const HANDED_AT: i32 = 3;
 
-/// What acc has given to the launcher that it started.
+/// What acc passes to a launcher that it started.
 struct FromAcc {
     /// Locked until this process has become the program.
     _pid_file: OwnedFd,
     report: OwnedFd,
 }
 
-/// All that the steps need and that takes memory.
+/// Everything that the steps need and that requires memory.
 struct Prepared<'a> {
     request: &'a LaunchRequest,
-    /// The pid file's text, and where it is written first.
+    /// The text of the pid file, and the path where it is written first.
     note: Option<(CString, Vec<u8>)>,
     user: Option<(Uid, Gid, Vec<Gid>)>,
 }
 
-/// What went wrong.
+/// Why a launch failed.
 enum LaunchFault<'a> {
-    /// With what, if that is not the program, and why.
+    /// The step, its file if that is not the program, and the reason.
     Step(&'static str, Option<&'a CStr>, Errno),
     Request(LaunchTextFault),
 }
@@ -76,10 +76,9 @@ impl fmt::Display for LaunchFault<'_> {
     }
 }
 
-/// Becomes what the file says (`-`: standard input), and returns only with the exit code of a
-/// launcher that could not: 126, or 127 when something is missing. The reason is told to acc, if
-/// that has started it; else it is in the instance's log, or on standard error while that is not
-/// known.
+/// Becomes what the file says (`-`: standard input). Returns only if that failed, with the exit
+/// code: 126, or 127 if a file is missing. The reason is written to the pipe if acc started the
+/// launcher, otherwise to the instance's log, or to standard error while the log is unknown.
 #[must_use]
 pub fn launch(file: &OsStr) -> u8 {
     process::own_session();
@@ -113,8 +112,8 @@ pub fn launch(file: &OsStr) -> u8 {
     }
 }
 
-/// Says in the pid file which process this is, keeps the file, so that it stays locked until this
-/// has become the program, and the pipe to acc.
+/// Writes the pid file, and keeps two files open: the pid file, so that it stays locked until this
+/// process has become the program, and the pipe to acc.
 fn take_over() -> Result<FromAcc> {
     write(stdout(), getpid().to_string().as_bytes())?;
     Ok(FromAcc {
@@ -123,7 +122,7 @@ fn take_over() -> Result<FromAcc> {
     })
 }
 
-/// The whole file, from its beginning.
+/// Reads the whole file from its beginning.
 fn contents(file: &OsStr) -> io::Result<Vec<u8>> {
     let mut file = if file == "-" {
         File::from(process::keep(stdin())?)
@@ -136,14 +135,14 @@ fn contents(file: &OsStr) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Opens a log at its end, making it when it is not there. A link is not followed.
+/// Opens a log at its end, or makes it. Does not follow a link.
 fn open_log(path: &CStr) -> Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW;
     let log = rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o640))?;
     process::keep(log)
 }
 
-/// Returns only with what went wrong.
+/// Returns only on failure.
 fn become_program<'a>(request: &'a LaunchRequest, log: &OwnedFd) -> LaunchFault<'a> {
     let (listen_pid, prepared) = match prepare(request) {
         Ok(prepared) => prepared,
@@ -164,8 +163,8 @@ fn become_program<'a>(request: &'a LaunchRequest, log: &OwnedFd) -> LaunchFault<
     process::execute(program, &argv, &envp).into()
 }
 
-/// Makes all that the steps need; and the variable by which the program knows that a socket is its
-/// own: it will be this process.
+/// Makes everything that the steps need, including the variable that tells the program that the
+/// socket is meant for its pid.
 fn prepare(request: &LaunchRequest) -> Result<(CString, Prepared<'_>)> {
     let c_string = |text: Vec<u8>| CString::new(text).map_err(|_| Errno::INVAL);
     let note = request.pid_file.as_ref().map(|path| {
@@ -187,13 +186,13 @@ fn prepare(request: &LaunchRequest) -> Result<(CString, Prepared<'_>)> {
 }
 
 impl<'a> Prepared<'a> {
-    /// Everything but becoming the program.
+    /// Takes every step except the last one, becoming the program.
     fn take_steps(&self, log: &OwnedFd) -> std::result::Result<(), LaunchFault<'a>> {
         let request = self.request;
         let with = |what, path: &'a CStr| move |errno| LaunchFault::Step(what, Some(path), errno);
         for path in &request.join {
-            // Before anybody else is told of this process, and before anything runs that could
-            // start another one.
+            // First of all: no other process knows this one yet, and nothing has run that could
+            // start another.
             join(path).map_err(with("its control group", path))?;
         }
         if let (Some((beside, text)), Some(path)) = (&self.note, &request.pid_file) {
@@ -201,11 +200,11 @@ impl<'a> Prepared<'a> {
         }
         rustix::process::chdir(request.dir.as_c_str()).map_err(with("its folder", &request.dir))?;
         rustix::process::umask(Mode::from_raw_mode(request.umask));
-        // Python ignores SIGPIPE, and others block signals in their threads. What is ignored or
-        // blocked stays so: the program shall begin with none.
+        // Python ignores SIGPIPE, and other programs block signals in their threads. Both are
+        // inherited, so reset them.
         process::reset_signals();
         give_files(log)?;
-        // Python's and acc's own files close themselves; what their parent handed to them would
+        // Python's and acc's own files close at the exec; those that their parent passed on would
         // not.
         process::close_at_exec(HANDED_AT);
         for (resource, soft, hard) in &request.limits {
@@ -223,7 +222,7 @@ impl<'a> Prepared<'a> {
             confine::drop_rights().map_err(|errno| LaunchFault::Step("its rights", None, errno))?;
         }
         if let Some(path) = &request.socket {
-            // As the user that this process has become, so that file and listener are that user's.
+            // As the user that this process has become, so that file and listener belong to it.
             let listening = process::listen(path);
             listening
                 .and_then(|socket| process::hand_over(&socket, HANDED_AT))
@@ -238,7 +237,7 @@ fn join(group: &CStr) -> Result<()> {
     write(file, b"0")
 }
 
-/// Nothing to read, and the log.
+/// Gives it an empty input, and the log as output.
 fn give_files(log: &OwnedFd) -> Result<()> {
     let null = rustix::fs::open(
         c"/dev/null",
@@ -250,8 +249,8 @@ fn give_files(log: &OwnedFd) -> Result<()> {
     dup2_stderr(log)
 }
 
-/// Leaves the pid file, whole or not at all: from before the first instruction of the program it
-/// can be found, also when supervisord dies before it has said which process it is.
+/// Writes the pid file atomically: so the program can be found from before its first instruction,
+/// even if supervisord dies before it has reported the pid.
 fn leave_note(beside: &CStr, path: &CStr, text: &[u8]) -> Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
     let file = rustix::fs::open(beside, flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))?;
@@ -259,20 +258,20 @@ fn leave_note(beside: &CStr, path: &CStr, text: &[u8]) -> Result<()> {
     rustix::fs::rename(beside, path)
 }
 
-/// The text of the pid file, in the form of acc's `driver::supervisor::pid_file`: with when this
-/// process was started, in the kernel's ticks, which tells it from a later one of the same number
-/// (proc(5), field 22).
+/// The text of the pid file, in the format of acc's `driver::supervisor::pid_file`. It includes the
+/// start time in the kernel's ticks, which distinguishes this process from a later one with the
+/// same pid (proc(5), field 22).
 fn note(request: &LaunchRequest) -> Result<Vec<u8>> {
     let file = rustix::fs::open(
         c"/proc/self/stat",
         OFlags::RDONLY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    // In one call, since the kernel makes the text anew for each.
+    // In one call, because the kernel generates the text anew for each read.
     let mut stat = [0; 1024];
     let length = rustix::io::read(file, &mut stat)?;
     let stat = String::from_utf8_lossy(stat.get(..length).unwrap_or_default());
-    // The second field is the name in parentheses, which may hold anything.
+    // The second field is the name in parentheses, which may contain anything.
     let after_name = stat.rsplit(')').next().unwrap_or_default();
     let started = after_name.split_whitespace().nth(19).ok_or(Errno::INVAL)?;
     let head = format!("{} {started} ", getpid());
@@ -282,7 +281,7 @@ fn note(request: &LaunchRequest) -> Result<Vec<u8>> {
 
 fn report(to: impl std::os::fd::AsFd, what: &OsStr, fault: &LaunchFault<'_>) -> u8 {
     let text = format!("acc: could not start `{}`: {fault}\n", what.display());
-    // There is no other place to say it; the exit code does.
+    // If this fails, only the exit code is left.
     let _ = write(to, text.as_bytes());
     match fault {
         LaunchFault::Step(_, _, Errno::NOENT) => MISSING,
@@ -290,7 +289,7 @@ fn report(to: impl std::os::fd::AsFd, what: &OsStr, fault: &LaunchFault<'_>) -> 
     }
 }
 
-/// In glibc's words, as the rest of acc, whatever this is linked with.
+/// In glibc's wording, like the rest of acc, whatever C library this is linked with.
 fn why(errno: Errno, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let words = match errno {
         Errno::IO => "Input/output error",

@@ -1,4 +1,4 @@
-//! The launcher as a program: hands its only argument to the library and exits with what that says.
+//! The launcher program: passes its only argument to the library and exits with the result.
 //!
 //! It decides nothing.
 

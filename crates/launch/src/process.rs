@@ -1,7 +1,7 @@
-//! The other steps of a launch, each in this process: session, signals, files, user, socket, and the
-//! program itself.
+//! Further steps of a launch, each within this process: session, signals, files, user, socket, and
+//! the program itself.
 //!
-//! Each decides nothing, and none needs memory: lists are made beforehand.
+//! They decide nothing and need no memory: lists are made beforehand.
 
 use std::ffi::{CStr, c_char};
 use std::io;
@@ -14,16 +14,16 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Gid, Uid, getsid, setpgid, setsid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-/// Signals of the kernel.
+/// Number of the kernel's signals.
 const SIGNAL_MAX: libc::c_long = 64;
-/// Bytes in the kernel's set of signals.
+/// Bytes of the kernel's signal set.
 const SIGNAL_SET: libc::c_long = 8;
-/// Room for a crowd; the kernel lowers it to `net.core.somaxconn`.
+/// Room for many simultaneous clients; the kernel limits it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-/// Files from here on have no place of their own.
+/// Descriptors from here on have no fixed use.
 const OUT_OF_THE_WAY: RawFd = 10;
 
-/// All of it in one call. Fewer bytes written is an error too.
+/// Writes all bytes in one call. A short write is an error.
 pub(crate) fn write(file: impl AsFd, bytes: &[u8]) -> Result<()> {
     match rustix::io::write(file, bytes)? {
         written if written == bytes.len() => Ok(()),
@@ -31,9 +31,9 @@ pub(crate) fn write(file: impl AsFd, bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Leads a session of its own from now on, without a terminal. A process that leads a group already
-/// (supervisord has made it one) first goes back to the group of the session's leader; where that
-/// is gone, it stays what it is.
+/// Starts a session of its own, without a terminal. A process that leads a group already
+/// (supervisord has made it one) first returns to the group of its session's leader. If that is
+/// gone, nothing changes.
 pub(crate) fn own_session() {
     if setsid().is_err()
         && let Ok(session) = getsid(None)
@@ -43,8 +43,8 @@ pub(crate) fn own_session() {
     }
 }
 
-/// Every signal does again what it does by default, and none is blocked. KILL and STOP do in any
-/// case, and refuse. By the kernel's own calls: the C library keeps two signals to itself.
+/// Resets every signal to its default action and unblocks all. KILL and STOP cannot be changed and
+/// return errors. Uses the kernel's own calls, because the C library reserves two signals.
 pub(crate) fn reset_signals() {
     // Handler, flags, restorer and mask, or without the restorer: zeros in any order.
     let default = [0_usize; 4];
@@ -74,13 +74,12 @@ pub(crate) fn reset_signals() {
     }
 }
 
-/// The file under another number too, out of the way of all that has a place of its own; closed
-/// when the program begins.
+/// Duplicates the file to a number without a fixed use; it is closed when the program starts.
 pub(crate) fn keep(file: impl AsFd) -> Result<OwnedFd> {
     fcntl_dupfd_cloexec(file, OUT_OF_THE_WAY)
 }
 
-/// The program has the file under this number, which belongs to none of this process's own.
+/// Passes the file to the program under this number, which no file of this process uses.
 pub(crate) fn hand_over(file: &OwnedFd, number: RawFd) -> Result<()> {
     #[expect(unsafe_code, reason = "whatever has that number is not ours")]
     // SAFETY: numbers. What is replaced was left open by who started this process.
@@ -88,7 +87,7 @@ pub(crate) fn hand_over(file: &OwnedFd, number: RawFd) -> Result<()> {
     if done < 0 { Err(last_error()) } else { Ok(()) }
 }
 
-/// Every file from this number on is closed when the program begins. A kernel before 5.11 has no
+/// Makes every file from this number on close when the program starts. A kernel before 5.11 has no
 /// call for all at once.
 pub(crate) fn close_at_exec(from: RawFd) {
     #[expect(unsafe_code, reason = "files that are not ours")]
@@ -104,14 +103,15 @@ pub(crate) fn close_at_exec(from: RawFd) {
     }
 }
 
-/// Becomes this user for good: this thread, which is the only one.
+/// Becomes this user permanently. This is the only thread.
 pub(crate) fn become_user(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<()> {
     set_thread_groups(groups)?;
     set_thread_res_gid(gid, gid, gid)?;
     set_thread_res_uid(uid, uid, uid)
 }
 
-/// A unix socket that listens at this path, out of the way, and is closed when the program begins.
+/// Makes a unix socket that listens at this path, on a number without a fixed use; it is closed
+/// when the program starts.
 pub(crate) fn listen(path: &CStr) -> Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let kind = (
@@ -141,7 +141,7 @@ impl<'a> WordList<'a> {
     }
 }
 
-/// Becomes this program; returns only with the reason why not.
+/// Becomes this program; returns only on failure, with the reason.
 pub(crate) fn execute(program: &CStr, argv: &WordList<'_>, envp: &WordList<'_>) -> Errno {
     #[expect(unsafe_code, reason = "lists of pointers are what the call takes")]
     // SAFETY: both lists end with a null pointer, and borrow the C strings in them.

@@ -1,9 +1,8 @@
-//! What a launcher is told to become, and the text that says it: written by acc, read by the
-//! launcher.
+//! The request to a launcher, and its text: written by acc, parsed by the launcher.
 //!
-//! The text is a sequence of `KEY=VALUE`, each ended by a zero byte: neither arguments nor
-//! environments can hold one. A key that is not known is an error: the launcher in place was made
-//! together with the server that writes the text. No file is read or written here.
+//! The text is a sequence of `KEY=VALUE`, each ended by a zero byte, which neither arguments nor
+//! environments can contain. An unknown key is an error: the installed launcher was built together
+//! with the server that writes the text. No file is read or written here.
 
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -25,46 +24,46 @@ pub struct UserIds {
     pub groups: Vec<u32>,
 }
 
-/// What to become. It may hold secrets: its text is for acc alone.
+/// What to become. It may contain secrets: only acc may read its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchRequest {
     /// The file to execute, and argument 0.
     pub program: CString,
     /// Arguments after argument 0.
     pub args: Vec<CString>,
-    /// `NAME=VALUE` each; the whole environment, but for what a handed socket adds.
+    /// `NAME=VALUE` each; the whole environment, except the variables for a passed socket.
     pub env: Vec<CString>,
     /// Working directory.
     pub dir: CString,
     /// Standard output and error.
     pub log: CString,
-    /// The pid file, which is written before the program begins. `None`: acc has one already.
+    /// The pid file, which is written before the program starts. `None`: acc writes it.
     pub pid_file: Option<CString>,
-    /// Which boot of this host the pid file names.
+    /// The boot id for the pid file.
     pub boot: CString,
     /// Umask.
     pub umask: u32,
     /// Resources with their soft and hard limits.
     pub limits: Vec<(Resource, u64, u64)>,
-    /// Whom to become; `None`: who starts it.
+    /// The user to become; `None`: unchanged.
     pub user: Option<UserIds>,
-    /// Files of control groups that are joined by a `0`.
+    /// Files of control groups that a process joins by writing `0`.
     pub join: Vec<CString>,
-    /// Listen there, and hand that over (`sd_listen_fds(3)`).
+    /// Listen at this path, and pass on the socket (`sd_listen_fds(3)`).
     pub socket: Option<CString>,
-    /// It is an instance, without any right but its user's: how readily it is killed when memory
+    /// Set for an instance, which gets no rights but its user's: how early it is killed when memory
     /// runs out (`oom_score_adj`, proc(5)).
     pub instance: Option<CString>,
-    /// A test wants it to be stopped right before it becomes the program.
+    /// A test wants the process to be stopped right before it becomes the program.
     pub stop: bool,
 }
 
-/// Why a text is no request.
+/// Why a text is not a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LaunchTextFault {
     /// Its end is missing.
     NotComplete,
-    /// This key, or its value. Only the key is ever shown: a value may be a secret.
+    /// This key or its value is invalid. Only the key is ever shown: a value may be a secret.
     NotUnderstood(String),
 }
 
@@ -78,7 +77,7 @@ impl fmt::Display for LaunchTextFault {
 }
 
 impl LaunchRequest {
-    /// This program with this log, in `/`, and nothing else.
+    /// A request for this program with this log, in `/`, and nothing else.
     #[must_use]
     pub fn new(program: CString, log: CString) -> Self {
         Self {
@@ -99,7 +98,7 @@ impl LaunchRequest {
         }
     }
 
-    /// As the launcher reads it.
+    /// The text for the launcher.
     #[must_use]
     pub fn text(&self) -> Vec<u8> {
         let mut text = Vec::new();
@@ -139,10 +138,10 @@ impl LaunchRequest {
         text
     }
 
-    /// What the text says: nothing but what stands in it.
+    /// Parses the text.
     ///
     /// # Errors
-    /// It was cut short, or holds something that acc does not write.
+    /// It is truncated, or contains something that acc does not write.
     pub fn parse(text: &[u8]) -> Result<Self, LaunchTextFault> {
         if text.last() != Some(&0) {
             return Err(LaunchTextFault::NotComplete);
