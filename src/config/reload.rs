@@ -128,7 +128,7 @@ mod tests {
             .collect()
     }
 
-    /// Every setting different: what is not taken over is what is said to need a restart.
+    /// Every setting differs: what is not taken over must be listed as needing a restart.
     #[test]
     fn what_is_not_taken_over_is_said() {
         let old = config("home = \"/a/h\"\nrun = \"/a/r\"\n");

@@ -1,5 +1,5 @@
 //! The settings against the files below `tests/config`, against `config.example.toml`, and in every
-//! place they are looked for.
+//! place where acc searches for them.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -72,7 +72,7 @@ impl Demo {
         Self { child, out, dir }
     }
 
-    /// Waits until it says that it listens; gives the address.
+    /// Waits until it reports that it listens; returns the address.
     fn ready(&mut self) -> String {
         let mut line = String::new();
         while self.out.read_line(&mut line).unwrap() > 0 {

@@ -174,7 +174,7 @@ impl Listeners {
         if there.is_empty() {
             return Ok(ListenerOwner::None);
         }
-        let found = self.whose(process, there)?;
+        let found = self.owner_among(process, there)?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         match found {
             ListenerOwner::Own => drop(known.insert(
@@ -189,7 +189,7 @@ impl Listeners {
         Ok(found)
     }
 
-    fn whose(&self, process: Process, there: &[Listening]) -> io::Result<ListenerOwner> {
+    fn owner_among(&self, process: Process, there: &[Listening]) -> io::Result<ListenerOwner> {
         if let Some(other) = there
             .iter()
             .find(|l| self.expected.is_some_and(|user| user != l.uid))

@@ -128,7 +128,7 @@ pub fn search(leader: Process, sockets: impl IntoIterator<Item = u64>) -> io::Re
         left: sockets.into_iter().collect(),
         hidden: BTreeSet::new(),
     };
-    look_into(leader.pid, &mut search)?;
+    take_sockets_of(leader.pid, &mut search)?;
     if !search.left.is_empty() {
         search_others(leader, &mut search)?;
     }
@@ -157,7 +157,7 @@ fn search_others(leader: Process, search: &mut Search) -> io::Result<()> {
         .into_iter()
         .chain(far.into_iter().filter(|pid| family.has_kept(*pid)))
     {
-        look_into(pid, search)?;
+        take_sockets_of(pid, search)?;
         if search.left.is_empty() {
             break;
         }
@@ -177,7 +177,7 @@ pub fn belongs(pid: i32, leader: Process) -> bool {
 }
 
 /// Removes from the search what this process holds. An ended process holds nothing.
-fn look_into(pid: i32, search: &mut Search) -> io::Result<()> {
+fn take_sockets_of(pid: i32, search: &mut Search) -> io::Result<()> {
     let dir = format!("/proc/{pid}");
     let seen = fs::read_dir(format!("{dir}/fd")).and_then(|links| {
         for link in links {
@@ -262,7 +262,7 @@ mod tests {
             .ino()
     }
 
-    /// The pid that the script says: of who holds the socket.
+    /// The pid that the script prints: of the process that holds the socket.
     fn said(child: &mut Child) -> i32 {
         let mut line = String::new();
         io::BufRead::read_line(

@@ -24,7 +24,7 @@ use super::users::is_root;
 use crate::domain::time::Timestamp;
 
 /// How many entries are removed between two readings of the clock.
-const LOOK_AFTER: u32 = 64;
+const ENTRIES_PER_CHECK: u32 = 64;
 
 /// Two removals of the same tree would disturb each other.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -140,7 +140,7 @@ struct RemovalJob {
 impl RemovalJob {
     fn is_late(&mut self) -> bool {
         self.count = self.count.wrapping_add(1);
-        self.count.is_multiple_of(LOOK_AFTER) && SystemClock.now() >= self.until
+        self.count.is_multiple_of(ENTRIES_PER_CHECK) && SystemClock.now() >= self.until
     }
 
     fn sweep(&mut self) -> io::Result<Swept> {
@@ -373,7 +373,7 @@ mod tests {
         assert!(!bed.tree().exists());
     }
 
-    /// A program of the tenant's goes on making folders by the descriptor that it has.
+    /// A program of the tenant continues to make folders through its open descriptor.
     #[test]
     fn who_goes_on_writing_does_not_keep_it_from_its_end() {
         let bed = Bed::new();

@@ -30,7 +30,7 @@ impl Stopped {
         process::signal_one(process, libc::SIGSTOP)?;
         let all = async {
             loop {
-                match stands_still(process.pid) {
+                match all_stopped(process.pid) {
                     Ok(true) => return Ok(Some(())),
                     Ok(false) => {}
                     Err(e) if is_gone(&e) => return Ok(None),
@@ -80,7 +80,7 @@ fn is_gone(e: &io::Error) -> bool {
 }
 
 /// Whether all its threads are stopped.
-fn stands_still(pid: i32) -> io::Result<bool> {
+fn all_stopped(pid: i32) -> io::Result<bool> {
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
         // A thread that has ended meanwhile is not running.
         match fs::read(thread?.path().join("stat")) {
@@ -226,7 +226,7 @@ mod tests {
             .unwrap();
         let process = process::by_pid(child.id().cast_signed()).unwrap().unwrap();
         let stopped = Stopped::stop(process).await.unwrap().unwrap();
-        assert!(stands_still(process.pid).unwrap());
+        assert!(all_stopped(process.pid).unwrap());
         // It has the listener as well, but no process has accepted the second connection.
         assert_eq!(
             stopped.peers().unwrap(),

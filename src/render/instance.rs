@@ -203,7 +203,7 @@ const MISSING: &str = "does not exist";
 fn check_program(path: &Path) -> Result<(), String> {
     match fs::metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Err(MISSING.to_owned()),
-        Err(e) => Err(format!("cannot be looked at: {e}")),
+        Err(e) => Err(format!("cannot be examined: {e}")),
         Ok(data) if !data.is_file() => Err("is not a file".to_owned()),
         Ok(data) if data.permissions().mode() & 0o111 == 0 => Err("is not executable".to_owned()),
         Ok(_) => Ok(()),

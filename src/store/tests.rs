@@ -358,9 +358,9 @@ fn use_everything(store: &Store) {
     store.delete(id).unwrap();
 }
 
-/// Plans by which a query reads more rows than it returns. What may be read from one end to the
-/// other: what is unfinished, the routed ones (all of which are returned), and whatever a `LIMIT`
-/// ends.
+/// Plans by which a query reads more rows than it returns. Full scans are allowed for the
+/// unfinished rows, the routed ones (all of which are returned), and queries that end with a
+/// `LIMIT`.
 fn bad_plans(store: &Store) -> Vec<String> {
     let connection = store.connection();
     let mut bad = Vec::new();

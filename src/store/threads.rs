@@ -170,7 +170,7 @@ mod tests {
         let other = rusqlite::Connection::open(&path).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let mut written = note(&writes, "waits");
-        // This thread, the only one of the runtime, goes on.
+        // This thread, the only one of the runtime, is not blocked.
         assert!(futures_util::poll!(&mut written).is_pending());
         let seen = writes.read(|store| store.events(None, 10)).await.unwrap();
         assert!(seen.is_empty(), "reading needs no lock");

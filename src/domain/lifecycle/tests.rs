@@ -515,7 +515,8 @@ fn one_that_is_disabled_while_it_stops_ends_although_somebody_waits() {
         )],
     ));
     assert_eq!(end.next.phase(), Phase::Asleep);
-    // Nobody waits for one that is disabled and drains; not even the operator takes it back.
+    // An instance that is disabled while it drains has no waiting requests, and not even the
+    // operator can wake it.
     let draining = walk(&then(
         to_awake(),
         &[
@@ -563,7 +564,7 @@ fn one_that_cannot_be_reached_is_stopped_for_that_reason_and_no_other() {
             Effect::Record(Note::Slept(Drain::Displaced))
         ]
     );
-    // Who asks meanwhile waits for the next run.
+    // A request that arrives meanwhile waits for the next run.
     let asked = step(&stopping.next, &Event::Wake(Cause::Request), at(6), &LIMITS).unwrap();
     assert_eq!(
         step(&asked.next, &exited, at(7), &LIMITS)
@@ -734,9 +735,9 @@ fn any_event() -> impl Strategy<Value = (usize, u64, u64)> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// Whatever happens in whatever order: the phase is written before anything acts on it, nothing
-    /// is armed in the past, an idle stop never comes early or with something in flight, a gate
-    /// opens only for one that answered, and a process is only lost by ending.
+    /// For all events in any order: the phase is saved before anything acts on it, no timer is set
+    /// in the past, an idle stop never comes early or with something in flight, a gate opens only
+    /// for an instance that answered, and a process disappears only by ending.
     #[test]
     fn long_walks_keep_the_promises(events in proptest::collection::vec(any_event(), 1..200)) {
         let mut served = Served::new(Machine::creating(DesiredState::Auto, at(0)));
@@ -767,7 +768,7 @@ proptest! {
     }
 }
 
-/// What somebody asks for may be refused; what has happened has happened.
+/// Whether the event is a request. A request may be refused; a fact may not.
 fn is_wish(event: &Event) -> bool {
     use Event::{Created, Destroy, Reset, Retire, SetDesired, Sleep, Wake};
     matches!(

@@ -1,4 +1,4 @@
-//! The look at real sockets: every way of asking sees the same.
+//! Samples real sockets: every source must report the same.
 
 use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};

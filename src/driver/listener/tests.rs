@@ -13,7 +13,7 @@ use crate::host::process;
 struct Instance(Child);
 
 impl Instance {
-    /// Listens at `address`, with `SO_REUSEPORT` when told to, and says so.
+    /// Listens at `address`, with `SO_REUSEPORT` if asked, and reports that it does.
     fn listening(address: SocketAddr, reuse: bool) -> Self {
         let script = "import socket, sys, time
 v6 = ':' in sys.argv[1]
@@ -59,7 +59,7 @@ impl Drop for Instance {
     }
 }
 
-/// A port that nobody has, as far as can be known.
+/// A port that is free, as far as can be known.
 fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()

@@ -37,12 +37,12 @@ impl PathListeners {
             .clone();
         let (mut now, mut all) = (SeenSockets::new(), Vec::new());
         for ((path, process), sockets) in instances.iter().zip(there) {
-            let same = before.get(path).filter(|(whose, number)| {
-                whose == process && sockets.contains(number) && path.exists()
+            let same = before.get(path).filter(|(owner, number)| {
+                owner == process && sockets.contains(number) && path.exists()
             });
             all.push(match same {
                 Some(_) => Ok(ListenerOwner::Own),
-                None => whose(path, *process, &sockets),
+                None => owner_at(path, *process, &sockets),
             });
             if let (Some(Ok(ListenerOwner::Own)), Some(number)) = (
                 all.last(),
@@ -64,7 +64,7 @@ fn only(sockets: &[u64]) -> Option<u64> {
     }
 }
 
-fn whose(path: &Path, process: Process, sockets: &[u64]) -> io::Result<ListenerOwner> {
+fn owner_at(path: &Path, process: Process, sockets: &[u64]) -> io::Result<ListenerOwner> {
     let gone = |e: io::Error| match e.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(ListenerOwner::None),
         _ => Err(e),

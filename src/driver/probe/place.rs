@@ -54,14 +54,14 @@ async fn sample(listeners: &Listeners, awake: &[(Listen, Process)]) -> Vec<Optio
         }
     }
     let listeners = listeners.clone();
-    let looked = tokio::task::spawn_blocking(move || {
+    let sampled = tokio::task::spawn_blocking(move || {
         let (of_tcp, of_unix) = (tcp.len(), unix.len());
         (
             known(listeners.strangers(&tcp), of_tcp),
             known(listeners.on_paths(&unix), of_unix),
         )
     });
-    let Ok((tcp, unix)) = looked.await else {
+    let Ok((tcp, unix)) = sampled.await else {
         return vec![None; awake.len()];
     };
     let (mut tcp, mut unix) = (tcp.into_iter(), unix.into_iter());
@@ -77,10 +77,10 @@ async fn sample(listeners: &Listeners, awake: &[(Listen, Process)]) -> Vec<Optio
 }
 
 fn known(
-    looked: io::Result<Vec<io::Result<ListenerOwner>>>,
+    sampled: io::Result<Vec<io::Result<ListenerOwner>>>,
     count: usize,
 ) -> Vec<Option<ListenerOwner>> {
-    match looked {
+    match sampled {
         Ok(found) => found.into_iter().map(Result::ok).collect(),
         Err(error) => {
             tracing::warn!(%error, "could not check which processes hold the instances' listening sockets");

@@ -35,7 +35,7 @@ use crate::host::short_sleep::short_sleep;
 use crate::host::{listening, net, removal, unix_connect};
 
 /// Check this often even if the folder is watched: a watch may be lost.
-const LOOK_ANYWAY: Duration = Duration::from_millis(100);
+const CHECK_ANYWAY: Duration = Duration::from_millis(100);
 
 /// A program that listens on an instance's port for this long keeps it: the instance cannot be
 /// reached there.
@@ -122,12 +122,12 @@ impl SocketProbe {
         loop {
             match unix_connect::connect(path) {
                 Ok(stream) if own(&stream, true) => return (stream, watch),
-                Ok(_) => short_sleep(LOOK_ANYWAY).await,
+                Ok(_) => short_sleep(CHECK_ANYWAY).await,
                 Err(e) if e.kind() == ErrorKind::NotFound => {
                     (steps, at_once) = (Steps::SOCKET, AT_ONCE);
                     match &mut watch {
-                        Some(watch) => watch.change(LOOK_ANYWAY).await,
-                        None => short_sleep(LOOK_ANYWAY).await,
+                        Some(watch) => watch.change(CHECK_ANYWAY).await,
+                        None => short_sleep(CHECK_ANYWAY).await,
                     }
                 }
                 Err(e) if e.kind() == ErrorKind::ConnectionRefused && at_once > 0 => {
@@ -414,7 +414,7 @@ fn remove_stale(path: &Path, trash: &Path) -> Result<(), Obstacle> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
         Err(e) => {
             return Err(Obstacle::Other(format!(
-                "`{shown}` cannot be looked at: {e}"
+                "`{shown}` cannot be examined: {e}"
             )));
         }
         Ok(meta) if !meta.file_type().is_socket() => {

@@ -454,7 +454,7 @@ async fn one_look_finds_who_listens_by_then_and_waits_for_nobody() {
         0,
         "the connection was only a target"
     );
-    // To each of these a connection says nothing.
+    // For each of these a successful connect proves nothing.
     let handed = ProbeTarget {
         handed: true,
         ..unix(path.clone(), None)

@@ -73,7 +73,7 @@ pub(super) struct InstanceMembers {
     user: u32,
     cgroups: OnceLock<Option<Cgroups>>,
     /// Without control groups: leftovers of another acc were searched for.
-    looked: OnceCell<()>,
+    searched: OnceCell<()>,
     /// First processes that were asked to end: the processes they leave get time to end as well.
     asked: Mutex<HashSet<Process>>,
     /// Notified at each kill.
@@ -91,7 +91,7 @@ impl InstanceMembers {
             pid_dir: pid_dir.to_owned(),
             user: rustix::process::geteuid().as_raw(),
             cgroups: OnceLock::new(),
-            looked: OnceCell::new(),
+            searched: OnceCell::new(),
             asked: Mutex::default(),
             killed: Notify::new(),
             dying: Mutex::default(),
@@ -175,7 +175,7 @@ impl InstanceMembers {
         let Some(cgroups) = self.cgroups() else {
             // A census takes milliseconds, so only once: later leftovers are of runs whose end this
             // acc has seen.
-            self.looked
+            self.searched
                 .get_or_try_init(async || self.clear_unrecorded(first).await)
                 .await?;
             return Ok(Membership {
@@ -387,7 +387,7 @@ impl InstanceMembers {
         locks: &Locks,
     ) -> Result<Vec<(InstanceName, usize)>, SupervisorError> {
         let mut ended = Vec::new();
-        for name in self.names().map_err(|e| looking(&e))? {
+        for name in self.names().map_err(|e| census_failed(&e))? {
             let _held = locks.lock(name.as_str()).await;
             // Started just now, or another task handles its end.
             if live.contains(&name) || first.runs(&name).await? {
@@ -407,7 +407,7 @@ impl InstanceMembers {
     }
 
     async fn clear_unrecorded(&self, first: &dyn FirstProcess) -> Result<(), SupervisorError> {
-        for name in self.names().map_err(|e| looking(&e))? {
+        for name in self.names().map_err(|e| census_failed(&e))? {
             // A process that cannot be ended blocks only its own instance.
             if !first.runs(&name).await?
                 && let Err(error) = self
@@ -444,8 +444,8 @@ impl InstanceMembers {
     }
 }
 
-/// The error if those cannot be determined.
-fn looking(why: &io::Error) -> SupervisorError {
+/// The error if the processes of instances cannot be determined.
+fn census_failed(why: &io::Error) -> SupervisorError {
     SupervisorError::Unreachable {
         what: "the kernel for orphan processes".to_owned(),
         why: why.to_string(),

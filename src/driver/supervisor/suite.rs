@@ -31,9 +31,9 @@ pub(super) fn program(name: &str, dir: &Path, argv: &[&str]) -> Program {
 }
 
 /// Polls until the answer is there; panics with what was waited for after ten seconds.
-pub(super) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(super) async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..1000 {
-        if let Some(found) = look().await {
+        if let Some(found) = check().await {
             return found;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -41,7 +41,7 @@ pub(super) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
     panic!("waited in vain for {what}");
 }
 
-/// Runs until it is told to finish, then ends with this code.
+/// Runs until a test lets it finish, then ends with this code.
 fn obedient(name: &str, world: &World, code: i32) -> Program {
     world.make_fifo(name);
     let script = format!("echo began; read x < go-{name}; exit {code}");

@@ -1,7 +1,7 @@
-//! Connections that rest between two requests: nothing is lost by it, and every limit and end holds
-//! as for others.
+//! Connections that rest between two requests: nothing is lost by it, and every limit and end
+//! applies as for others.
 //!
-//! The clock stands still and moves on only when everybody waits, so a second costs nothing.
+//! The clock is paused and advances only when all tasks wait, so a second costs nothing.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

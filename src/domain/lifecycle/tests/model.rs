@@ -1,6 +1,6 @@
-//! A second, much smaller account of an instance's life, written from the promises and not from the
-//! table: what runs, how much is in flight, since when it is quiet. Random events are told to both,
-//! and they are compared after each.
+//! A second, much smaller model of an instance, written from the promises and not from the table:
+//! what runs, how much is in flight, since when it is quiet. Random events go to both, and the two
+//! are compared after each.
 
 use super::*;
 
@@ -9,7 +9,7 @@ use super::*;
 struct Model {
     /// Something may run: from the order to start until the end was heard of.
     runs: bool,
-    /// It answered, and was not told to stop since: it may be served.
+    /// It answered, and was not asked to stop since: it may be served.
     serves: bool,
     /// Requests through acc.
     in_flight: u32,
@@ -66,8 +66,8 @@ impl Model {
     }
 }
 
-/// Facts are taken note of or ignored, but never refused: who reports them cannot do anything about
-/// it.
+/// Whether the event is a fact. Facts are processed or ignored, but never refused: the sender
+/// cannot change them.
 fn is_fact(event: &Event) -> bool {
     matches!(
         event,

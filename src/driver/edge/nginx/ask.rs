@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_signal_stopped_stands_still() {
+    fn only_what_a_signal_stopped_is_found() {
         assert!(is_stopped(b"7 (nginx) T 1 7"));
         assert!(is_stopped(b"7 (a) S \xff) T 1 7"));
         for other in [

@@ -142,7 +142,7 @@ mod tests {
         let spec = noted(spec, &pid, "this-boot").unwrap();
         fs::write(&file, spec.text()).unwrap();
         let command = ensure(&dir.path().join("launch"), &[]).unwrap();
-        // Of its own, and one more that nobody closes.
+        // Its own descriptors, and one more that no process closes.
         let mut launcher = std::process::Command::new(&command[0]);
         launcher.arg(&file).env("SECRET", "of supervisord");
         let open = fs::File::open("/etc/hosts").unwrap();

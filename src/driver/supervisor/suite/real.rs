@@ -268,11 +268,11 @@ async fn an_exit_at_once_is_an_exit_and_not_a_failed_start(world: World) {
             let a = program("a", world.dir(), &["/bin/sh", "-c", command]);
             let process = s.start(&a).await.unwrap();
             let told = s.wait(&a.name, process).await.unwrap();
-            // supervisord can have reaped it before anybody could look; of a signal it does not
-            // tell which.
-            let untold =
+            // supervisord can have reaped it before acc could read the exit status, and reports
+            // only that a signal ended it, not which.
+            let unreported =
                 world.is_supervisord() && matches!(exit, Exit::Signal(_)) && told == Exit::Unknown;
-            assert!(told == exit || untold, "{command}: {told}");
+            assert!(told == exit || unreported, "{command}: {told}");
         }
     }
 }
@@ -436,7 +436,7 @@ async fn a_stop_right_after_the_start_is_not_lost(world: World) {
     }
 }
 
-/// Says what it was told of its socket and runs until it is told to finish.
+/// Records the variables of its socket and runs until a test lets it finish.
 fn listener(name: &str, world: &World) -> Program {
     world.make_fifo(name);
     let script = format!(
@@ -475,7 +475,8 @@ async fn a_socket_is_handed_over_and_ends_with_the_program(world: World) {
         assert!(others.filter(|fd| *fd > 3).all(|fd| {
             fs::read_link(format!("/proc/{}/fd/{fd}", process.pid)).map_or(true, |to| to != handed)
         }));
-        // Nobody takes what waits there, and nobody else has it: it ends with the process.
+        // No process accepts what waits there, and no other process has the socket: it is closed
+        // with the process.
         world.finish(&a.name, Exit::Code(0));
         assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(0));
         assert_eq!(
@@ -544,7 +545,7 @@ async fn many_start_at_once(world: World) {
 #[tokio::test]
 async fn builtin_inherits_nothing() {
     let world = World::builtin();
-    // A descriptor as acc may have been handed by whoever started it: not close-on-exec.
+    // A descriptor that acc may have inherited from its parent: not close-on-exec.
     let inherited = nix::unistd::dup(std::io::stdin()).unwrap();
     let a = obedient("a", &world, 0);
     let process = world.supervisor().start(&a).await.unwrap();

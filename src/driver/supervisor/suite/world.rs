@@ -101,7 +101,8 @@ impl World {
         }
     }
 
-    /// A real supervisord that answers; `None`: not installed, which is said (and a failure in CI).
+    /// A real supervisord that answers; `None`: not installed, which is printed (and a failure in
+    /// CI).
     pub(in super::super) async fn supervisord() -> Option<Self> {
         let world = Self::supervisord_down()?;
         assert_eq!(world.supervisor.boot(&[]).await.unwrap(), Ensured::Started);

@@ -281,8 +281,8 @@ mod tests {
 
     use super::*;
 
-    /// A supervisord that adds whatever it is asked to: it tells of each exchange how many groups
-    /// were added in it, and answers when it is allowed to.
+    /// A supervisord that adds whatever it is asked to. It reports for each exchange how many
+    /// groups were added, and answers when it is allowed to.
     fn serve(
         dir: &std::path::Path,
         allowed: Arc<tokio::sync::Semaphore>,

@@ -20,7 +20,7 @@ use crate::domain::name::HostName;
 use crate::domain::port::PortRange;
 use crate::domain::rule::Rule;
 
-/// Is the program there? Without it a test says so, and fails in CI.
+/// Whether the program is installed. Without it a test prints that, and fails in CI.
 pub(super) fn need_nginx() -> bool {
     let found = program::find(&program::search_path()).is_ok();
     if !found {
@@ -497,7 +497,7 @@ impl Answer {
     pub(super) fn header(&self, name: &str) -> Option<String> {
         headers(&self.head, name).into_iter().next()
     }
-    /// Who answered: an application, `wake`, or nobody (nginx itself).
+    /// Which server answered: the name of an application, `wake`, or empty (nginx itself).
     pub(super) fn who(&self) -> String {
         self.header("x-who").unwrap_or_default()
     }

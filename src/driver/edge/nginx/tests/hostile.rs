@@ -1,5 +1,5 @@
-//! What clients and applications send that nobody should: other protocols, answers without an end,
-//! bodies for nobody, bad requests.
+//! Input that clients and applications should not send: other protocols, responses without an end,
+//! bodies for unknown hosts, bad requests.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -195,7 +195,7 @@ async fn a_body_for_a_host_of_nobody_is_not_taken() {
                 "{answer}"
             );
         }
-        // acc itself says it when there is no body.
+        // acc itself answers this if there is no body.
         assert_eq!(bed.get(host, "/").await.who(), "wake");
     }
     assert_eq!(bed.wake.lock().unwrap().len(), 2);

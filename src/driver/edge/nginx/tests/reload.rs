@@ -106,7 +106,7 @@ async fn many_at_once_share_at_most_two_reloads() {
         return;
     }
     let mut bed = Bed::start_with(|config, dir| {
-        // nginx says at this level that it was told to reload.
+        // At this level nginx logs that it was asked to reload.
         let own = include_str!("../../../../../templates/nginx/nginx.conf")
             .replace("{{ error_log }}\" warn;", "{{ error_log }}\" notice;");
         std::fs::create_dir_all(dir.join("t/nginx")).unwrap();
@@ -226,7 +226,7 @@ async fn ten_thousand_hosts_of_the_longest_kind() {
     );
 }
 
-/// A program called nginx that says what it is told.
+/// A program called nginx that prints this text.
 fn pretend(dir: &Path, says: &str) -> PathBuf {
     let bin = dir.join("bin");
     std::fs::create_dir_all(&bin).unwrap();

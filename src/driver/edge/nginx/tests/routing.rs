@@ -331,8 +331,8 @@ async fn streams_pass_as_they_come_and_outlive_a_reload_or_go_by_way_of_acc() {
 
     bed.until("it is asked", || seen.lock().unwrap().len() == 1)
         .await;
-    // The first events are here while the application still has most of a second to go.
-    // With room for all of them: a short read would look like a stream that flows.
+    // The first events arrive while the application still sends for most of a second. The buffer
+    // has room for all of them: a short read would look like a stream.
     let mut events = Vec::with_capacity(64 * 1024);
     while events.windows(4).filter(|w| w == b"tick").count() < 3 {
         assert_ne!(stream.read_buf(&mut events).await.unwrap(), 0);
@@ -399,7 +399,7 @@ async fn a_stream_that_ends_with_its_connection_does_not_stick_when_it_says_so()
         .await
         .unwrap();
     let ticks = |events: &[u8]| events.windows(4).filter(|w| *w == b"tick").count();
-    // With room for all of them: a short read would look like a stream that flows.
+    // The buffer has room for all of them: a short read would look like a stream.
     let mut events = Vec::with_capacity(64 * 1024);
     // The first may come with the head; it is the later ones that would stick.
     while ticks(&events) < 3 {
@@ -450,8 +450,8 @@ async fn a_request_that_one_application_has_seen_never_reaches_a_second() {
     );
 }
 
-/// A reload takes its time, and workers of before go on for a while: the map still has the old
-/// port, where another program listens.
+/// A reload takes time, and old workers continue for a while: their map still has the old port,
+/// where another program listens.
 #[tokio::test]
 async fn a_map_with_an_old_port_leads_to_the_wake_server_and_not_to_who_has_that_port_now() {
     if !need_nginx() {
@@ -558,7 +558,7 @@ async fn games_with_the_host_end_in_400_or_at_the_wake_server() {
         (got.line(), got.one("host").as_deref()),
         ("GET /abs?x HTTP/1.1", Some("shop.apps.localhost"))
     );
-    // Nobody: acc answers.
+    // No instance can have this name: acc answers.
     let long = format!("{}.apps.localhost", "a".repeat(64));
     let longer = format!("{}.apps.localhost", "a".repeat(300));
     for odd in [

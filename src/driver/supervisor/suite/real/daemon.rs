@@ -298,7 +298,7 @@ async fn not_to_be_asked_is_an_error() {
     };
     let s = world.supervisor();
     let a = obedient("a", &world, 0);
-    // It lives, but nobody can reach it: whether something of this name runs is not known.
+    // It is alive, but cannot be reached: whether something of this name runs is unknown.
     fs::remove_file(world.settings().socket).unwrap();
     for s in [world.again(), world.again()] {
         assert!(matches!(
@@ -327,7 +327,7 @@ async fn not_to_be_asked_is_an_error() {
     assert!(world.daemon().is_some());
 }
 
-/// Its socket was taken away: it cannot make it again, and nobody else can ask it.
+/// Its socket was removed: it cannot make it again, and no process can reach it.
 #[tokio::test]
 async fn one_without_its_socket_is_replaced_or_ended_and_what_it_runs_goes_on() {
     let Some(world) = World::supervisord_down() else {
@@ -346,7 +346,7 @@ async fn one_without_its_socket_is_replaced_or_ended_and_what_it_runs_goes_on() 
             if without_pid_file {
                 fs::remove_file(world.settings().pid_file).unwrap();
             }
-            // Also by one whose connection of before is still good.
+            // Also through a connection that was open before.
             let s = if revived {
                 world.supervisor()
             } else {
@@ -539,7 +539,7 @@ async fn leftovers_of_an_earlier_boot_are_no_obstacle() {
     };
     fs::create_dir_all(world.dir().join("state")).unwrap();
     drop(std::os::unix::net::UnixListener::bind(world.settings().socket).unwrap());
-    // A pid that is alive, but somebody else's.
+    // A living pid of another program.
     fs::write(
         world.settings().pid_file,
         format!("{}\n", std::process::id()),
@@ -662,6 +662,6 @@ async fn the_foreground_command_runs_what_was_rendered() {
         Ensured::Already
     );
     s.halt().await.unwrap();
-    // Ended; whoever waited first, `halt` here, has its exit code.
+    // It has ended; the first process to wait, `halt` here, has its exit code.
     let _ = foreground.wait().await;
 }

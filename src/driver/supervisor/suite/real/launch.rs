@@ -1,5 +1,4 @@
-//! How a process begins: what it is not left with of those who started it, what it may use, and
-//! launchers that do not get there.
+//! The start of a process: what it must not inherit, what it may use, and launchers that fail.
 
 use std::fs;
 
@@ -14,7 +13,7 @@ for_real![
     a_launcher_that_is_stopped_holds_up_nobody,
 ];
 
-/// A shell that says what it is.
+/// A shell that prints its own state.
 fn teller(world: &World) -> Program {
     program(
         "a",
