@@ -701,9 +701,9 @@ fn cell(phase: Phase, event: &Event) -> String {
 #[test]
 fn the_printed_table_is_true() {
     let mut text = String::from(
-        "# The lifecycle of an instance\n\nWritten by a test from the code (`ACC_UPDATE=1 cargo test printed_table`), so that it cannot lie.\n\
-         A word in bold is the next phase, `acts` means effects without a change of phase, `-` nothing; `no` is a refusal.\n\
-         Facts are of the current run; a drain is one the operator asked for; a failure is a moment old.\n\n| |",
+        "# The lifecycle of an instance\n\nGenerated from the code by a test (`ACC_UPDATE=1 cargo test printed_table`), so it is always current.\n\
+         Bold is the next phase, `acts` means effects without a change of phase, `-` nothing; `no` is a refusal.\n\
+         Facts belong to the current run; a drain was requested by the operator; a failure has just happened.\n\n| |",
     );
     for phase in Phase::ALL {
         text.push_str(&format!(" {} |", phase.as_str()));
