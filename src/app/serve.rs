@@ -351,7 +351,7 @@ fn report_orphaned(config: &Config) {
     if let Err(error) = append::take_output(&config.own_log("server")) {
         warn!(%error, "could not open the server's log");
     }
-    warn!("the master has died: this worker serves on until another one takes it over");
+    warn!("the master has died: this worker continues to serve until another one takes it over");
 }
 
 /// Makes the service's context.

@@ -29,7 +29,7 @@ impl Booted {
         }
     }
 
-    /// Whether acc was booted with this run folder. An unreadable file was not written by acc.
+    /// Reads how acc was booted with this run folder. An unreadable file was not written by acc.
     #[must_use]
     pub fn in_run(run: &Path) -> Self {
         match regular::read_to_string(&booted_file(run))

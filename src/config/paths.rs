@@ -110,7 +110,7 @@ impl Config {
     pub fn open_files_file(&self) -> PathBuf {
         self.run.join("open-files")
     }
-    /// Whether acc was booted, and what restarts its supervisor.
+    /// How acc was booted, and so what restarts its supervisor.
     #[must_use]
     pub fn booted(&self) -> Booted {
         Booted::in_run(&self.run)

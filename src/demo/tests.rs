@@ -196,18 +196,18 @@ fn echo_says_what_was_sent_however_it_was_sent() {
     demo.ready();
     let chunked =
         demo.raw(b"PUT /echo?a=b%20c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
-    let told: serde_json::Value = serde_json::from_str(body(&chunked)).unwrap();
+    let reported: serde_json::Value = serde_json::from_str(body(&chunked)).unwrap();
     assert_eq!(
         (
-            &told["method"],
-            &told["path"],
-            &told["query"],
-            &told["length"]
+            &reported["method"],
+            &reported["path"],
+            &reported["query"],
+            &reported["length"]
         ),
         (&"PUT".into(), &"/echo".into(), &"a=b%20c".into(), &3.into())
     );
     assert_eq!(
-        told["sha256"],
+        reported["sha256"],
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     );
     let long = [

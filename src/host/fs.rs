@@ -98,7 +98,7 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether files can be made in this folder: tries it instead of reading modes.
+/// Checks that files can be made in this folder, by making one: modes alone do not tell.
 pub fn writable(dir: &Path) -> io::Result<()> {
     let probe = dir.join(format!(".probe-{}", std::process::id()));
     make_file(&probe, 0o600)?;

@@ -152,19 +152,19 @@ mod tests {
     async fn tasks_are_spread_and_stay_where_they_began() {
         let threads = IoThreads::start().unwrap();
         let count = threads.threads.len();
-        let (told, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let (reported, mut seen) = tokio::sync::mpsc::unbounded_channel();
         let go = CancellationToken::new();
         for _ in 0..count * 3 {
-            let (told, go) = (told.clone(), go.clone());
+            let (reported, go) = (reported.clone(), go.clone());
             threads.spawn_on_least_loaded(|| async move {
                 let began = current();
                 go.cancelled().await;
                 tokio::task::yield_now().await;
                 assert_eq!(current(), began);
-                told.send(began).unwrap();
+                reported.send(began).unwrap();
             });
         }
-        drop(told);
+        drop(reported);
         go.cancel();
         let mut shares = vec![0; count + 1];
         while let Some(thread) = seen.recv().await {
@@ -177,8 +177,9 @@ mod tests {
 
     #[tokio::test]
     async fn without_io_threads_a_task_runs_here() {
-        let (told, seen) = tokio::sync::oneshot::channel();
-        IoThreads::none().spawn_on_least_loaded(|| async move { told.send(current()).unwrap() });
+        let (reported, seen) = tokio::sync::oneshot::channel();
+        IoThreads::none()
+            .spawn_on_least_loaded(|| async move { reported.send(current()).unwrap() });
         assert_eq!(seen.await, Ok(0));
     }
 }

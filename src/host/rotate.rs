@@ -3,7 +3,7 @@
 //!
 //! Before a start the file is renamed. While the process runs, which holds the file open for
 //! appending, its end is copied and then the file is truncated. A copy never fills the disk: if
-//! there is no room, the log is truncated without one, and the caller is told.
+//! there is no room, the log is truncated without one, and the result says so.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};

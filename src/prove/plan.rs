@@ -191,7 +191,7 @@ pub(super) fn refused(answer: &WireAnswer) -> RequestEnd {
     )
 }
 
-/// Whether the response is the expected one.
+/// Checks that the response is the expected one.
 pub(super) fn check(
     plan: &RequestPlan,
     context: &ProveContext,

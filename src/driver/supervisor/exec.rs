@@ -187,8 +187,8 @@ fn loader(head: &[u8]) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(name)))
 }
 
-/// Whether this is a program for another processor, or no program. The host may be configured to
-/// run it, so this is reported only after a failed start.
+/// Describes a program for another processor, or a file that is not a program. The host may be
+/// configured to run it, so this is reported only after a failed start.
 fn foreign(path: &Path, head: &[u8]) -> Option<String> {
     let shown = path.display();
     match machine(head) {

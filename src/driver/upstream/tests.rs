@@ -81,7 +81,7 @@ async fn an_application_is_told_whether_its_connection_is_kept() {
     let path = dir.path().join("s");
     let app = tokio::net::UnixListener::bind(&path).unwrap();
     let gate = gate(Listen::Unix(path));
-    for (keeps, told) in [(true, false), (false, true)] {
+    for (keeps, reported) in [(true, false), (false, true)] {
         let upstreams = Upstreams::new(keeps);
         let served = async {
             let (mut socket, _) = app.accept().await.unwrap();
@@ -105,6 +105,6 @@ async fn an_application_is_told_whether_its_connection_is_kept() {
                 .to_bytes(),
             "ok"
         );
-        assert_eq!(head.contains("connection: close"), told, "{head}");
+        assert_eq!(head.contains("connection: close"), reported, "{head}");
     }
 }

@@ -182,7 +182,7 @@ mod tests {
         }
         assert!(
             !log.exists() || std::fs::read(&log).unwrap().is_empty(),
-            "it was told twice"
+            "it was reported twice"
         );
         let (process, report) = start(spec("/bin/true", &log, "").as_bytes(), &file, &[]).unwrap();
         became_program(process, report).await.unwrap();

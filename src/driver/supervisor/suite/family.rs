@@ -85,7 +85,7 @@ async fn those_in_a_session_of_their_own_end_with_it(world: World) {
             s.wait(&a.name, process).await.unwrap(),
             Exit::Signal(signal)
         );
-        assert!(!lives(far), "its end was told while it had a process");
+        assert!(!lives(far), "its end was reported while it had a process");
     }
     s.forget(&a.name).await.unwrap();
 }
@@ -159,7 +159,7 @@ async fn what_was_left_when_nobody_looked_is_ended(world: World) {
     assert_eq!(
         next.sweep(std::slice::from_ref(&a.name)).await.unwrap(),
         [],
-        "somebody is at its end"
+        "another task handles its end"
     );
     // The shell may have been killed beside a `sleep` of its own.
     let ended = next.sweep(&[]).await.unwrap();

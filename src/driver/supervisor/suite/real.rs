@@ -189,7 +189,7 @@ async fn output_goes_to_the_log(world: World) {
     let b = program("b", world.dir(), &["/bin/sleep", "60"]);
     let process = world.supervisor().start(&b).await.unwrap();
     for number in [1, 2] {
-        eventually("output that nobody stands between", async || {
+        eventually("output that goes directly to the log", async || {
             let leads =
                 fs::read_link(format!("/proc/{}/fd/{number}", process.pid)).unwrap_or_default();
             (leads == b.log).then_some(())
@@ -267,12 +267,13 @@ async fn an_exit_at_once_is_an_exit_and_not_a_failed_start(world: World) {
         for _ in 0..5 {
             let a = program("a", world.dir(), &["/bin/sh", "-c", command]);
             let process = s.start(&a).await.unwrap();
-            let told = s.wait(&a.name, process).await.unwrap();
+            let reported = s.wait(&a.name, process).await.unwrap();
             // supervisord can have reaped it before acc could read the exit status, and reports
             // only that a signal ended it, not which.
-            let unreported =
-                world.is_supervisord() && matches!(exit, Exit::Signal(_)) && told == Exit::Unknown;
-            assert!(told == exit || unreported, "{command}: {told}");
+            let unreported = world.is_supervisord()
+                && matches!(exit, Exit::Signal(_))
+                && reported == Exit::Unknown;
+            assert!(reported == exit || unreported, "{command}: {reported}");
         }
     }
 }
@@ -340,7 +341,7 @@ async fn a_new_driver_finds_what_an_earlier_one_started(world: World) {
 
 async fn a_process_that_runs_as_another_user_is_only_that(world: World) {
     if !crate::host::spawn::may_change_user() {
-        println!("skipped: only root can start a process as somebody else");
+        println!("skipped: only root can start a process as another user");
         return;
     }
     let nobody = crate::host::spawn::user_ids("nobody").unwrap().unwrap();
@@ -440,7 +441,7 @@ async fn a_stop_right_after_the_start_is_not_lost(world: World) {
 fn listener(name: &str, world: &World) -> Program {
     world.make_fifo(name);
     let script = format!(
-        "[ \"$LISTEN_PID\" = $$ ] && echo \"$LISTEN_FDS $LISTEN_FDNAMES $A\" > told; read x < go-{name}"
+        "[ \"$LISTEN_PID\" = $$ ] && echo \"$LISTEN_FDS $LISTEN_FDNAMES $A\" > reported; read x < go-{name}"
     );
     let mut program = program(name, world.dir(), &["/bin/sh", "-c", &script]);
     program.env = vec![("A".to_owned(), "its own".to_owned())];
@@ -461,7 +462,7 @@ async fn a_socket_is_handed_over_and_ends_with_the_program(world: World) {
         let mut waiting =
             eventually("a connection", async || UnixStream::connect(&path).ok()).await;
         assert_eq!(
-            read_eventually(world.dir().join("told")).await,
+            read_eventually(world.dir().join("reported")).await,
             b"1 acc its own\n"
         );
         let handed = fs::read_link(format!("/proc/{}/fd/3", process.pid)).unwrap();
@@ -489,7 +490,7 @@ async fn a_socket_is_handed_over_and_ends_with_the_program(world: World) {
         );
         assert!(fs::metadata(&path).unwrap().file_type().is_socket());
         fs::remove_file(&path).unwrap();
-        fs::remove_file(world.dir().join("told")).unwrap();
+        fs::remove_file(world.dir().join("reported")).unwrap();
     }
 }
 
@@ -497,7 +498,7 @@ async fn a_socket_handed_to_another_user_is_that_users(world: World) {
     use std::os::unix::fs::MetadataExt as _;
     use std::os::unix::net::UnixStream;
     if !crate::host::spawn::may_change_user() {
-        println!("skipped: only root can start a process as somebody else");
+        println!("skipped: only root can start a process as another user");
         return;
     }
     let nobody = crate::host::spawn::user_ids("nobody").unwrap().unwrap();
@@ -628,7 +629,7 @@ async fn a_child_that_has_not_written_its_pid_yet_is_waited_for() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(
         !found.is_finished(),
-        "an empty pid file that somebody is at was taken for no process"
+        "an empty pid file of a start under way was taken for no process"
     );
     fs::write(&path, process.pid.to_string()).unwrap();
     drop(claimed);

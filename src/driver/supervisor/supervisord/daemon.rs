@@ -90,8 +90,8 @@ impl Daemon {
         words(pid).iter().any(|word| word == config)
     }
 
-    /// Whether this is a supervisord of this user with our configuration, and not a child that has
-    /// yet to become its program.
+    /// Searches for a supervisord of this user with our configuration. Ignores a child of it that
+    /// has yet to become its program.
     fn search(&self) -> Result<Option<Process>, SupervisorError> {
         let found: Vec<i32> = process::pids()
             .map_err(|e| kernel("all processes", &e))?
@@ -177,7 +177,7 @@ impl Daemon {
         }
     }
 
-    /// Whether it answers or certainly does not run; an error in all other cases.
+    /// Checks that it answers or certainly does not run; an error in all other cases.
     pub(super) async fn presence(&self) -> Result<Presence, SupervisorError> {
         // An open connection may still work, but a new one would fail.
         if let Some(process) = self.deaf().await? {
@@ -207,7 +207,7 @@ impl Daemon {
         })
     }
 
-    /// Whether this error proves that supervisord does not run.
+    /// Succeeds if this error proves that supervisord does not run.
     pub(super) fn gone_after(&self, error: &RpcError) -> Result<(), SupervisorError> {
         if !matches!(error, RpcError::Absent(_)) {
             return Err(unreachable(&self.client, error));

@@ -288,7 +288,7 @@ mod tests {
         allowed: Arc<tokio::sync::Semaphore>,
     ) -> tokio::sync::mpsc::UnboundedReceiver<usize> {
         let listener = UnixListener::bind(dir.join("s")).unwrap();
-        let (told, exchanges) = tokio::sync::mpsc::unbounded_channel();
+        let (reported, exchanges) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let (mut read, mut buffer) = (String::new(), vec![0; 65_536]);
@@ -302,7 +302,7 @@ mod tests {
                 let added = std::mem::take(&mut read)
                     .matches("supervisor.addProcessGroup")
                     .count();
-                told.send(added).unwrap();
+                reported.send(added).unwrap();
                 allowed.acquire().await.unwrap().forget();
                 let results = "<value><boolean>1</boolean></value>".repeat(1 + added);
                 let array = format!("<value><array><data>{results}</data></array></value>");

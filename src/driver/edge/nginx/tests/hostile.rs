@@ -19,13 +19,13 @@ fn by_hand(
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
     let go_on = Arc::new(tokio::sync::Notify::new());
-    let told = go_on.clone();
+    let reported = go_on.clone();
     bed.carry(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             let mut head = [0; 4096];
             let _ = client.read(&mut head).await;
             let _ = client.write_all(&first).await;
-            told.notified().await;
+            reported.notified().await;
             let _ = client.write_all(&second).await;
             let _ = client.shutdown().await;
         }

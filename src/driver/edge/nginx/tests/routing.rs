@@ -196,18 +196,21 @@ async fn an_application_that_breaks_off_is_told_from_one_that_was_not_there() {
             let answer = bed.send(request.as_bytes()).await;
             assert_eq!(answer.status(), 502);
             assert_eq!(seen.lock().unwrap().len(), 1, "{host} {method}");
-            let told = bed.wake.lock().unwrap().clone();
-            assert_eq!(told.len(), 3);
-            for (n, told) in told.iter().enumerate() {
-                let seconds = told.one("x-acc-connect").unwrap();
+            let reported = bed.wake.lock().unwrap().clone();
+            assert_eq!(reported.len(), 3);
+            for (n, reported) in reported.iter().enumerate() {
+                let seconds = reported.one("x-acc-connect").unwrap();
                 assert!(seconds.parse::<f64>().is_ok(), "{seconds}");
-                assert_eq!(told.one("x-acc-status").as_deref(), Some("502"));
-                assert_eq!(told.one("x-acc-again").as_deref(), (n > 0).then_some("1"));
-                assert_eq!(told.body, b"abc");
+                assert_eq!(reported.one("x-acc-status").as_deref(), Some("502"));
+                assert_eq!(
+                    reported.one("x-acc-again").as_deref(),
+                    (n > 0).then_some("1")
+                );
+                assert_eq!(reported.body, b"abc");
             }
-            let ids: std::collections::BTreeSet<_> = told
+            let ids: std::collections::BTreeSet<_> = reported
                 .iter()
-                .map(|told| told.one("x-acc-request").unwrap())
+                .map(|reported| reported.one("x-acc-request").unwrap())
                 .collect();
             assert_eq!(ids.len(), 1);
             assert!(

@@ -155,7 +155,7 @@ async fn children_of_a_killed_supervisord_are_found_and_not_started_twice() {
     assert_eq!(
         s.service("nginx").await.unwrap(),
         Some(nginx),
-        "it goes on, and no second one beside it"
+        "it continues, without a second one beside it"
     );
     assert_eq!(s.find(&a.name).await.unwrap(), Some(process));
     assert_eq!(s.start(&a).await.unwrap(), process);

@@ -26,7 +26,7 @@ fn teller(world: &World) -> Program {
     )
 }
 
-async fn told(world: &World, a: &Program) -> String {
+async fn reported(world: &World, a: &Program) -> String {
     let process = world.supervisor().start(a).await.unwrap();
     let exit = world.supervisor().wait(&a.name, process).await.unwrap();
     let text = eventually("all lines", async || {
@@ -65,7 +65,7 @@ async fn it_begins_in_a_session_of_its_own_without_rights(world: World) {
             umask: 0o027,
             ..teller(&world)
         };
-        let text = told(&world, &a).await;
+        let text = reported(&world, &a).await;
         for (key, value) in [("NoNewPrivs:", "1"), ("Umask:", "0027")] {
             assert_eq!(line(&text, key), [value], "{key} of {text}");
         }
@@ -105,7 +105,7 @@ async fn its_limits_are_those_of_the_program(world: World) {
         },
         ..teller(&world)
     };
-    let text = told(&world, &a).await;
+    let text = reported(&world, &a).await;
     assert_eq!(line(&text, "Max open files")[..2], ["321", "654"]);
     assert_eq!(line(&text, "Max file size")[..2], ["1048576", "1048576"]);
     assert_eq!(line(&text, "Max core file size")[..2], ["0", "0"]);
@@ -120,7 +120,7 @@ async fn its_limits_are_those_of_the_program(world: World) {
         },
         ..teller(&world)
     };
-    let has: u64 = line(&told(&world, &a).await, "Max open files")[0]
+    let has: u64 = line(&reported(&world, &a).await, "Max open files")[0]
         .parse()
         .unwrap();
     assert!(has >= OpenFiles::own().hard.min(1 << 20), "{has}");
