@@ -702,10 +702,16 @@ fn the_columns_and_events_of_the_sixth_version_get_their_new_names() {
              (3, 7, 'a', 'moved', 'from `/h /r /acc` to `/g /r /acc`')",
         )
         .unwrap();
-    drop(connection);
     let store = Store::open(&path).unwrap();
     let row = store.by_id(InstanceId(7)).unwrap().unwrap();
     assert_eq!((row.log_mark, row.checked_at), ((1, 2, 3), Timestamp(4)));
+    // The worker that hands over still reads rows by the old names.
+    let old: (String, String, i64) = connection
+        .query_row("SELECT wanted, mark, looked_at FROM instances", [], |r| {
+            Ok((r.get(0)?, r.get(1)?, r.get(2)?))
+        })
+        .unwrap();
+    assert_eq!(old, ("auto".into(), "1 2 3".into(), 4));
     let mut events = store.events(Some(InstanceId(7)), 10).unwrap();
     events.sort_by_key(|e| e.at.0);
     let kinds: Vec<_> = events.into_iter().map(|e| e.kind).collect();
