@@ -103,7 +103,8 @@ impl Chaos<'_> {
         Some(pid)
     }
 
-    /// Kills it and waits until it is gone; `false`: it was gone already.
+    /// Kills it and waits until it is gone; `false`: it was gone already, or could not be stopped in
+    /// time to list its connections.
     async fn strike(&self, what: Struck, pid: i32) -> Result<bool, ServiceError> {
         let Ok(Some(victim)) = process::by_pid(pid) else {
             return Ok(false);
@@ -113,6 +114,11 @@ impl Chaos<'_> {
             true => match connections_of(victim).await {
                 Ok(Some((stopped, held))) => (Some(stopped), Some(held)),
                 Ok(None) => return Ok(false),
+                // One of its threads waits for the disk. It continues, and another is chosen.
+                Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+                    tracing::info!(?what, pid, "not killed: it could not be stopped in time");
+                    return Ok(false);
+                }
                 Err(e) => {
                     let message = format!("could not list the connections of process {pid}");
                     return Err(ServiceError::because(

@@ -45,7 +45,10 @@ fn meant(store: &Store, given: &str) -> Result<Option<String>, ServiceError> {
 }
 
 /// The handle of an instance given by name or number.
-pub(super) async fn find(world: &Arc<World>, given: &InstanceRef) -> Result<Arc<Handle>, ServiceError> {
+pub(super) async fn find(
+    world: &Arc<World>,
+    given: &InstanceRef,
+) -> Result<Arc<Handle>, ServiceError> {
     let given = given.clone();
     let row = world.read(move |store| Ok(find_row(store, &given))).await;
     world.handle(&row.map_err(error::store)??).await

@@ -715,7 +715,8 @@ fn the_columns_and_events_of_the_sixth_version_get_their_new_names() {
     let mut events = store.events(Some(InstanceId(7)), 10).unwrap();
     events.sort_by_key(|e| e.at.0);
     let kinds: Vec<_> = events.into_iter().map(|e| e.kind).collect();
-    assert_eq!(kinds, ["stop_cancelled", "port_changed", "moved"]);
+    use crate::domain::event_kind::EventKind::{Moved, PortChanged, StopCancelled};
+    assert_eq!(kinds, [StopCancelled, PortChanged, Moved]);
 }
 
 #[test]
