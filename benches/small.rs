@@ -97,6 +97,7 @@ fn database(count: usize) -> (tempfile::TempDir, Store) {
     .unwrap();
     let store = Store::open(&dir.path().join("acc.db")).unwrap();
     let launch = Launch {
+        runner: Default::default(),
         argv: vec![
             "/usr/bin/app".into(),
             "--socket".into(),

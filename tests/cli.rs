@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use acc::domain::instance::DesiredState;
+use acc::domain::instance::{DesiredState, RunnerKind};
 use acc::domain::lifecycle::Phase;
 use acc::domain::model::{ListenKind, Model, Param, Ready};
 use acc::domain::time::WallTime;
@@ -171,6 +171,7 @@ fn models() -> Vec<Model> {
         name: name.to_owned(),
         dir: PathBuf::from("/var/lib/acc/models").join(name),
         description: format!("The model {name}"),
+        runner: RunnerKind::default(),
         listen,
         ready: Ready::Socket,
         command: vec!["true".to_owned()],

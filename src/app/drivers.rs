@@ -17,7 +17,7 @@ use crate::driver::edge::nginx::{Nginx, NginxSettings};
 use crate::driver::listener::Listeners;
 use crate::driver::supervisor::builtin::Builtin;
 use crate::driver::supervisor::supervisord::{Supervisord, SupervisordSettings};
-use crate::driver::supervisor::{OwnServices, Runner, SERVER, Service};
+use crate::driver::supervisor::{OwnServices, Runner, Runners, SERVER, Service};
 use crate::driver::upstream::Upstreams;
 use crate::host::rotate::LOG_MAX;
 use crate::render::{RenderError, Templates};
@@ -30,7 +30,7 @@ const SECTIONS_KEPT: usize = 64;
 
 /// The drivers of one installation.
 pub(super) struct Drivers {
-    pub(super) runner: Arc<dyn Runner>,
+    pub(super) runners: Runners,
     pub(super) own_services: Arc<dyn OwnServices>,
     pub(super) edge: Arc<dyn Edge>,
     pub(super) upstreams: Arc<Upstreams>,
@@ -63,7 +63,7 @@ impl Drivers {
                 Arc::new(nginx.map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`"))?)
             }
         };
-        let (runner, own_services) = match config.supervisor {
+        let (runners, own_services) = match config.supervisor {
             SupervisorKind::Builtin => {
                 both(Builtin::new(config.pid_dir(), LOG_MAX, standin()).for_user(user))
             }
@@ -72,7 +72,7 @@ impl Drivers {
             }
         };
         Ok(Self {
-            runner,
+            runners,
             own_services,
             edge,
             upstreams,
@@ -91,11 +91,9 @@ impl Drivers {
 }
 
 /// A supervisor runs instances and acc's own services.
-fn both<T: Runner + OwnServices + 'static>(
-    supervisor: T,
-) -> (Arc<dyn Runner>, Arc<dyn OwnServices>) {
+fn both<T: Runner + OwnServices + 'static>(supervisor: T) -> (Runners, Arc<dyn OwnServices>) {
     let supervisor = Arc::new(supervisor);
-    (supervisor.clone(), supervisor)
+    (Runners::of_processes(supervisor.clone()), supervisor)
 }
 
 /// A template of the operator's cannot be used.

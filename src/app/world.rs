@@ -25,7 +25,7 @@ pub(super) fn world(
     Ok(World::new(Parts {
         config: config.clone(),
         store,
-        runner: drivers.runner.clone(),
+        runners: drivers.runners.clone(),
         own_services: drivers.own_services.clone(),
         edge: drivers.edge.clone(),
         probe: Arc::new(SocketProbe::new(

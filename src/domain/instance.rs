@@ -1,6 +1,7 @@
 //! The properties of an instance that do not depend on its phase, and what acc records about its
 //! runs.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -73,6 +74,38 @@ pub struct Process {
     pub start_time: u64,
 }
 
+/// What runs an instance, as its model says: a word, so that also one that this acc does not have
+/// can be named.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunnerKind(String);
+
+impl RunnerKind {
+    /// The kind of this name.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// `process`: a process of this host.
+impl Default for RunnerKind {
+    fn default() -> Self {
+        Self::new("process")
+    }
+}
+
+impl fmt::Display for RunnerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Exit {
@@ -88,6 +121,8 @@ pub enum Exit {
 /// nor a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
+    /// What runs it.
+    pub runner: RunnerKind,
     /// Program and arguments.
     pub argv: Vec<String>,
     /// The whole environment of the process; nothing else is passed.

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::instance::RunnerKind;
+
 /// How instances of a model listen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -52,6 +54,8 @@ pub struct Model {
     pub dir: PathBuf,
     /// One line for people.
     pub description: String,
+    /// What runs its instances.
+    pub runner: RunnerKind,
     /// How it listens.
     pub listen: ListenKind,
     /// How it shows that it is ready, before the health check.

@@ -18,6 +18,7 @@ use crate::config::reader::{Faults, Section};
 use crate::config::suggest::did_you_mean;
 use crate::config::value::{self, Parsed};
 use crate::config::{regular, trust};
+use crate::domain::instance::RunnerKind;
 use crate::domain::model::{ListenKind, Model, Param, Ready};
 use crate::domain::name::is_label;
 
@@ -225,6 +226,7 @@ fn read(root: &Section<'_>, name: String, dir: &Path) -> (Model, TemplateNames) 
         name,
         dir: dir.to_owned(),
         description,
+        runner: RunnerKind::default(),
         listen: listen.unwrap_or(ListenKind::Unix),
         ready: root.or(
             "ready",

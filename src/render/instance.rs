@@ -109,6 +109,7 @@ pub fn launch(model: &Model, ctx: &InstanceVariables) -> Result<Launch, RenderEr
         *program = find_program(program, path, model, ctx)?;
     }
     Ok(Launch {
+        runner: model.runner.clone(),
         argv,
         env,
         handed: model.listen == ListenKind::Fd,

@@ -20,7 +20,7 @@ use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::Activity;
 use crate::driver::edge::Edge;
 use crate::driver::probe::Probe;
-use crate::driver::supervisor::{OwnServices, Runner, Service};
+use crate::driver::supervisor::{OwnServices, Runner, Runners, Service, SupervisorError};
 use crate::host::clock::Clock;
 use crate::host::failpoint;
 use crate::host::limits::OpenFiles;
@@ -37,7 +37,7 @@ pub struct Parts {
     /// Database.
     pub store: Store,
     /// Runs instances.
-    pub runner: Arc<dyn Runner>,
+    pub runners: Runners,
     /// Runs acc's own services.
     pub own_services: Arc<dyn OwnServices>,
     /// Faces the network.
@@ -62,7 +62,7 @@ pub struct Context {
     /// For reading.
     pub(super) store: Arc<Store>,
     threads: StoreThreads,
-    pub(super) runner: Arc<dyn Runner>,
+    pub(super) runners: Runners,
     pub(super) own_services: Arc<dyn OwnServices>,
     pub(super) edge: Arc<dyn Edge>,
     pub(super) probe: Arc<dyn Probe>,
@@ -109,7 +109,7 @@ impl Context {
             starts: Arc::new(Semaphore::new(parts.config.wake.max_at_once)),
             config: RwLock::new(Arc::new(parts.config)),
             store,
-            runner: parts.runner,
+            runners: parts.runners,
             own_services: parts.own_services,
             edge: parts.edge,
             probe: parts.probe,
@@ -322,6 +322,11 @@ impl Context {
     pub(super) fn wall_at(&self, at: Timestamp) -> WallTime {
         let ago = i64::try_from(self.now().since(at).as_millis()).unwrap_or(0);
         WallTime(self.clock.wall().0 - ago)
+    }
+
+    /// What runs this instance.
+    pub(super) fn runner(&self, instance: &Instance) -> Result<&Arc<dyn Runner>, SupervisorError> {
+        self.runners.of(&instance.launch.runner)
     }
 
     /// The times this instance's machine keeps to.

@@ -6,11 +6,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::domain::instance::{Instance, Launch, Listen};
+use crate::domain::instance::{Instance, Launch, Listen, RunnerKind};
 use crate::domain::model::{ListenKind, Model, Ready};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::driver::probe::ProbeTarget;
-use crate::driver::supervisor::{Capabilities, Program};
+use crate::driver::supervisor::Program;
 use crate::host::limits::{GroupLimits, OpenFiles, ProcessLimits, UNLIMITED};
 use crate::host::spawn::may_change_user;
 use crate::models::{ModelError, find_model};
@@ -139,8 +139,17 @@ pub(super) fn model(config: &Config, name: &str) -> Result<Model, ServiceError> 
     })
 }
 
-/// Refuses a model that needs what its runner cannot do.
-pub(super) fn check_capabilities(can: Capabilities, model: &Model) -> Result<(), ServiceError> {
+/// Refuses a model whose runner is not there, or cannot do what it needs.
+pub(super) fn check_runner(ctx: &Context, model: &Model) -> Result<(), ServiceError> {
+    let refused = |why: String| {
+        ServiceError::new(
+            ErrorKind::Invalid,
+            format!("could not create from model `{}`: {why}", model.name),
+            "choose another model; `acc models` lists the models",
+        )
+    };
+    let runner = ctx.runners.of(&model.runner);
+    let can = runner.map_err(|e| refused(chain(&e)))?.capabilities();
     let needs = [
         (
             can.local_processes,
@@ -160,14 +169,10 @@ pub(super) fn check_capabilities(can: Capabilities, model: &Model) -> Result<(),
     ];
     match needs.iter().find(|(can, needed, _)| *needed && !can) {
         None => Ok(()),
-        Some((_, _, what)) => Err(ServiceError::new(
-            ErrorKind::Invalid,
-            format!(
-                "could not create from model `{}`: its runner cannot {what}",
-                model.name
-            ),
-            "choose another model; docs/models.md explains every key",
-        )),
+        Some((_, _, what)) => Err(refused(format!(
+            "its runner `{}` cannot {what}",
+            model.runner
+        ))),
     }
 }
 
@@ -283,6 +288,7 @@ fn launch_of(ctx: &Context, row: &Row) -> Result<Result<Launch, ServiceError>, S
 /// Of one that cannot be started.
 fn nothing() -> Launch {
     Launch {
+        runner: RunnerKind::default(),
         argv: Vec::new(),
         env: Vec::new(),
         handed: false,
@@ -316,6 +322,12 @@ fn with(ctx: &Context, row: &Row, launch: Launch) -> Instance {
         last_active_at: row.last_active_at,
         wakes: row.wakes,
     }
+}
+
+/// What runs the instance of a row.
+pub(super) fn runner_kind(row: &Row) -> RunnerKind {
+    let launch = row.launch.as_ref();
+    launch.map_or_else(RunnerKind::default, |launch| launch.runner.clone())
 }
 
 /// What the supervisor gets.

@@ -156,6 +156,7 @@ mod tests {
     #[test]
     fn only_whole_paths_follow_and_nothing_else_changes() {
         let launch = Launch {
+            runner: Default::default(),
             argv: [
                 "/usr/bin/acc",
                 "--socket=/run/acc/sock/a",

@@ -73,11 +73,13 @@ async fn sweep(world: &Arc<World>) -> Result<(), ServiceError> {
         .filter(|row| row.stored.phase.is_live())
         .map(|row| row.name)
         .collect();
-    match world.runner.sweep(&live).await {
-        Ok(ended) => ended
-            .iter()
-            .for_each(|(name, count)| info!(instance = %name, "ended orphan processes: {count}")),
-        Err(e) => warn!("could not search for orphan processes: {e}"),
+    for runner in world.runners.all() {
+        match runner.sweep(&live).await {
+            Ok(ended) => ended.iter().for_each(
+                |(name, count)| info!(instance = %name, "ended orphan processes: {count}"),
+            ),
+            Err(e) => warn!("could not search for orphan processes: {e}"),
+        }
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ use crate::driver::activity::{Activity, ActivityError, LogMark, Seen, Target};
 use crate::driver::edge::fake::FakeEdge;
 use crate::driver::probe::{NotifySocket, Obstacle, Probe, ProbeTarget, Readiness};
 use crate::driver::supervisor::fake::Fake;
-use crate::driver::supervisor::{Capabilities, Runner};
+use crate::driver::supervisor::{Capabilities, Runner, Runners};
 use crate::host::clock::Clock;
 use crate::store::{Store, Work};
 
@@ -200,7 +200,7 @@ impl Bed {
         let parts = Parts {
             store: Store::open(&config.database()).unwrap(),
             config,
-            runner: supervisor.clone(),
+            runners: Runners::of_processes(supervisor.clone()),
             own_services: supervisor.clone(),
             edge: edge.clone(),
             probe: probe.clone(),
@@ -228,7 +228,7 @@ impl Bed {
         World::new(Parts {
             store: Store::open(&config.database()).unwrap(),
             config,
-            runner: self.supervisor.clone(),
+            runners: Runners::of_processes(self.supervisor.clone()),
             own_services: self.supervisor.clone(),
             edge: self.edge.clone(),
             probe: self.probe.clone(),

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::instance::{Exit, Launch};
+use crate::domain::instance::{Exit, Launch, RunnerKind};
 use crate::domain::lifecycle::Failure;
 
 #[derive(Serialize, Deserialize)]
 struct LaunchText {
+    // Only of what is no process of this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    runner: Option<String>,
     argv: Vec<String>,
     env: Vec<(String, String)>,
     // Missing in launches of an earlier acc.
@@ -29,6 +32,7 @@ fn ms(d: Duration) -> u64 {
 
 pub(super) fn launch(l: &Launch) -> String {
     let text = LaunchText {
+        runner: (l.runner != RunnerKind::default()).then(|| l.runner.to_string()),
         argv: l.argv.clone(),
         env: l.env.clone(),
         handed: l.handed,
@@ -45,6 +49,7 @@ pub(super) fn launch(l: &Launch) -> String {
 pub(super) fn launch_back(text: &str) -> Option<Launch> {
     let l: LaunchText = serde_json::from_str(text).ok()?;
     Some(Launch {
+        runner: l.runner.map(RunnerKind::new).unwrap_or_default(),
         argv: l.argv,
         env: l.env,
         handed: l.handed,
@@ -135,6 +140,13 @@ mod tests {
             (false, false, Some(Duration::from_millis(7)))
         );
         (back.handed, back.notifies) = (true, true);
+        assert_eq!(launch_back(&launch(&back)), Some(back.clone()));
+        assert_eq!(back.runner, RunnerKind::default());
+        assert!(
+            !launch(&back).contains("runner"),
+            "as an earlier acc writes it"
+        );
+        back.runner = RunnerKind::new("vm");
         assert_eq!(launch_back(&launch(&back)), Some(back));
     }
 

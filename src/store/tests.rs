@@ -12,6 +12,7 @@ use crate::domain::time::{Timestamp, WallTime};
 
 fn launch() -> Launch {
     Launch {
+        runner: Default::default(),
         argv: vec!["/bin/true".into()],
         env: vec![("A".into(), "b".into())],
         handed: false,

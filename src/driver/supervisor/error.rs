@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use crate::domain::instance::RunnerKind;
+
 /// Why a supervisor failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisorError {
@@ -13,6 +15,14 @@ pub enum SupervisorError {
         what: String,
         /// The reason.
         why: String,
+    },
+    /// An instance needs a runner that this acc does not have.
+    #[error("there is no runner `{kind}`, only: {known}")]
+    NoRunner {
+        /// The one that is needed.
+        kind: RunnerKind,
+        /// Those there are.
+        known: String,
     },
     /// It refused the start, or the program cannot be run.
     #[error("could not start `{name}`: {why}")]

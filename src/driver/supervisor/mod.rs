@@ -15,6 +15,7 @@ mod own_services;
 mod pid_file;
 mod preflight;
 mod program_path;
+mod runners;
 #[cfg(test)]
 mod suite;
 pub mod supervisord;
@@ -30,6 +31,7 @@ use crate::host::limits::{GroupLimits, ProcessLimits};
 pub use acc_launch::{LaunchRequest, launch};
 pub use error::SupervisorError;
 pub use own_services::{Ensured, OwnServices, SERVER, Service};
+pub use runners::Runners;
 
 /// Everything a supervisor needs to run an instance once.
 #[derive(Debug, Clone, PartialEq, Eq)]

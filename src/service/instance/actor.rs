@@ -103,7 +103,7 @@ impl Actor {
     async fn find_out(&mut self) -> Option<Process> {
         let name = self.handle.instance.name.clone();
         loop {
-            match revive::find(&self.ctx, &name).await {
+            match revive::find(&self.ctx, &self.handle.launched()).await {
                 Ok(found) => return found,
                 Err(e) => {
                     warn!(instance = %name, "could not find out what runs: {}", chain(&e));
@@ -266,13 +266,15 @@ impl Actor {
             self.handle.instance.name.clone(),
         );
         let (handle, since) = (Arc::downgrade(&self.handle), self.ctx.now());
+        let kind = self.handle.launched().launch.runner.clone();
         tokio::spawn(async move {
             loop {
+                let wait = async { ctx.runners.of(&kind)?.wait(&name, process).await };
                 let ended = tokio::select! {
                     biased;
                     // Its pid file is no longer ours to remove.
                     () = ctx.retired.cancelled() => return,
-                    ended = ctx.runner.wait(&name, process) => ended,
+                    ended = wait => ended,
                 };
                 match ended {
                     Ok(exit) => {
@@ -397,12 +399,16 @@ impl Actor {
         let Some(process) = self.machine.process() else {
             return;
         };
-        let program = launch_spec::program(&self.ctx, &self.handle.launched());
-        let done = match kill {
-            false => self.ctx.runner.terminate(&program, process).await,
-            true => self.ctx.runner.kill(&program.name, process).await,
+        let launched = self.handle.launched();
+        let program = launch_spec::program(&self.ctx, &launched);
+        let signalled = async {
+            let runner = self.ctx.runner(&launched)?;
+            match kill {
+                false => runner.terminate(&program, process).await,
+                true => runner.kill(&program.name, process).await,
+            }
         };
-        if let Err(e) = done {
+        if let Err(e) = signalled.await {
             warn!(instance = %program.name, "could not signal its process: {}", chain(&e));
         }
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use crate::domain::event_kind::EventKind;
-use crate::domain::instance::{Instance, Launch, Process};
+use crate::domain::instance::{Instance, Launch, Process, RunnerKind};
 use crate::domain::model::ListenKind;
 use crate::driver::probe::{NotifySocket, Obstacle};
 use crate::driver::supervisor::{Program, SupervisorError};
@@ -58,7 +58,7 @@ pub(in crate::service) async fn clear(
             Err(obstacle) => obstacle,
         };
         let why = obstacle.to_string();
-        match (revive::find(ctx, &instance.name).await, obstacle) {
+        match (revive::find(ctx, &instance).await, obstacle) {
             (Ok(Some(process)), _) => return Ok(Ground::Own(process)),
             (Ok(None), Obstacle::Port(_)) if tries < TRIES => tries += 1,
             (Ok(None), Obstacle::Socket(_)) if tries < TRIES => {
@@ -193,13 +193,15 @@ async fn route(ctx: &Arc<Context>) {
 /// again for as long as a request may be held (`wake.timeout`): waiting clients do not notice.
 pub(in crate::service) async fn start(
     ctx: &Arc<Context>,
+    kind: &RunnerKind,
     program: &Program,
 ) -> Result<Process, SupervisorError> {
+    let runner = ctx.runners.of(kind)?;
     let give_up = ctx
         .now()
         .after(ctx.config().wake.timeout.saturating_sub(ASK_AGAIN));
     loop {
-        match ctx.runner.start(program).await {
+        match runner.start(program).await {
             Err(SupervisorError::Unreachable { .. }) if ctx.now() < give_up => {
                 let revived = revive::revive(ctx).await;
                 if let Some(line) = &revived {

@@ -5,8 +5,7 @@
 use std::time::Duration;
 
 use crate::config::Booted;
-use crate::domain::instance::Process;
-use crate::domain::name::InstanceName;
+use crate::domain::instance::{Instance, Process};
 use crate::driver::supervisor::{Ensured, SupervisorError};
 use crate::service::context::Context;
 use crate::service::error::chain;
@@ -28,12 +27,13 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_m
 /// It still cannot be asked.
 pub(in crate::service) async fn find(
     ctx: &Context,
-    name: &InstanceName,
+    instance: &Instance,
 ) -> Result<Option<Process>, SupervisorError> {
+    let runner = ctx.runner(instance)?;
     let give_up = ctx.now().after(BACK_WITHIN.min(ctx.config().wake.timeout));
     let mut pause = PAUSE.0;
     loop {
-        match ctx.runner.find(name).await {
+        match runner.find(&instance.name).await {
             Err(SupervisorError::Unreachable { .. }) if ctx.now() < give_up => {
                 tokio::time::sleep(pause).await
             }
@@ -68,11 +68,12 @@ pub(in crate::service) async fn revive(ctx: &Context) -> Option<MonitorLine> {
 pub(in crate::service) async fn restore_record(ctx: &Context, handle: &Handle) {
     let (name, process) = (&handle.instance.name, handle.machine().process());
     let Some(process) = process else { return };
-    match ctx
-        .runner
-        .restore_record(name, process, &ctx.config().app_log(name.as_str()))
-        .await
-    {
+    let (launched, log) = (handle.launched(), ctx.config().app_log(name.as_str()));
+    let restored = async {
+        let runner = ctx.runner(&launched)?;
+        runner.restore_record(name, process, &log).await
+    };
+    match restored.await {
         Ok(true) => {
             tracing::warn!(instance = %name, pid = process.pid, "its pid file was missing; wrote it again")
         }

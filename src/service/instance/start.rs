@@ -62,7 +62,8 @@ pub(in crate::service) async fn begin(
         Ok(Ground::Clear(program, opened)) => {
             notify_socket = opened;
             let called = ctx.clock.micros();
-            let started = preflight::start(ctx, &program).await.map_err(reason);
+            let kind = &handle.launched().launch.runner;
+            let started = preflight::start(ctx, kind, &program).await.map_err(reason);
             handle.stamps().call(called, ctx.clock.micros());
             started
         }
@@ -126,8 +127,9 @@ pub(in crate::service) async fn never_began(
     let handle = handle.upgrade().filter(|handle| {
         NOT_BEGUN.map(Exit::Code).contains(&exit) && handle.snapshot().phase == Phase::Waking
     })?;
-    let program = launch_spec::program(ctx, &handle.launched());
-    let why = ctx.runner.explain(&program).await?;
+    let launched = handle.launched();
+    let program = launch_spec::program(ctx, &launched);
+    let why = ctx.runner(&launched).ok()?.explain(&program).await?;
     Some(Event::StartFailed {
         run,
         failure: Failure::NotStarted(why),

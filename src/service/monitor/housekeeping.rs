@@ -37,9 +37,10 @@ pub(in crate::service) async fn keep(world: &Arc<World>, run: &mut MonitorRun) {
         .map(|h| h.instance.name.clone())
         .collect();
     drop(handles);
-    if let Err(e) = world.runner.tidy(&live).await {
-        run.lines
-            .push(MonitorLine::new("acc", MonitorAction::Error, chain(&e)));
+    for runner in world.runners.all() {
+        if let Err(e) = runner.tidy(&live).await {
+            run.lines.push(MonitorLine::new("acc", MonitorAction::Error, chain(&e)));
+        }
     }
     let config = world.config();
     let mut names: BTreeSet<String> = live.iter().map(ToString::to_string).collect();

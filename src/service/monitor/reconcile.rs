@@ -11,6 +11,7 @@ use crate::domain::instance::Process;
 use crate::domain::lifecycle::{Event, Phase};
 use crate::domain::name::InstanceName;
 use crate::driver::edge::Gate;
+use crate::driver::supervisor::Runner;
 use crate::service::error::chain;
 use crate::service::launch_spec;
 use crate::service::outcome::{MonitorAction, MonitorLine, MonitorRun};
@@ -30,15 +31,15 @@ pub(in crate::service) async fn reconcile(world: &Arc<World>, run: &mut MonitorR
             .lines
             .push(MonitorLine::new("acc", MonitorAction::Error, chain(&e))),
     }
-    match world.runner.running().await {
-        Ok(running) => {
-            for (name, process) in running {
-                strays(world, &name, process, run).await;
+    for runner in world.runners.all() {
+        match runner.running().await {
+            Ok(running) => {
+                for (name, process) in running {
+                    strays(world, runner, &name, process, run).await;
+                }
             }
+            Err(e) => run.lines.push(MonitorLine::new("acc", MonitorAction::Error, chain(&e))),
         }
-        Err(e) => run
-            .lines
-            .push(MonitorLine::new("acc", MonitorAction::Error, chain(&e))),
     }
     sweep(world, run).await;
 }
@@ -52,18 +53,18 @@ async fn sweep(world: &World, run: &mut MonitorRun) {
         .map(|h| h.instance.name.clone())
         .collect();
     drop(handles);
-    match world.runner.sweep(&live).await {
-        Ok(ended) => run.lines.extend(ended.iter().map(|(name, count)| {
-            let processes = if *count == 1 { "process" } else { "processes" };
-            MonitorLine::new(
-                name.as_str(),
-                MonitorAction::Repaired,
-                format!("ended {count} orphan {processes}"),
-            )
-        })),
-        Err(e) => run
-            .lines
-            .push(MonitorLine::new("acc", MonitorAction::Error, chain(&e))),
+    for runner in world.runners.all() {
+        match runner.sweep(&live).await {
+            Ok(ended) => run.lines.extend(ended.iter().map(|(name, count)| {
+                let processes = if *count == 1 { "process" } else { "processes" };
+                MonitorLine::new(
+                    name.as_str(),
+                    MonitorAction::Repaired,
+                    format!("ended {count} orphan {processes}"),
+                )
+            })),
+            Err(e) => run.lines.push(MonitorLine::new("acc", MonitorAction::Error, chain(&e))),
+        }
     }
 }
 
@@ -150,7 +151,13 @@ async fn close_gate(world: &Arc<World>, name: &str, run: &mut MonitorRun) {
 }
 
 /// A process of an instance that should not run, or of none at all.
-async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, run: &mut MonitorRun) {
+async fn strays(
+    world: &Arc<World>,
+    runner: &Arc<dyn Runner>,
+    name: &InstanceName,
+    process: Process,
+    run: &mut MonitorRun,
+) {
     // Made, or removed, just now: then this is no stray.
     let Some(_alone) = world.building_unless_busy(name.as_str()) else {
         return;
@@ -164,7 +171,7 @@ async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, run: 
         )),
         Ok(None) => {
             end_stray(
-                world,
+                runner,
                 name,
                 process,
                 "ended a process without an instance",
@@ -175,7 +182,7 @@ async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, run: 
         // Started by an acc that died before it heard of it, then destroyed.
         Ok(Some(row)) if row.stored.phase == Phase::Destroyed => {
             end_stray(
-                world,
+                runner,
                 name,
                 process,
                 "ended a process of a destroyed instance",
@@ -189,8 +196,7 @@ async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, run: 
             };
             let seen = handle.snapshot();
             // Asked again: it may have ended, and another come, since all were listed.
-            let still =
-                matches!(world.runner.find(name).await, Ok(Some(found)) if found == process);
+            let still = matches!(runner.find(name).await, Ok(Some(found)) if found == process);
             if !seen.phase.is_live() && still {
                 handle.tell_if(seen, Event::Found(Some(process)));
                 run.lines.push(MonitorLine::new(
@@ -204,19 +210,16 @@ async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, run: 
 }
 
 async fn end_stray(
-    world: &World,
+    runner: &Arc<dyn Runner>,
     name: &InstanceName,
     process: Process,
     what: &str,
     run: &mut MonitorRun,
 ) {
-    let killed = world.runner.kill(name, process).await.is_ok();
-    let _ = tokio::time::timeout(END_WITHIN, world.runner.wait(name, process)).await;
-    if killed && world.runner.forget(name).await.is_ok() {
-        run.lines.push(MonitorLine::new(
-            name.as_str(),
-            MonitorAction::Repaired,
-            what,
-        ));
+    let killed = runner.kill(name, process).await.is_ok();
+    let _ = tokio::time::timeout(END_WITHIN, runner.wait(name, process)).await;
+    if killed && runner.forget(name).await.is_ok() {
+        run.lines
+            .push(MonitorLine::new(name.as_str(), MonitorAction::Repaired, what));
     }
 }

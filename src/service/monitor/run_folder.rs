@@ -99,7 +99,7 @@ async fn records(world: &World, config: &Config) -> Result<usize, SupervisorErro
         let name = &handle.instance.name;
         count += usize::from(
             world
-                .runner
+                .runner(&handle.launched())?
                 .restore_record(name, process, &config.app_log(name.as_str()))
                 .await?,
         );

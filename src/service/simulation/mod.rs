@@ -89,7 +89,7 @@ impl Bench {
         World::new(Parts {
             config,
             store: store.twin(),
-            runner: drivers.clone(),
+            runners: crate::driver::supervisor::Runners::of_processes(drivers.clone()),
             own_services: drivers.clone(),
             edge: drivers.clone(),
             probe: drivers.clone(),

@@ -2,6 +2,7 @@
 //! cannot.
 
 use super::*;
+use crate::domain::instance::{Launch, RunnerKind};
 
 fn row(bed: &Bed) -> crate::store::Row {
     find_row(&bed.world.store, &"a".into()).unwrap()
@@ -18,15 +19,44 @@ fn events(bed: &Bed) -> Vec<(String, String)> {
 /// As an acc of other places would have written it. The task of a sleeper that was used just now
 /// knows better, and leaves first.
 async fn made_for(bed: &Bed, key: &str, argv: &[&str]) {
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    let launch = crate::domain::instance::Launch {
+    let launch = Launch {
         argv: argv.iter().map(|a| (*a).to_owned()).collect(),
         ..row(bed).launch.unwrap()
     };
+    made(bed, key, &launch).await;
+}
+
+async fn made(bed: &Bed, key: &str, launch: &Launch) {
+    tokio::time::sleep(Duration::from_secs(10)).await;
     bed.world
         .store
-        .relaunch(InstanceId(1), &launch, key)
+        .relaunch(InstanceId(1), launch, key)
         .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_this_acc_does_not_have_is_named() {
+    let bed = Bed::new();
+    bed.create("a", true).await.unwrap();
+    let good = row(&bed);
+    let launch = Launch {
+        runner: RunnerKind::new("vm"),
+        ..good.launch.clone().unwrap()
+    };
+    made(&bed, &good.launch_key, &launch).await;
+    let destroy = || Request::Destroy {
+        instance: "a".into(),
+        force: false,
+    };
+    for request in [start("a"), destroy()] {
+        let error = bed.ask(request).await.unwrap_err();
+        let why = "there is no runner `vm`, only: process";
+        assert!(error.message.contains(why), "{error}");
+    }
+    assert!(bed.supervisor.calls().is_empty());
+    // An acc that has it finishes what was begun.
+    made(&bed, &good.launch_key, &good.launch.unwrap()).await;
+    bed.ask(destroy()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

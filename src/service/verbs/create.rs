@@ -77,7 +77,7 @@ pub(in crate::service) async fn run(
 async fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
     let config = world.config();
     let model = launch_spec::model(&config, &new.model)?;
-    launch_spec::check_capabilities(world.runner.capabilities(), &model)?;
+    launch_spec::check_runner(world, &model)?;
     let params = resolve_params(&model, &new.set).map_err(|e| {
         invalid(
             format!(

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::instance::Listen;
+use crate::domain::instance::{Listen, RunnerKind};
 use crate::domain::lifecycle::{Answer, Event, Phase};
 use crate::domain::name::InstanceName;
 use crate::service::error::ServiceError;
@@ -12,9 +12,9 @@ use crate::service::instance::transition;
 use crate::service::lookup::find;
 use crate::service::outcome::{Deed, Outcome};
 use crate::service::request::InstanceRef;
-use crate::service::routes;
 use crate::service::view::done;
 use crate::service::world::World;
+use crate::service::{launch_spec, routes};
 use crate::store::{Row, Work};
 
 pub(in crate::service) async fn run(
@@ -58,7 +58,8 @@ pub(in crate::service) async fn run(
         }
     };
     world.reached("destroy.phase")?;
-    leave(world, &name, is_routed(&handle)).await?;
+    let kind = &handle.launched().launch.runner;
+    leave(world, kind, &name, is_routed(&handle)).await?;
     if journalled {
         world
             .write(move |store| store.end(id))
@@ -110,6 +111,7 @@ pub(in crate::service) async fn finish(world: &Arc<World>, row: &Row) -> Result<
     if row.stored.phase == Phase::Destroyed {
         leave(
             world,
+            &launch_spec::runner_kind(row),
             &row.name,
             row.port.is_some() || !row.hosts.is_empty(),
         )
@@ -128,8 +130,14 @@ fn is_routed(handle: &Handle) -> bool {
 }
 
 /// Supervisor and edge know it no longer; every step may be repeated.
-async fn leave(world: &Arc<World>, name: &InstanceName, routed: bool) -> Result<(), ServiceError> {
-    world.runner.forget(name).await.map_err(|e| {
+async fn leave(
+    world: &Arc<World>,
+    kind: &RunnerKind,
+    name: &InstanceName,
+    routed: bool,
+) -> Result<(), ServiceError> {
+    let forgotten = async { world.runners.of(kind)?.forget(name).await };
+    forgotten.await.map_err(|e| {
         let deed = format!("`{name}` is destroyed, but could not be removed from the supervisor");
         ServiceError::because(
             deed,

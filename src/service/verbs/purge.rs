@@ -14,7 +14,7 @@ use crate::service::lookup::find_row;
 use crate::service::outcome::{Deed, Outcome};
 use crate::service::request::InstanceRef;
 use crate::service::world::World;
-use crate::service::{routes, view};
+use crate::service::{launch_spec, routes, view};
 use crate::store::{Row, Work};
 
 /// How long it removes a folder. What is left then is out of the way already, and is removed by the
@@ -71,9 +71,9 @@ fn could_not_remove(name: &InstanceName) -> String {
 pub(in crate::service) async fn remove(world: &Arc<World>, row: &Row) -> Result<(), ServiceError> {
     let name = &row.name;
     let deed = || could_not_remove(name);
-    world
-        .runner
-        .forget(name)
+    let kind = launch_spec::runner_kind(row);
+    let forgotten = async { world.runners.of(&kind)?.forget(name).await };
+    forgotten
         .await
         .map_err(|e| ServiceError::because(deed(), &e, HINT))?;
     world.reached("remove.supervisor")?;
