@@ -12,6 +12,7 @@
 
 mod ask;
 mod bisect;
+mod config_file;
 mod gates;
 mod limits;
 mod master;
@@ -168,16 +169,6 @@ impl Nginx {
         program::find(&self.search)
     }
 
-    /// The file of the new text while it is checked.
-    fn beside(&self) -> PathBuf {
-        self.config().nginx_dir().join("nginx.conf.next")
-    }
-
-    /// The marker file: the configuration is newer than what nginx runs with.
-    fn due(&self) -> PathBuf {
-        self.config().nginx_dir().join("reload.due")
-    }
-
     fn master(&self) -> Result<Option<master::NginxMaster>, EdgeError> {
         let path = pid_file(&self.config());
         master::find(&path, &self.file()).map_err(|e| failed("read", &path, e))
@@ -196,17 +187,7 @@ impl Nginx {
             .map_err(|e| EdgeError::Unusable(chain(&e)))
     }
 
-    /// Reads the text in force; `None`: there is none yet.
-    fn present(&self) -> Result<Option<String>, EdgeError> {
-        let path = self.file();
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(failed("read", &path, e)),
-        }
-    }
-
-    /// Makes the folders that nginx does not make itself.
+    /// Folders that nginx does not make by itself.
     fn make_folders(&self) -> Result<(), EdgeError> {
         let log = self.config().own_log("nginx-error");
         for dir in [
@@ -258,24 +239,7 @@ impl Nginx {
         program::check(program, &beside).await
     }
 
-    /// Renames the checked text into place.
-    fn put_in_place(&self) -> Result<(), EdgeError> {
-        let file = self.file();
-        std::fs::rename(self.beside(), &file).map_err(|e| failed("write", &file, e))
-    }
-
-    /// Writes the marker file, so that the next acc reloads if this one is killed first.
-    fn mark_due(&self) -> Result<(), EdgeError> {
-        let due = self.due();
-        write_atomic(&due, b"", 0o644).map_err(|e| failed("write", &due, e))
-    }
-
-    fn unmark_due(&self) -> Result<(), EdgeError> {
-        let due = self.due();
-        remove_file(&due).map_err(|e| failed("remove", &due, e))
-    }
-
-    /// Replaces the desired routes and returns their number.
+    /// Replaces the desired routes by these and returns their number.
     fn desire(&self, routes: &[Route]) -> u64 {
         let mut desired = self.desired.lock().unwrap_or_else(PoisonError::into_inner);
         desired.number += 1;
