@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use acc::config::env::Env;
 use acc::domain::instance::{DesiredState, Launch, Process};
-use acc::domain::lifecycle::{Cause, Event, Limits, Machine, step};
+use acc::domain::lifecycle::{Cause, Event, Limits, Machine, Requests, step};
 use acc::domain::name::{HostName, InstanceName};
 use acc::domain::rule::{Facts, Rule, judge};
 use acc::domain::time::{Timestamp, WallTime};
@@ -64,15 +64,12 @@ fn lifecycle(c: &mut Criterion) {
     ];
     let mut group = c.benchmark_group("lifecycle step");
     let awake = after(&wake);
-    group.bench_function("a request is admitted", |b| {
+    let mut requests = Requests::none(Timestamp(0));
+    requests.follow(&awake);
+    group.bench_function("a request is admitted and ends", |b| {
         b.iter(|| {
-            step(
-                black_box(&awake),
-                &Event::Admitted,
-                Timestamp(2_000),
-                &LIMITS,
-            )
-            .unwrap()
+            assert!(black_box(&mut requests).admit());
+            requests.release(true, Timestamp(2_000));
         });
     });
     group.bench_function("a whole wake", |b| b.iter(|| after(black_box(&wake))));

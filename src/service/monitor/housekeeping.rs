@@ -39,7 +39,8 @@ pub(in crate::service) async fn keep(world: &Arc<World>, run: &mut MonitorRun) {
     drop(handles);
     for runner in world.runners.all() {
         if let Err(e) = runner.tidy(&live).await {
-            run.lines.push(MonitorLine::new("acc", MonitorAction::Error, chain(&e)));
+            run.lines
+                .push(MonitorLine::new("acc", MonitorAction::Error, chain(&e)));
         }
     }
     let config = world.config();

@@ -38,7 +38,9 @@ pub(in crate::service) async fn reconcile(world: &Arc<World>, run: &mut MonitorR
                     strays(world, runner, &name, process, run).await;
                 }
             }
-            Err(e) => run.lines.push(MonitorLine::new("acc", MonitorAction::Error, chain(&e))),
+            Err(e) => run
+                .lines
+                .push(MonitorLine::new("acc", MonitorAction::Error, chain(&e))),
         }
     }
     sweep(world, run).await;
@@ -63,7 +65,9 @@ async fn sweep(world: &World, run: &mut MonitorRun) {
                     format!("ended {count} orphan {processes}"),
                 )
             })),
-            Err(e) => run.lines.push(MonitorLine::new("acc", MonitorAction::Error, chain(&e))),
+            Err(e) => run
+                .lines
+                .push(MonitorLine::new("acc", MonitorAction::Error, chain(&e))),
         }
     }
 }
@@ -219,7 +223,10 @@ async fn end_stray(
     let killed = runner.kill(name, process).await.is_ok();
     let _ = tokio::time::timeout(END_WITHIN, runner.wait(name, process)).await;
     if killed && runner.forget(name).await.is_ok() {
-        run.lines
-            .push(MonitorLine::new(name.as_str(), MonitorAction::Repaired, what));
+        run.lines.push(MonitorLine::new(
+            name.as_str(),
+            MonitorAction::Repaired,
+            what,
+        ));
     }
 }
