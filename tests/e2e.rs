@@ -32,6 +32,7 @@ mod e2e {
     pub mod gone;
     pub mod handed;
     pub mod hosts;
+    pub mod json;
     pub mod killers;
     pub mod life;
     pub mod lines;
