@@ -98,7 +98,9 @@ fn the_run_folder_is_too_long_for_a_socket() {
         text.replace(&format!("{}/run", bed.dir.display()), &long),
     )
     .unwrap();
-    bed.acc(&["boot"]).code(2).says(&["run"]);
+    bed.acc(&["boot"])
+        .code(2)
+        .says(&["run: too long for the unix sockets in it"]);
     bed.configure(&Settings::default());
     bed.acc(&["boot"]).ok();
 }
@@ -141,7 +143,9 @@ fn a_config_that_cannot_be_read() {
         return;
     };
     fs::write(bed.config(), "home = \n").unwrap();
-    bed.acc(&["boot"]).code(2).says(&["acc.toml", "1"]);
+    bed.acc(&["boot"])
+        .code(2)
+        .says(&["acc.toml`\n", "not TOML: ", "(line 1, column 8)"]);
     fs::remove_file(bed.config()).unwrap();
     bed.acc(&["boot"]).code(2).says(&["acc.toml"]);
     fs::create_dir(bed.config()).unwrap();

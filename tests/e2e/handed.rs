@@ -121,9 +121,13 @@ pub fn it_ends_before_it_accepts_and_everybody_is_told(combination: Combination)
             "an application that has ended was waited for"
         );
         let info = bed.info("zebra");
-        assert!(
-            info["phase"] == "failed" && info["failure"].as_str().is_some_and(|f| f.contains('7')),
-            "{info}"
+        assert_eq!(
+            (&info["phase"], &info["failure"]),
+            (
+                &"failed".into(),
+                &"exited with code 7 before its first answer".into()
+            ),
+            "{name}: {info}"
         );
         let refused = UnixStream::connect(socket_of(&bed, "zebra"))
             .map(drop)

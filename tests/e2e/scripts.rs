@@ -368,7 +368,7 @@ fn setup_refuses_first_and_uninstalls_what_is_broken() {
     setup(&["--port", &port])
         .error(1)
         .says(&["taken by another program"]);
-    setup(&["--port", "25000"]).error(2);
+    setup(&["--port", "25000"]).code(2).says(&["error: "]);
     assert!(!prefix.exists(), "something was written");
     fs::create_dir_all(prefix.join("home")).unwrap();
     fs::set_permissions(prefix.join("home"), fs::Permissions::from_mode(0o777)).unwrap();
@@ -603,7 +603,7 @@ fn setup_refuses_what_it_does_not_know() {
         )
     };
     let wrong = |arguments: &[&str], said: &str| {
-        let done = setup(arguments).error(2);
+        let done = setup(arguments).code(2);
         let last = done.err.lines().last().unwrap_or_default();
         assert!(
             last.starts_with("error: ") && last.contains(said),

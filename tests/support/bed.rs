@@ -80,6 +80,8 @@ pub struct Settings {
     pub min_awake: &'static str,
     /// `idle.check_every`.
     pub check_every: &'static str,
+    /// `idle.silent_connections`.
+    pub silent_connections: &'static str,
     /// `wake.timeout`.
     pub wake_timeout: &'static str,
     /// `wake.page_after`.
@@ -110,6 +112,7 @@ impl Default for Settings {
             idle: "1s",
             min_awake: "0s",
             check_every: "off",
+            silent_connections: "never",
             wake_timeout: "20s",
             page_after: "2s",
             max_waiting: 1000,
@@ -275,6 +278,7 @@ impl Bed {
             idle,
             min_awake,
             check_every,
+            silent_connections,
             wake_timeout,
             page_after,
             max_waiting,
@@ -311,6 +315,7 @@ kind = "{supervisor}"
 timeout = "{idle}"
 min_awake = "{min_awake}"
 check_every = "{check_every}"
+silent_connections = "{silent_connections}"
 [wake]
 timeout = "{wake_timeout}"
 page_after = "{page_after}"

@@ -77,12 +77,14 @@ impl Done {
     pub fn error(self, code: i32) -> Self {
         let done = self.code(code);
         let lines: Vec<&str> = done.err.lines().filter(|l| !l.trim().is_empty()).collect();
-        assert!(
-            lines.iter().any(|l| l.starts_with("error: ")),
-            "`{}` has no error line: {}",
-            done.what,
-            done.err
-        );
+        for word in ["error: ", "hint: "] {
+            assert!(
+                lines.iter().any(|l| l.starts_with(word)),
+                "`{}` has no line with {word:?}: {}",
+                done.what,
+                done.err
+            );
+        }
         assert!(
             !done.err.contains("panicked"),
             "`{}` panicked: {}",

@@ -57,9 +57,7 @@ pub fn what_is_open_is_never_cut_by_an_idle_stop(combination: Combination) {
 
 pub fn a_silent_web_socket_ends_when_the_config_says_so(combination: Combination) {
     let silent = |s: &mut Settings| {
-        s.idle = "300ms";
-        // Two settings in one.
-        s.check_every = "100ms\"\nsilent_connections = \"600ms";
+        (s.idle, s.check_every, s.silent_connections) = ("300ms", "100ms", "600ms");
     };
     if combination.edge == "nginx" {
         let Some(bed) = Bed::unbooted(combination, silent) else {

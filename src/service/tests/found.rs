@@ -244,7 +244,14 @@ async fn nothing_is_started_that_cannot_be_written_down() {
         Err(Refusal::Broken),
         "told at once, and not started behind the database's back"
     );
-    let _ = stopping.await.unwrap();
+    let Outcome::Instance { did, instance, .. } = stopping.await.unwrap().unwrap() else {
+        panic!("not about an instance");
+    };
+    // It has ended; the row could not be written.
+    assert_eq!(
+        (did.as_str(), instance.phase.as_str()),
+        ("stopped", "stopping")
+    );
     assert_eq!(bed.supervisor.starts(&name("a")), 1);
     full.store(false, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_secs(3)).await;
