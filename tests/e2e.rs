@@ -13,6 +13,7 @@
     reason = "a test may panic and print"
 )]
 
+#[macro_use]
 mod support;
 
 mod e2e {
@@ -56,16 +57,8 @@ mod e2e {
     pub mod user;
 }
 
-macro_rules! suite {
-    ($($file:ident { $($case:ident)+ })+) => {
-        mod nginx_supervisord { $(mod $file { $(#[test] fn $case() { crate::e2e::$file::$case(crate::support::Combination::ALL[0]); })+ })+ }
-        mod nginx_builtin { $(mod $file { $(#[test] fn $case() { crate::e2e::$file::$case(crate::support::Combination::ALL[1]); })+ })+ }
-        mod builtin_supervisord { $(mod $file { $(#[test] fn $case() { crate::e2e::$file::$case(crate::support::Combination::ALL[2]); })+ })+ }
-        mod builtin_builtin { $(mod $file { $(#[test] fn $case() { crate::e2e::$file::$case(crate::support::Combination::ALL[3]); })+ })+ }
-    };
-}
-
 suite! {
+    e2e:
     begin {
         an_instance_begins_without_marks_and_rights
         an_instance_of_another_user_begins_so_too

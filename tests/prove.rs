@@ -9,6 +9,7 @@
     reason = "a test may panic and print"
 )]
 
+#[macro_use]
 mod support;
 
 mod prove {
@@ -18,16 +19,8 @@ mod prove {
     pub mod stops;
 }
 
-macro_rules! suite {
-    ($($file:ident { $($case:ident)+ })+) => {
-        mod nginx_supervisord { $(mod $file { $(#[test] fn $case() { crate::prove::$file::$case(crate::support::Combination::ALL[0]); })+ })+ }
-        mod nginx_builtin { $(mod $file { $(#[test] fn $case() { crate::prove::$file::$case(crate::support::Combination::ALL[1]); })+ })+ }
-        mod builtin_supervisord { $(mod $file { $(#[test] fn $case() { crate::prove::$file::$case(crate::support::Combination::ALL[2]); })+ })+ }
-        mod builtin_builtin { $(mod $file { $(#[test] fn $case() { crate::prove::$file::$case(crate::support::Combination::ALL[3]); })+ })+ }
-    };
-}
-
 suite! {
+    prove:
     chaos {
         everything_is_killed_and_nothing_is_lost
     }

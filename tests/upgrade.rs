@@ -11,6 +11,7 @@
     reason = "a test may panic and print"
 )]
 
+#[macro_use]
 mod support;
 
 mod upgrade {
@@ -23,16 +24,8 @@ mod upgrade {
     pub mod wake;
 }
 
-macro_rules! suite {
-    ($($file:ident { $($case:ident)+ })+) => {
-        mod nginx_supervisord { $(mod $file { $(#[test] fn $case() { crate::upgrade::$file::$case(crate::support::Combination::ALL[0]); })+ })+ }
-        mod nginx_builtin { $(mod $file { $(#[test] fn $case() { crate::upgrade::$file::$case(crate::support::Combination::ALL[1]); })+ })+ }
-        mod builtin_supervisord { $(mod $file { $(#[test] fn $case() { crate::upgrade::$file::$case(crate::support::Combination::ALL[2]); })+ })+ }
-        mod builtin_builtin { $(mod $file { $(#[test] fn $case() { crate::upgrade::$file::$case(crate::support::Combination::ALL[3]); })+ })+ }
-    };
-}
-
 suite! {
+    upgrade:
     handover {
         an_upgrade_under_load_loses_nothing
         a_program_that_does_not_come_up_changes_nothing

@@ -210,5 +210,5 @@ on! {
     nginx_supervisord Combination::ALL[0];
     nginx_builtin Combination::ALL[1];
     builtin_supervisord Combination::ALL[2];
-    builtin Combination::ALL[3];
+    builtin_builtin Combination::ALL[3];
 }

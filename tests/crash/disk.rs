@@ -256,5 +256,5 @@ macro_rules! on {
 
 on! {
     nginx_supervisord Combination::REAL;
-    builtin Combination::BUILTIN;
+    builtin_builtin Combination::BUILTIN;
 }

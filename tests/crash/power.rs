@@ -153,6 +153,6 @@ fn nginx_supervisord() {
 }
 
 #[test]
-fn builtin() {
+fn builtin_builtin() {
     power_cut(Combination::BUILTIN);
 }

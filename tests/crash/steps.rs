@@ -380,9 +380,14 @@ fn walk_stop(combination: Combination, by: By) {
 }
 
 macro_rules! walks {
-    ($($module:ident($combination:expr, $by:expr))+) => {
+    ($($by:ident($who:expr))+) => {
+        $(mod $by {
+            walks! { $who, nginx_supervisord(Combination::REAL) builtin_builtin(Combination::BUILTIN) }
+        })+
+    };
+    ($by:expr, $($module:ident($combination:expr))+) => {
         $(mod $module {
-            use super::*;
+            use super::super::*;
             #[test]
             fn create() {
                 walk_create($combination, $by);
@@ -408,10 +413,8 @@ macro_rules! walks {
 }
 
 walks! {
-    the_server_of_nginx_and_supervisord(Combination::REAL, By::Server)
-    the_server_of_builtin(Combination::BUILTIN, By::Server)
-    the_command_of_nginx_and_supervisord(Combination::REAL, By::Command)
-    the_command_of_builtin(Combination::BUILTIN, By::Command)
+    by_the_server(By::Server)
+    by_a_command(By::Command)
 }
 
 /// A point that no walk comes to would be a step that nobody tries.

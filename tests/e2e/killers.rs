@@ -93,7 +93,9 @@ pub fn each_is_read_as_often_as_it_may_be(combination: Combination) {
         for &(method, target, status, most) in cases {
             for state in ["awake", "asleep", "pooled"] {
                 if state != "awake" {
-                    bed.acc(&["stop", "zebra"]).ok();
+                    // Without the seconds of grace that a drain gives to connections of clients
+                    // that are gone.
+                    bed.acc(&["stop", "--now", "zebra"]).ok();
                 }
                 // Whoever woke it has a connection to it, and keeps it for the next request.
                 if state == "pooled" {

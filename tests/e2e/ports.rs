@@ -157,7 +157,7 @@ fn bed(combination: Combination, how: &str) -> Option<Bed> {
     if !need::programs(&["python3"]) {
         return None;
     }
-    with_app(Bed::with(combination, |s| s.idle = "60s")?, how)
+    Some(with_app(Bed::with(combination, |s| s.idle = "60s")?, how))
 }
 
 fn model(bed: &Bed, name: &str, text: &str, script: &str) {
@@ -166,7 +166,7 @@ fn model(bed: &Bed, name: &str, text: &str, script: &str) {
     std::fs::write(files.join("app.py"), script).unwrap();
 }
 
-fn with_app(bed: Bed, how: &str) -> Option<Bed> {
+fn with_app(bed: Bed, how: &str) -> Bed {
     model(&bed, "app", APP, APP_PY);
     bed.acc(&[
         "create",
@@ -178,12 +178,18 @@ fn with_app(bed: Bed, how: &str) -> Option<Bed> {
     ])
     .ok();
     bed.acc(&["stop", "zebra"]).ok();
-    Some(bed)
+    bed
 }
 
 /// Somebody listens first, at any address that takes its connections, after acc has looked and
 /// before the application binds.
 pub fn a_stranger_that_listens_first_is_never_asked(combination: Combination) {
+    if !need::programs(&["python3"]) {
+        return;
+    }
+    let Some(mut bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     for (ip, how) in [
         ("127.0.0.1", "plain"),
         ("0.0.0.0", "plain"),
@@ -191,9 +197,7 @@ pub fn a_stranger_that_listens_first_is_never_asked(combination: Combination) {
         ("127.0.0.1", "reuse"),
         ("0.0.0.0", "reuse"),
     ] {
-        let Some(bed) = bed(combination, how) else {
-            return;
-        };
+        bed = with_app(bed, how);
         let before = address(&bed, "zebra");
         let started = bed.instance("zebra").join("data/started");
         std::fs::remove_file(&started).unwrap();
@@ -225,6 +229,8 @@ pub fn a_stranger_that_listens_first_is_never_asked(combination: Combination) {
             "own",
             "{ip} {how}"
         );
+        bed.acc(&["destroy", "--force", "zebra"]).ok();
+        bed.acc(&["purge", "zebra"]).ok();
     }
 }
 
@@ -235,7 +241,7 @@ pub fn a_stranger_of_another_user_is_never_asked(combination: Combination) {
         return;
     }
     let Some(bed) =
-        Bed::of_tenants(combination, |s| s.idle = "60s").and_then(|bed| with_app(bed, "plain"))
+        Bed::of_tenants(combination, |s| s.idle = "60s").map(|bed| with_app(bed, "plain"))
     else {
         return;
     };
@@ -448,8 +454,9 @@ pub fn two_installations_with_one_port_keep_their_requests_apart(combination: Co
             .map(|(bed, name)| (name, scope.spawn(move || bed.get(name, "/"))));
         for (name, asking) in asked {
             let reply = asking.join().unwrap();
+            let of = format!("name: {name}\n");
             assert!(
-                reply.status == 503 || reply.text().contains(name),
+                reply.status == 503 || reply.status == 200 && reply.text().starts_with(&of),
                 "{name}: {reply:?}"
             );
         }

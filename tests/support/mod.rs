@@ -8,8 +8,20 @@
 #![allow(
     dead_code,
     unused_imports,
+    unused_macros,
     reason = "each test binary uses a part of it"
 )]
+
+/// Makes a test of each case on each of the four combinations, in a module named like the
+/// combination: by these names `tests/run` chooses those it runs.
+macro_rules! suite {
+    ($top:ident: $($file:ident { $($case:ident)+ })+) => {
+        mod nginx_supervisord { $(mod $file { $(#[test] fn $case() { crate::$top::$file::$case(crate::support::Combination::ALL[0]); })+ })+ }
+        mod nginx_builtin { $(mod $file { $(#[test] fn $case() { crate::$top::$file::$case(crate::support::Combination::ALL[1]); })+ })+ }
+        mod builtin_supervisord { $(mod $file { $(#[test] fn $case() { crate::$top::$file::$case(crate::support::Combination::ALL[2]); })+ })+ }
+        mod builtin_builtin { $(mod $file { $(#[test] fn $case() { crate::$top::$file::$case(crate::support::Combination::ALL[3]); })+ })+ }
+    };
+}
 
 pub mod bed;
 pub mod http;
