@@ -288,10 +288,13 @@ pub fn one_beside_it_finishes_its_work(combination: Combination) {
     if !need::programs(&["python3"]) {
         return;
     }
+    // It is there, and knows what to do on SIGTERM, before the instance listens.
     let worker = "\
         def finish(*_):\n    time.sleep(0.3)\n    open('data/done', 'a').write('x')\n    os._exit(0)\n\
-        if os.fork() == 0:\n    s.close(); os.setsid(); signal.signal(signal.SIGTERM, finish)\n    while True: time.sleep(100)";
-    model(&bed, "workers", "", worker);
+        signal.signal(signal.SIGTERM, finish)\n\
+        if os.fork() == 0:\n    os.setsid()\n    while True: time.sleep(100)\n\
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)";
+    model(&bed, "workers", worker, "");
     bed.create("zebra", "workers");
     for times in 1..=2 {
         bed.acc(&["stop", "zebra"]).ok();
