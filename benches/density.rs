@@ -29,9 +29,9 @@ use client::{command, create, ms, verb, wake};
 use nix::sys::signal::Signal;
 use procs::Standing;
 use serde_json::json;
-use support::bed::ACC;
+use support::fixture::ACC;
 use support::wait::{holds, pause, wait_until};
-use support::{Bed, Combination, now, processes};
+use support::{Combination, Fixture, now, processes};
 use table::{Goal, Table};
 
 /// Sleepers of the installation to compare with.
@@ -86,15 +86,15 @@ impl Options {
 
 /// The two installations.
 struct Pair {
-    few: Bed,
-    many: Bed,
+    few: Fixture,
+    many: Fixture,
     count: usize,
     rounds: usize,
 }
 
 impl Pair {
     /// Measures both in turns: first the one with few.
-    fn turns(&self, mut measure: impl FnMut(&Bed, usize) -> f64) -> [Vec<f64>; 2] {
+    fn turns(&self, mut measure: impl FnMut(&Fixture, usize) -> f64) -> [Vec<f64>; 2] {
         let mut samples = [Vec::new(), Vec::new()];
         // The first round warms caches and is not counted.
         for round in 0..=self.rounds {
@@ -147,7 +147,7 @@ fn populate(pair: &Pair, table: &mut Table) {
         if same { 0.0 } else { 1.0 },
         Goal::AtMost(0.0),
     );
-    let [few, many] = pair.turns(|bed, n| create(bed, &format!("t{n}"), "hello"));
+    let [few, many] = pair.turns(|fixture, n| create(fixture, &format!("t{n}"), "hello"));
     table.repeated(
         format!("create no. {} against no. {FEW}", pair.count),
         "ms",
@@ -156,22 +156,22 @@ fn populate(pair: &Pair, table: &mut Table) {
         Goal::Times(1.2),
     );
     table.repeated("the same", "ms", &[], &many, Goal::AtMost(7.0));
-    let [few, many] = pair.turns(|bed, n| {
+    let [few, many] = pair.turns(|fixture, n| {
         let name = format!("t{n}");
         verb(
-            bed,
+            fixture,
             &json!({ "verb": "destroy", "instance": name, "force": false }),
-        ) + verb(bed, &json!({ "verb": "purge", "instance": name }))
+        ) + verb(fixture, &json!({ "verb": "purge", "instance": name }))
     });
     table.repeated("destroy and purge", "ms", &few, &many, Goal::None);
-    let [few, many] = pair.turns(|bed, n| create(bed, &format!("p{n}"), "hello-tcp"));
+    let [few, many] = pair.turns(|fixture, n| create(fixture, &format!("p{n}"), "hello-tcp"));
     table.repeated("create of one on a TCP port", "ms", &few, &many, Goal::None);
 }
 
 /// Memory now.
 fn memory(pair: &Pair, when: &str, table: &mut Table) {
-    let server = |bed: &Bed| {
-        Standing::of(bed)
+    let server = |fixture: &Fixture| {
+        Standing::of(fixture)
             .server
             .iter()
             .map(|pid| procs::own_mib(*pid))
@@ -184,8 +184,8 @@ fn memory(pair: &Pair, when: &str, table: &mut Table) {
         server(&pair.many),
         Goal::AtMost(if pair.count >= 100_000 { 54.0 } else { 14.0 }),
     );
-    let nginx = |bed: &Bed| {
-        Standing::of(bed)
+    let nginx = |fixture: &Fixture| {
+        Standing::of(fixture)
             .nginx
             .iter()
             .map(|pid| procs::own_mib(*pid))
@@ -292,20 +292,20 @@ fn reading(pair: &Pair, table: &mut Table) {
 
 /// What changes something or looks at everything.
 fn acting(pair: &Pair, awake: usize, table: &mut Table) {
-    let [few, many] = pair.turns(|bed, _| wake(bed, "s5"));
+    let [few, many] = pair.turns(|fixture, _| wake(fixture, "s5"));
     table.repeated("wake, others asleep", "ms", &few, &many, Goal::Times(1.1));
     let names: Vec<String> = (0..awake).map(|n| format!("a{n}")).collect();
-    for bed in [&pair.few, &pair.many] {
+    for fixture in [&pair.few, &pair.many] {
         for name in &names {
-            create(bed, name, "hello");
+            create(fixture, name, "hello");
         }
-        client::start_all(bed, &names);
+        client::start_all(fixture, &names);
     }
     let what = format!("`acc monitor`, {awake} awake");
-    let [few, many] = pair.turns(|bed, _| command(bed.command(&["monitor"])));
+    let [few, many] = pair.turns(|fixture, _| command(fixture.command(&["monitor"])));
     table.repeated(what.clone(), "ms", &few, &many, Goal::Times(1.2));
     table.repeated(what, "ms", &[], &many, Goal::AtMost(50.0));
-    let [few, many] = pair.turns(|bed, _| wake(bed, "s5"));
+    let [few, many] = pair.turns(|fixture, _| wake(fixture, "s5"));
     table.repeated(
         format!("wake, {awake} awake besides"),
         "ms",
@@ -317,17 +317,17 @@ fn acting(pair: &Pair, awake: usize, table: &mut Table) {
 
 /// What comes once: a new worker, a doctor's look, a whole boot.
 fn rarely(pair: &Pair, table: &mut Table) {
-    let both = |measure: &dyn Fn(&Bed) -> f64| (measure(&pair.few), measure(&pair.many));
-    let (few, many) = both(&|bed| {
-        let worker = processes::find(&bed.dir, &["acc", "worker"])
+    let both = |measure: &dyn Fn(&Fixture) -> f64| (measure(&pair.few), measure(&pair.many));
+    let (few, many) = both(&|fixture| {
+        let worker = processes::find(&fixture.dir, &["acc", "worker"])
             .expect("a worker")
             .pid;
         let began = now();
         processes::signal(worker, Signal::SIGKILL);
         wait_until("the next worker answers", Duration::from_secs(60), || {
             let next =
-                processes::find(&bed.dir, &["acc", "worker"]).is_some_and(|p| p.pid != worker);
-            holds(next && client::pings(bed), "no answer")
+                processes::find(&fixture.dir, &["acc", "worker"]).is_some_and(|p| p.pid != worker);
+            holds(next && client::pings(fixture), "no answer")
         });
         ms(began.elapsed())
     });
@@ -338,28 +338,28 @@ fn rarely(pair: &Pair, table: &mut Table) {
         many,
         Goal::None,
     );
-    let (few, many) = both(&|bed| {
+    let (few, many) = both(&|fixture| {
         let began = now();
-        let _ = bed.acc(&["doctor"]);
+        let _ = fixture.acc(&["doctor"]);
         ms(began.elapsed())
     });
     table.once("`acc doctor`", "ms", Some(few), many, Goal::None);
-    let (few, many) = both(&|bed| {
+    let (few, many) = both(&|fixture| {
         verb(
-            bed,
+            fixture,
             &json!({ "verb": "monitor", "dry_run": false, "thorough": true }),
         )
     });
     table.once("a thorough pass", "ms", Some(few), many, Goal::None);
     for deed in ["halt", "boot"] {
-        let (few, many) = both(&|bed| command(bed.command(&[deed])));
+        let (few, many) = both(&|fixture| command(fixture.command(&[deed])));
         table.once(format!("`acc {deed}`"), "ms", Some(few), many, Goal::None);
     }
 }
 
 /// Its size without what is only there for debuggers and profilers.
-fn binary(bed: &Bed, table: &mut Table) {
-    let stripped = bed.dir.join("stripped");
+fn binary(fixture: &Fixture, table: &mut Table) {
+    let stripped = fixture.dir.join("stripped");
     let copied = Command::new("strip")
         .arg("-o")
         .arg(&stripped)
@@ -378,14 +378,14 @@ fn binary(bed: &Bed, table: &mut Table) {
 
 fn main() {
     let options = Options::read();
-    let bed = || {
-        Bed::with(options.combination, |s| {
+    let fixture = || {
+        Fixture::with(options.combination, |s| {
             (s.idle, s.check_every) = ("1h", "30s");
-            // More than a bed has of its own: nobody listens on them, they are only given out.
+            // More than a fixture has of its own: nobody listens on them, they are only given out.
             s.ports = "30000-32000".to_owned();
         })
     };
-    let (Some(few), Some(many)) = (bed(), bed()) else {
+    let (Some(few), Some(many)) = (fixture(), fixture()) else {
         return;
     };
     let pair = Pair {

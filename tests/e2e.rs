@@ -2,8 +2,8 @@
 //! combination has them.
 //!
 //! The cases under `suite!` run on all four combinations of edge and supervisor; those at the end
-//! are about one of them, about a broken host, or about the scripts. Each test has a bed of its own
-//! (`support::Bed`) and leaves nothing behind.
+//! are about one of them, about a broken host, or about the scripts. Each test has a fixture of its
+//! own (`support::Fixture`) and leaves nothing behind.
 
 #![allow(
     clippy::unwrap_used,

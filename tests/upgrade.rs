@@ -1,7 +1,7 @@
 //! The server dies, is replaced and is upgraded while clients go on asking: nothing may be lost
 //! that could be kept.
 //!
-//! Real binary, real nginx and supervisord, on a bed per test.
+//! Real binary, real nginx and supervisord, on a fixture per test.
 
 #![allow(
     clippy::unwrap_used,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Bed, now};
+use crate::support::{Fixture, now};
 
 /// Longest a verb may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -19,11 +19,11 @@ pub fn ms(d: Duration) -> f64 {
     d.as_secs_f64() * 1000.0
 }
 
-/// Sends one request to the server of this bed and waits for its answer; how long that took, in
+/// Sends one request to the server of this fixture and waits for its answer; how long that took, in
 /// milliseconds.
-pub fn verb(bed: &Bed, request: &Value) -> f64 {
+pub fn verb(fixture: &Fixture, request: &Value) -> f64 {
     let began = now();
-    let answer = exchange(&bed.run().join("control.sock"), request)
+    let answer = exchange(&fixture.run().join("control.sock"), request)
         .unwrap_or_else(|e| panic!("no answer to {request}: {e}"));
     let took = ms(began.elapsed());
     assert!(answer.starts_with("HTTP/1.1 200"), "{request}: {answer}");
@@ -31,9 +31,12 @@ pub fn verb(bed: &Bed, request: &Value) -> f64 {
 }
 
 /// Is somebody there?
-pub fn pings(bed: &Bed) -> bool {
-    exchange(&bed.run().join("control.sock"), &json!({ "verb": "ping" }))
-        .is_ok_and(|a| a.starts_with("HTTP/1.1 200"))
+pub fn pings(fixture: &Fixture) -> bool {
+    exchange(
+        &fixture.run().join("control.sock"),
+        &json!({ "verb": "ping" }),
+    )
+    .is_ok_and(|a| a.starts_with("HTTP/1.1 200"))
 }
 
 fn exchange(socket: &Path, request: &Value) -> std::io::Result<String> {
@@ -48,21 +51,21 @@ fn exchange(socket: &Path, request: &Value) -> std::io::Result<String> {
 }
 
 /// `acc create NAME --model MODEL --asleep`.
-pub fn create(bed: &Bed, name: &str, model: &str) -> f64 {
+pub fn create(fixture: &Fixture, name: &str, model: &str) -> f64 {
     verb(
-        bed,
+        fixture,
         &json!({ "verb": "create", "name": name, "model": model, "hosts": [], "owner": null, "set": {}, "idle_ms": null, "wanted": null,
             "asleep": true }),
     )
 }
 
 /// `acc start NAME` for all of them, from a few connections at once.
-pub fn start_all(bed: &Bed, names: &[String]) {
+pub fn start_all(fixture: &Fixture, names: &[String]) {
     std::thread::scope(|scope| {
         for part in names.chunks(names.len().div_ceil(8).max(1)) {
             scope.spawn(move || {
                 for name in part {
-                    verb(bed, &json!({ "verb": "start", "instance": name }));
+                    verb(fixture, &json!({ "verb": "start", "instance": name }));
                 }
             });
         }
@@ -71,14 +74,14 @@ pub fn start_all(bed: &Bed, names: &[String]) {
 
 /// Puts the instance to sleep, then asks it on a fresh connection; from the connect to the whole
 /// answer.
-pub fn wake(bed: &Bed, name: &str) -> f64 {
+pub fn wake(fixture: &Fixture, name: &str) -> f64 {
     verb(
-        bed,
+        fixture,
         &json!({ "verb": "stop", "instance": name, "now": false }),
     );
-    let ask = bed.ask("GET", name, "/");
+    let ask = fixture.ask("GET", name, "/");
     let began = now();
-    let reply = ask.send(bed.address()).unwrap();
+    let reply = ask.send(fixture.address()).unwrap();
     let took = ms(began.elapsed());
     reply.status(200);
     took

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{Bed, processes};
+use crate::support::{Fixture, processes};
 
-/// The processes of one bed that are there whether anybody is awake or not.
+/// The processes of one fixture that are there whether anybody is awake or not.
 pub struct Standing {
     /// acc's master and worker.
     pub server: Vec<i32>,
@@ -14,8 +14,8 @@ pub struct Standing {
 }
 
 impl Standing {
-    pub fn of(bed: &Bed) -> Self {
-        let found = processes::of(&bed.dir);
+    pub fn of(fixture: &Fixture) -> Self {
+        let found = processes::of(&fixture.dir);
         let pids = |holds: &dyn Fn(&str) -> bool| {
             found
                 .iter()

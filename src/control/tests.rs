@@ -53,14 +53,14 @@ impl Handler for Fake {
     }
 }
 
-struct Bed {
+struct Fixture {
     dir: tempfile::TempDir,
     fake: Arc<Fake>,
     shutdown: CancellationToken,
     served: tokio::task::JoinHandle<()>,
 }
 
-impl Bed {
+impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let fake = Arc::new(Fake::default());
@@ -104,8 +104,8 @@ async fn soon<F: Future>(what: F) -> F::Output {
 
 #[tokio::test]
 async fn a_request_gets_the_answer_of_the_handler() {
-    let bed = Bed::new();
-    let reply = call(&bed.socket(), &Request::Ping).await.unwrap();
+    let fixture = Fixture::new();
+    let reply = call(&fixture.socket(), &Request::Ping).await.unwrap();
     assert!(
         matches!(
             reply,
@@ -117,7 +117,7 @@ async fn a_request_gets_the_answer_of_the_handler() {
         instance: "a".into(),
         now: true,
     };
-    let reply = call(&bed.socket(), &stop).await.unwrap();
+    let reply = call(&fixture.socket(), &stop).await.unwrap();
     let ControlReply::Answered(Err(error)) = reply else {
         panic!("{reply:?}")
     };
@@ -125,15 +125,18 @@ async fn a_request_gets_the_answer_of_the_handler() {
         (error.kind, error.message.as_str(), error.hint.as_str()),
         (ErrorKind::Denied, "`a` is waking", "wait for it")
     );
-    assert_eq!(*bed.fake.seen.lock().unwrap(), vec![Request::Ping, stop]);
+    assert_eq!(
+        *fixture.fake.seen.lock().unwrap(),
+        vec![Request::Ping, stop]
+    );
 }
 
 #[tokio::test]
 async fn the_socket_is_for_its_owner() {
     use std::os::unix::fs::PermissionsExt;
-    let bed = Bed::new();
+    let fixture = Fixture::new();
     assert_eq!(
-        std::fs::metadata(bed.socket())
+        std::fs::metadata(fixture.socket())
             .unwrap()
             .permissions()
             .mode()
@@ -152,8 +155,8 @@ async fn another_user_is_refused_even_by_an_open_socket() {
         println!("skipped: root and python3 are needed");
         return;
     }
-    let bed = Bed::new();
-    for path in [bed.dir.path(), &bed.socket()] {
+    let fixture = Fixture::new();
+    for path in [fixture.dir.path(), &fixture.socket()] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
     }
     let script = "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\
@@ -163,7 +166,7 @@ async fn another_user_is_refused_even_by_an_open_socket() {
         let mut command = tokio::process::Command::new("/usr/bin/python3");
         command
             .args(["-c", script])
-            .arg(bed.socket())
+            .arg(fixture.socket())
             .uid(uid)
             .gid(uid)
             .current_dir("/")
@@ -176,7 +179,7 @@ async fn another_user_is_refused_even_by_an_open_socket() {
         answer.starts_with("HTTP/1.1 403 ") && answer.contains("only its owner may use"),
         "{answer}"
     );
-    assert!(bed.fake.seen.lock().unwrap().is_empty());
+    assert!(fixture.fake.seen.lock().unwrap().is_empty());
     let answer = soon(asked(0).output()).await.unwrap();
     assert!(answer.stdout.starts_with(b"HTTP/1.1 200 "), "{answer:?}");
 }
@@ -319,43 +322,43 @@ async fn a_server_that_hangs_is_told() {
 
 #[tokio::test]
 async fn a_client_that_leaves_does_not_cancel_the_verb() {
-    let bed = Bed::new();
-    let socket = bed.socket();
+    let fixture = Fixture::new();
+    let socket = fixture.socket();
     let client = tokio::spawn(async move { call(&socket, &start()).await.map(|_| ()) });
-    soon(bed.fake.begun.notified()).await;
+    soon(fixture.fake.begun.notified()).await;
     client.abort();
     assert!(client.await.unwrap_err().is_cancelled());
     // Another call is answered meanwhile: the client's end has reached the server before that.
-    call(&bed.socket(), &Request::Ping).await.unwrap();
-    bed.fake.go.notify_one();
-    soon(bed.fake.ended.notified()).await;
+    call(&fixture.socket(), &Request::Ping).await.unwrap();
+    fixture.fake.go.notify_one();
+    soon(fixture.fake.ended.notified()).await;
 }
 
 #[tokio::test]
 async fn shutdown_finishes_what_was_begun() {
-    let bed = Bed::new();
-    let socket = bed.socket();
+    let fixture = Fixture::new();
+    let socket = fixture.socket();
     let client = tokio::spawn(async move { call(&socket, &start()).await });
-    soon(bed.fake.begun.notified()).await;
-    bed.shutdown.cancel();
-    bed.fake.go.notify_one();
+    soon(fixture.fake.begun.notified()).await;
+    fixture.shutdown.cancel();
+    fixture.fake.go.notify_one();
     let reply = soon(client).await.unwrap().unwrap();
     assert!(
         matches!(reply, ControlReply::Answered(Ok(Outcome::Busy))),
         "{reply:?}"
     );
-    soon(bed.served).await.unwrap();
+    soon(fixture.served).await.unwrap();
     assert!(matches!(
-        call(&bed.dir.path().join("c.sock"), &Request::Ping).await,
+        call(&fixture.dir.path().join("c.sock"), &Request::Ping).await,
         Ok(ControlReply::NoServer)
     ));
 }
 
 #[tokio::test]
 async fn a_fault_in_the_handler_is_an_answer() {
-    let bed = Bed::new();
+    let fixture = Fixture::new();
     let reply = call(
-        &bed.socket(),
+        &fixture.socket(),
         &Request::Purge {
             instance: "a".into(),
         },
@@ -367,7 +370,7 @@ async fn a_fault_in_the_handler_is_an_answer() {
         "{reply:?}"
     );
     assert!(matches!(
-        call(&bed.socket(), &Request::Ping).await,
+        call(&fixture.socket(), &Request::Ping).await,
         Ok(ControlReply::Answered(Ok(_)))
     ));
 }
@@ -377,7 +380,7 @@ const SIDEWAYS: &str = r#"{"verb":"set_desired","instance":"a","desired":"sidewa
 
 #[tokio::test]
 async fn malformed_requests_are_refused() {
-    let bed = Bed::new();
+    let fixture = Fixture::new();
     let post = |body: &str| {
         format!(
             "POST /v1/request HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
@@ -400,16 +403,16 @@ async fn malformed_requests_are_refused() {
         ),
         (post(&format!("\"{}\"", "x".repeat(BODY_MAX))), "400"),
     ] {
-        let answer = soon(bed.raw(&text)).await;
+        let answer = soon(fixture.raw(&text)).await;
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {status} ")),
             "{answer}"
         );
         assert!(answer.contains("\"kind\":\"invalid\""), "{answer}");
     }
-    assert!(bed.fake.seen.lock().unwrap().is_empty());
+    assert!(fixture.fake.seen.lock().unwrap().is_empty());
     let refused: ServiceError = serde_json::from_str(
-        soon(bed.raw(&post(SIDEWAYS)))
+        soon(fixture.raw(&post(SIDEWAYS)))
             .await
             .split_once("\r\n\r\n")
             .unwrap()
@@ -439,32 +442,32 @@ fn every_kind_has_its_status() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_does_not_come_to_its_end_is_let_go() {
-    let bed = Bed::new();
+    let fixture = Fixture::new();
     let begun = tokio::time::Instant::now();
     assert_eq!(
-        soon_paused(bed.raw("POST /v1/request HTTP/1.1\r\nHost: a\r\nX: ")).await,
+        soon_paused(fixture.raw("POST /v1/request HTTP/1.1\r\nHost: a\r\nX: ")).await,
         ""
     );
     let slow = "POST /v1/request HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{\"verb\":";
     let chunks =
         "POST /v1/request HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{\"v\r\n";
     for body in [slow, chunks] {
-        let answer = soon_paused(bed.raw(body)).await;
+        let answer = soon_paused(fixture.raw(body)).await;
         assert!(
             answer.starts_with("HTTP/1.1 408 ") && answer.contains("within 10 s"),
             "{answer}"
         );
     }
     assert!(begun.elapsed() < Duration::from_secs(60));
-    assert!(bed.fake.seen.lock().unwrap().is_empty());
-    bed.shutdown.cancel();
-    soon_paused(bed.served).await.unwrap();
+    assert!(fixture.fake.seen.lock().unwrap().is_empty());
+    fixture.shutdown.cancel();
+    soon_paused(fixture.served).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_takes_no_answer_is_let_go() {
-    let bed = Bed::new();
-    let mut stream = UnixStream::connect(bed.socket()).await.unwrap();
+    let fixture = Fixture::new();
+    let mut stream = UnixStream::connect(fixture.socket()).await.unwrap();
     let ping = serde_json::to_string(&Request::Ping).unwrap();
     let one = format!(
         "POST /v1/request HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{ping}",
@@ -478,8 +481,8 @@ async fn a_client_that_takes_no_answer_is_let_go() {
         "{written:?} after {:?}",
         begun.elapsed()
     );
-    bed.shutdown.cancel();
-    soon_paused(bed.served).await.unwrap();
+    fixture.shutdown.cancel();
+    soon_paused(fixture.served).await.unwrap();
 }
 
 /// Time runs ahead whenever all wait: this is one of the things it runs to.

@@ -271,17 +271,17 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    struct Bed {
+    struct Fixture {
         dir: tempfile::TempDir,
     }
 
-    impl Bed {
+    impl Fixture {
         fn new() -> Self {
-            let bed = Self {
+            let fixture = Self {
                 dir: tempfile::tempdir().unwrap(),
             };
-            fs::create_dir(bed.tree()).unwrap();
-            bed
+            fs::create_dir(fixture.tree()).unwrap();
+            fixture
         }
 
         fn tree(&self) -> std::path::PathBuf {
@@ -309,9 +309,9 @@ mod tests {
 
     #[test]
     fn a_tree_of_any_depth_goes_on_a_small_stack() {
-        let bed = Bed::new();
-        dig(&bed.tree(), 20_000);
-        let (tree, trash) = (bed.tree(), bed.trash());
+        let fixture = Fixture::new();
+        dig(&fixture.tree(), 20_000);
+        let (tree, trash) = (fixture.tree(), fixture.trash());
         let small = std::thread::Builder::new().stack_size(128 * 1024);
         small
             .spawn(move || remove(&tree, &trash, LONG))
@@ -319,66 +319,71 @@ mod tests {
             .join()
             .unwrap()
             .unwrap();
-        assert!(bed.is_gone());
+        assert!(fixture.is_gone());
     }
 
     #[test]
     fn everything_goes_and_nothing_that_a_link_leads_to() {
-        let bed = Bed::new();
-        let kept = bed.dir.path().join("kept");
+        let fixture = Fixture::new();
+        let kept = fixture.dir.path().join("kept");
         fs::create_dir(&kept).unwrap();
         fs::write(kept.join("file"), "").unwrap();
         for n in 0..30 {
-            let below = bed.tree().join(format!("a{n}/b/c"));
+            let below = fixture.tree().join(format!("a{n}/b/c"));
             fs::create_dir_all(&below).unwrap();
             fs::write(below.join("file"), "").unwrap();
             symlink(&kept, below.join("link")).unwrap();
         }
-        symlink(&kept, bed.tree().join("link")).unwrap();
-        nix::unistd::mkfifo(&bed.tree().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        symlink(&kept, fixture.tree().join("link")).unwrap();
+        nix::unistd::mkfifo(&fixture.tree().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         fs::set_permissions(
-            bed.tree().join("a1"),
+            fixture.tree().join("a1"),
             std::os::unix::fs::PermissionsExt::from_mode(0o000),
         )
         .unwrap();
-        remove(&bed.tree(), &bed.trash(), LONG).unwrap();
-        assert!(bed.is_gone() && kept.join("file").exists());
+        remove(&fixture.tree(), &fixture.trash(), LONG).unwrap();
+        assert!(fixture.is_gone() && kept.join("file").exists());
         // Once more, of a file, and of a link to a folder.
-        remove(&bed.tree(), &bed.trash(), LONG).unwrap();
-        fs::write(bed.tree(), "").unwrap();
-        remove(&bed.tree(), &bed.trash(), LONG).unwrap();
-        symlink(&kept, bed.tree()).unwrap();
-        remove(&bed.tree(), &bed.trash(), LONG).unwrap();
-        assert!(bed.is_gone() && kept.join("file").exists());
+        remove(&fixture.tree(), &fixture.trash(), LONG).unwrap();
+        fs::write(fixture.tree(), "").unwrap();
+        remove(&fixture.tree(), &fixture.trash(), LONG).unwrap();
+        symlink(&kept, fixture.tree()).unwrap();
+        remove(&fixture.tree(), &fixture.trash(), LONG).unwrap();
+        assert!(fixture.is_gone() && kept.join("file").exists());
     }
 
     #[test]
     fn what_is_not_done_in_time_is_out_of_the_way_and_done_later() {
-        let bed = Bed::new();
-        dig(&bed.tree(), 500);
-        remove(&bed.tree(), &bed.trash(), Duration::ZERO).unwrap();
-        assert!(!bed.tree().exists() && !bed.is_gone());
+        let fixture = Fixture::new();
+        dig(&fixture.tree(), 500);
+        remove(&fixture.tree(), &fixture.trash(), Duration::ZERO).unwrap();
+        assert!(!fixture.tree().exists() && !fixture.is_gone());
         // Another one of the same name comes and goes meanwhile.
-        fs::create_dir(bed.tree()).unwrap();
-        assert!(discard(&bed.tree(), &bed.trash()).unwrap());
-        assert!(empty(&bed.trash(), LONG).unwrap() && bed.is_gone());
-        assert!(empty(&bed.dir.path().join("missing"), LONG).unwrap());
+        fs::create_dir(fixture.tree()).unwrap();
+        assert!(discard(&fixture.tree(), &fixture.trash()).unwrap());
+        assert!(empty(&fixture.trash(), LONG).unwrap() && fixture.is_gone());
+        assert!(empty(&fixture.dir.path().join("missing"), LONG).unwrap());
     }
 
     #[test]
     fn without_a_trash_it_is_taken_apart_where_it_is() {
-        let bed = Bed::new();
-        dig(&bed.tree(), 50);
-        remove(&bed.tree(), &bed.dir.path().join("no/such/trash"), LONG).unwrap();
-        assert!(!bed.tree().exists());
+        let fixture = Fixture::new();
+        dig(&fixture.tree(), 50);
+        remove(
+            &fixture.tree(),
+            &fixture.dir.path().join("no/such/trash"),
+            LONG,
+        )
+        .unwrap();
+        assert!(!fixture.tree().exists());
     }
 
     /// A program of the tenant continues to make folders through its open descriptor.
     #[test]
     fn who_goes_on_writing_does_not_keep_it_from_its_end() {
-        let bed = Bed::new();
+        let fixture = Fixture::new();
         let over = AtomicBool::new(false);
-        let inside = open_folder(CWD, bed.tree()).unwrap();
+        let inside = open_folder(CWD, fixture.tree()).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for n in 0_u64.. {
@@ -390,11 +395,11 @@ mod tests {
             });
             let within = Duration::from_millis(500);
             let began = SystemClock.now();
-            remove(&bed.tree(), &bed.trash(), within).unwrap();
+            remove(&fixture.tree(), &fixture.trash(), within).unwrap();
             assert!(SystemClock.now().since(began) < LONG / 4);
-            assert!(!bed.tree().exists());
+            assert!(!fixture.tree().exists());
             over.store(true, Ordering::Relaxed);
         });
-        assert!(empty(&bed.trash(), LONG).unwrap() && bed.is_gone());
+        assert!(empty(&fixture.trash(), LONG).unwrap() && fixture.is_gone());
     }
 }

@@ -158,7 +158,7 @@ impl Activity for TestActivity {
     }
 }
 
-struct Bed {
+struct Fixture {
     dir: tempfile::TempDir,
     world: Arc<World>,
     supervisor: Arc<Fake>,
@@ -179,7 +179,7 @@ fn configure(dir: &Path, more: &str) -> Config {
     config::parse(&text, None, &Env::bare(0, dir)).unwrap_or_else(|e| panic!("{e}"))
 }
 
-impl Bed {
+impl Fixture {
     fn new() -> Self {
         let dir = tempfile::Builder::new()
             .prefix("acc")
@@ -327,89 +327,91 @@ fn already(outcome: &Outcome) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn a_life_from_create_to_purge() {
-    let bed = Bed::new();
-    bed.create("a", false).await.unwrap();
-    assert_eq!(bed.phase("a"), "awake");
-    assert!(bed.edge.gate(&name("a")).is_some());
-    assert!(already(&bed.ask(start("a")).await.unwrap()));
-    assert!(!already(&bed.ask(stop("a")).await.unwrap()));
+    let fixture = Fixture::new();
+    fixture.create("a", false).await.unwrap();
+    assert_eq!(fixture.phase("a"), "awake");
+    assert!(fixture.edge.gate(&name("a")).is_some());
+    assert!(already(&fixture.ask(start("a")).await.unwrap()));
+    assert!(!already(&fixture.ask(stop("a")).await.unwrap()));
     assert_eq!(
-        (bed.phase("a"), bed.edge.gate(&name("a"))),
+        (fixture.phase("a"), fixture.edge.gate(&name("a"))),
         ("asleep", None)
     );
-    assert!(already(&bed.ask(stop("1")).await.unwrap()), "by number");
-    let denied = bed
+    assert!(already(&fixture.ask(stop("1")).await.unwrap()), "by number");
+    let denied = fixture
         .ask(Request::Purge {
             instance: "a".into(),
         })
         .await
         .unwrap_err();
     assert_eq!(denied.kind, ErrorKind::Denied);
-    bed.ask(Request::Destroy {
-        instance: "a".into(),
-        force: false,
-    })
-    .await
-    .unwrap();
+    fixture
+        .ask(Request::Destroy {
+            instance: "a".into(),
+            force: false,
+        })
+        .await
+        .unwrap();
     assert!(matches!(
-        pass(&bed.world, "a").await,
+        pass(&fixture.world, "a").await,
         Err(Refusal::Destroyed)
     ));
-    bed.ask(Request::Purge {
-        instance: "a".into(),
-    })
-    .await
-    .unwrap();
+    fixture
+        .ask(Request::Purge {
+            instance: "a".into(),
+        })
+        .await
+        .unwrap();
     assert!(matches!(
-        pass(&bed.world, "a").await,
+        pass(&fixture.world, "a").await,
         Err(Refusal::UnknownHost)
     ));
-    assert!(!bed.world.config().instance_dir("a").exists());
+    assert!(!fixture.world.config().instance_dir("a").exists());
     assert_eq!(
-        bed.ask(start("a")).await.unwrap_err().kind,
+        fixture.ask(start("a")).await.unwrap_err().kind,
         ErrorKind::NotFound
     );
-    assert!(bed.supervisor.calls().contains(&"forget a".to_owned()));
+    assert!(fixture.supervisor.calls().contains(&"forget a".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn many_first_requests_start_it_once_and_all_pass() {
-    let bed = Bed::new();
-    bed.create("a", true).await.unwrap();
-    bed.probe.hold.store(true, Ordering::SeqCst);
+    let fixture = Fixture::new();
+    fixture.create("a", true).await.unwrap();
+    fixture.probe.hold.store(true, Ordering::SeqCst);
     let tasks: Vec<_> = (0..300)
         .map(|_| {
-            let world = bed.world.clone();
+            let world = fixture.world.clone();
             tokio::spawn(async move { pass(&world, "a").await.map(|p| p.gate().run) })
         })
         .collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(matches!(
-        pass(&bed.world, "a").await,
+        pass(&fixture.world, "a").await,
         Err(Refusal::TooManyWaiting)
     ));
-    bed.probe.release();
+    fixture.probe.release();
     for task in tasks {
         assert_eq!(task.await.unwrap(), Ok(1));
     }
-    bed.written().await;
-    assert_eq!(bed.supervisor.starts(&name("a")), 1);
-    assert_eq!(bed.view("a").wakes, 1);
+    fixture.written().await;
+    assert_eq!(fixture.supervisor.starts(&name("a")), 1);
+    assert_eq!(fixture.view("a").wakes, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_start_reaches_every_waiter_and_is_tried_again_later() {
-    let bed = Bed::new();
-    bed.create("a", true).await.unwrap();
-    bed.probe.hold.store(true, Ordering::SeqCst);
+    let fixture = Fixture::new();
+    fixture.create("a", true).await.unwrap();
+    fixture.probe.hold.store(true, Ordering::SeqCst);
     let tasks: Vec<_> = (0..50)
         .map(|_| {
-            let world = bed.world.clone();
+            let world = fixture.world.clone();
             tokio::spawn(async move { pass(&world, "a").await.map(drop) })
         })
         .collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    bed.supervisor.exit(&name("a"), Exit::Code(3));
+    fixture.supervisor.exit(&name("a"), Exit::Code(3));
     for task in tasks {
         assert!(matches!(
             task.await.unwrap(),
@@ -419,36 +421,36 @@ async fn a_failed_start_reaches_every_waiter_and_is_tried_again_later() {
             })
         ));
     }
-    assert_eq!(bed.supervisor.starts(&name("a")), 1);
+    assert_eq!(fixture.supervisor.starts(&name("a")), 1);
     assert!(
-        matches!(pass(&bed.world, "a").await, Err(Refusal::Failed { .. })),
+        matches!(pass(&fixture.world, "a").await, Err(Refusal::Failed { .. })),
         "no try before its time"
     );
-    assert_eq!(bed.supervisor.starts(&name("a")), 1);
-    bed.probe.release();
+    assert_eq!(fixture.supervisor.starts(&name("a")), 1);
+    fixture.probe.release();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(pass(&bed.world, "a").await.is_ok());
-    bed.written().await;
-    assert_eq!(bed.view("a").failure, None);
+    assert!(pass(&fixture.world, "a").await.is_ok());
+    fixture.written().await;
+    assert_eq!(fixture.view("a").failure, None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_cancels_its_wait_and_not_the_wake() {
-    let bed = Bed::new();
-    bed.create("a", true).await.unwrap();
-    bed.probe.hold.store(true, Ordering::SeqCst);
-    drop(bed.world.admit(&host("a"), USE).await.unwrap());
-    bed.probe.release();
+    let fixture = Fixture::new();
+    fixture.create("a", true).await.unwrap();
+    fixture.probe.hold.store(true, Ordering::SeqCst);
+    drop(fixture.world.admit(&host("a"), USE).await.unwrap());
+    fixture.probe.release();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(bed.phase("a"), "awake");
+    assert_eq!(fixture.phase("a"), "awake");
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_that_never_answers_fails_in_time_and_is_ended() {
-    let bed = Bed::new();
-    bed.create("a", true).await.unwrap();
-    bed.probe.hold.store(true, Ordering::SeqCst);
-    let error = bed.ask(start("a")).await.unwrap_err();
+    let fixture = Fixture::new();
+    fixture.create("a", true).await.unwrap();
+    fixture.probe.hold.store(true, Ordering::SeqCst);
+    let error = fixture.ask(start("a")).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::TimedOut);
     assert!(
         error
@@ -458,42 +460,46 @@ async fn one_that_never_answers_fails_in_time_and_is_ended() {
         error.message
     );
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(bed.phase("a"), "failed");
-    assert!(bed.supervisor.running().await.unwrap().is_empty());
+    assert_eq!(fixture.phase("a"), "failed");
+    assert!(fixture.supervisor.running().await.unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_pass_keeps_it_awake_and_a_quiet_one_is_put_to_sleep() {
-    let bed = Bed::new();
-    bed.create("a", false).await.unwrap();
-    let request = pass(&bed.world, "a").await.unwrap();
+    let fixture = Fixture::new();
+    fixture.create("a", false).await.unwrap();
+    let request = pass(&fixture.world, "a").await.unwrap();
     tokio::time::sleep(Duration::from_secs(600)).await;
-    assert!(bed.monitor().await.is_empty());
+    assert!(fixture.monitor().await.is_empty());
     drop(request);
     tokio::time::sleep(Duration::from_secs(59)).await;
-    assert!(bed.monitor().await.is_empty());
-    bed.activity.connections.store(1, Ordering::SeqCst);
+    assert!(fixture.monitor().await.is_empty());
+    fixture.activity.connections.store(1, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_secs(600)).await;
-    assert!(bed.monitor().await.is_empty(), "seen from outside");
-    bed.activity.connections.store(0, Ordering::SeqCst);
+    assert!(fixture.monitor().await.is_empty(), "seen from outside");
+    fixture.activity.connections.store(0, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_secs(61)).await;
-    bed.activity.blind.store(true, Ordering::SeqCst);
-    assert_eq!(bed.monitor().await, ["acc error"], "not known is not quiet");
-    bed.activity.blind.store(false, Ordering::SeqCst);
-    assert_eq!(bed.monitor().await, ["a sleep"]);
-    assert_eq!(bed.phase("a"), "asleep");
+    fixture.activity.blind.store(true, Ordering::SeqCst);
+    assert_eq!(
+        fixture.monitor().await,
+        ["acc error"],
+        "not known is not quiet"
+    );
+    fixture.activity.blind.store(false, Ordering::SeqCst);
+    assert_eq!(fixture.monitor().await, ["a sleep"]);
+    assert_eq!(fixture.phase("a"), "asleep");
 }
 
 #[tokio::test(start_paused = true)]
 async fn requests_during_an_operators_stop_wait_and_wake_it_again() {
-    let bed = Bed::new();
-    bed.create("a", false).await.unwrap();
-    let held = pass(&bed.world, "a").await.unwrap();
-    let world = bed.world.clone();
+    let fixture = Fixture::new();
+    fixture.create("a", false).await.unwrap();
+    let held = pass(&fixture.world, "a").await.unwrap();
+    let world = fixture.world.clone();
     let stopping = tokio::spawn(async move { handle(&world, &caller(), stop("a")).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(bed.phase("a"), "draining");
-    let world = bed.world.clone();
+    assert_eq!(fixture.phase("a"), "draining");
+    let world = fixture.world.clone();
     let next = tokio::spawn(async move { pass(&world, "a").await.map(|p| p.gate().run) });
     tokio::time::sleep(Duration::from_secs(1)).await;
     drop(held);
@@ -503,20 +509,20 @@ async fn requests_during_an_operators_stop_wait_and_wake_it_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_start_that_is_withdrawn_ends_at_once() {
-    let bed = Bed::new();
-    bed.create("a", false).await.unwrap();
-    let held = pass(&bed.world, "a").await.unwrap();
+    let fixture = Fixture::new();
+    fixture.create("a", false).await.unwrap();
+    let held = pass(&fixture.world, "a").await.unwrap();
     let verb = |request: Request| {
-        let world = bed.world.clone();
+        let world = fixture.world.clone();
         tokio::spawn(async move { handle(&world, &caller(), request).await })
     };
-    bed.supervisor.make_stubborn(&name("a"), true);
+    fixture.supervisor.make_stubborn(&name("a"), true);
     let stopping = verb(Request::Stop {
         instance: "a".into(),
         now: true,
     });
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(bed.phase("a"), "stopping");
+    assert_eq!(fixture.phase("a"), "stopping");
     let starting = verb(start("a"));
     tokio::time::sleep(Duration::from_millis(100)).await;
     // The last word: no start after all.
@@ -535,15 +541,15 @@ async fn a_start_that_is_withdrawn_ends_at_once() {
     );
     stopping.await.unwrap().unwrap();
     again.await.unwrap().unwrap();
-    assert_eq!(bed.phase("a"), "asleep");
+    assert_eq!(fixture.phase("a"), "asleep");
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_does_not_hear_of_a_supervisor_that_is_brought_back() {
-    let bed = Bed::new();
-    bed.create("a", false).await.unwrap();
-    let another = bed.another();
-    bed.supervisor.make_unreachable(true);
+    let fixture = Fixture::new();
+    fixture.create("a", false).await.unwrap();
+    let another = fixture.another();
+    fixture.supervisor.make_unreachable(true);
     let (request, verb) = (another.clone(), another.clone());
     let held = tokio::spawn(async move { pass(&request, "a").await.map(drop) });
     let started = tokio::spawn(async move {
@@ -552,18 +558,18 @@ async fn who_waits_does_not_hear_of_a_supervisor_that_is_brought_back() {
     });
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert!(!held.is_finished() && !started.is_finished());
-    bed.supervisor.make_unreachable(false);
+    fixture.supervisor.make_unreachable(false);
     held.await.unwrap().unwrap();
     assert!(already(&started.await.unwrap().unwrap()));
-    assert_eq!(bed.supervisor.starts(&name("a")), 1);
+    assert_eq!(fixture.supervisor.starts(&name("a")), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn could_not_ask_is_not_gone() {
-    let bed = Bed::new();
-    bed.create("a", false).await.unwrap();
-    let another = bed.another();
-    bed.supervisor.make_unreachable(true);
+    let fixture = Fixture::new();
+    fixture.create("a", false).await.unwrap();
+    let another = fixture.another();
+    fixture.supervisor.make_unreachable(true);
     let error = handle(&another, &caller(), stop("a")).await.unwrap_err();
     assert!(
         error
@@ -571,56 +577,65 @@ async fn could_not_ask_is_not_gone() {
             .contains("could not find out whether `a` is running"),
         "{error}"
     );
-    assert_eq!(bed.phase("a"), "awake");
-    bed.supervisor.make_unreachable(false);
+    assert_eq!(fixture.phase("a"), "awake");
+    fixture.supervisor.make_unreachable(false);
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(already(
         &handle(&another, &caller(), start("a")).await.unwrap()
     ));
-    assert_eq!(bed.supervisor.starts(&name("a")), 1);
+    assert_eq!(fixture.supervisor.starts(&name("a")), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_for_one_that_died_while_acc_was_away_wakes_it() {
-    let bed = Bed::new();
-    bed.create("a", false).await.unwrap();
-    let another = bed.another();
-    bed.supervisor.exit(&name("a"), Exit::Signal(9));
+    let fixture = Fixture::new();
+    fixture.create("a", false).await.unwrap();
+    let another = fixture.another();
+    fixture.supervisor.exit(&name("a"), Exit::Signal(9));
     // The row still says awake: that is hearsay, and the request must neither be sent nowhere nor
     // hear of the old death.
     assert_eq!(pass(&another, "a").await.map(|p| p.gate().run), Ok(2));
-    assert_eq!(bed.supervisor.starts(&name("a")), 2);
+    assert_eq!(fixture.supervisor.starts(&name("a")), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_wanted_up_comes_up_and_what_is_disabled_stays_down() {
-    let bed = Bed::new();
-    bed.create("a", true).await.unwrap();
-    bed.create("b", false).await.unwrap();
+    let fixture = Fixture::new();
+    fixture.create("a", true).await.unwrap();
+    fixture.create("b", false).await.unwrap();
     let set_desired = |instance: &str, desired| Request::SetDesired {
         instance: instance.into(),
         desired,
     };
-    bed.ask(set_desired("a", DesiredState::Up)).await.unwrap();
-    bed.ask(set_desired("b", DesiredState::Down)).await.unwrap();
-    assert_eq!((bed.phase("a"), bed.phase("b")), ("awake", "asleep"));
+    fixture
+        .ask(set_desired("a", DesiredState::Up))
+        .await
+        .unwrap();
+    fixture
+        .ask(set_desired("b", DesiredState::Down))
+        .await
+        .unwrap();
+    assert_eq!(
+        (fixture.phase("a"), fixture.phase("b")),
+        ("awake", "asleep")
+    );
     assert!(matches!(
-        pass(&bed.world, "b").await,
+        pass(&fixture.world, "b").await,
         Err(Refusal::Disabled)
     ));
     assert_eq!(
-        bed.ask(start("b")).await.unwrap_err().kind,
+        fixture.ask(start("b")).await.unwrap_err().kind,
         ErrorKind::Denied
     );
-    bed.supervisor.exit(&name("a"), Exit::Signal(9));
+    fixture.supervisor.exit(&name("a"), Exit::Signal(9));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(bed.monitor().await, ["a started"]);
+    assert_eq!(fixture.monitor().await, ["a started"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_model_that_its_runner_cannot_run_is_refused() {
-    let bed = Bed::new();
-    let model = bed.dir.path().join("h/models/test/model.toml");
+    let fixture = Fixture::new();
+    let model = fixture.dir.path().join("h/models/test/model.toml");
     let all = Capabilities::LAUNCHED;
     let (no_socket, no_notify, no_process) = (
         Capabilities {
@@ -659,62 +674,65 @@ async fn a_model_that_its_runner_cannot_run_is_refused() {
         ),
     ] {
         std::fs::write(&model, format!("{keys}\ncommand = [\"/bin/true\"]\n")).unwrap();
-        bed.supervisor.set_capabilities(can);
-        let refused = bed.create(name, true).await.err().map(|e| e.message);
+        fixture.supervisor.set_capabilities(can);
+        let refused = fixture.create(name, true).await.err().map(|e| e.message);
         assert_eq!(refused.is_some(), why.is_some(), "{name}: {refused:?}");
         assert!(
             refused
                 .unwrap_or_default()
                 .ends_with(why.unwrap_or_default())
         );
-        let made = bed.world.store.by_name(name).unwrap();
+        let made = fixture.world.store.by_name(name).unwrap();
         assert_eq!(made.is_some(), why.is_none(), "{name}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_create_that_fails_leaves_nothing() {
-    let bed = Bed::new();
-    bed.supervisor.fail_next_start("no luck");
-    let error = bed.create("a", false).await.unwrap_err();
+    let fixture = Fixture::new();
+    fixture.supervisor.fail_next_start("no luck");
+    let error = fixture.create("a", false).await.unwrap_err();
     assert!(
         error
             .message
             .contains("starting it failed, and all changes were undone"),
         "{error}"
     );
-    assert!(bed.world.store.names().unwrap().is_empty());
-    assert!(!bed.world.config().instance_dir("a").exists());
-    bed.create("a", false).await.unwrap();
-    assert_eq!(bed.view("a").id, 2, "numbers are not used again");
-    let taken = bed.create("a", true).await.unwrap_err();
+    assert!(fixture.world.store.names().unwrap().is_empty());
+    assert!(!fixture.world.config().instance_dir("a").exists());
+    fixture.create("a", false).await.unwrap();
+    assert_eq!(fixture.view("a").id, 2, "numbers are not used again");
+    let taken = fixture.create("a", true).await.unwrap_err();
     assert!(taken.message.contains("the name `a` is taken"), "{taken}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn half_done_work_is_undone_or_finished_by_the_next_acc() {
-    let bed = Bed::new();
-    bed.create("a", true).await.unwrap();
-    bed.create("b", false).await.unwrap();
-    bed.world
+    let fixture = Fixture::new();
+    fixture.create("a", true).await.unwrap();
+    fixture.create("b", false).await.unwrap();
+    fixture
+        .world
         .store
         .begin(InstanceId(2), Work::Create, WallTime(0))
         .unwrap();
-    bed.ask(Request::Destroy {
-        instance: "a".into(),
-        force: false,
-    })
-    .await
-    .unwrap();
-    bed.world
+    fixture
+        .ask(Request::Destroy {
+            instance: "a".into(),
+            force: false,
+        })
+        .await
+        .unwrap();
+    fixture
+        .world
         .store
         .begin(InstanceId(1), Work::Purge, WallTime(0))
         .unwrap();
-    let another = bed.another();
+    let another = fixture.another();
     recover::recover(&another).await.unwrap();
     assert!(another.store.names().unwrap().is_empty());
     assert!(another.store.unfinished().unwrap().is_empty());
-    assert!(bed.supervisor.running().await.unwrap().is_empty());
+    assert!(fixture.supervisor.running().await.unwrap().is_empty());
     assert!(
         !another.config().instance_dir("a").exists()
             && !another.config().instance_dir("b").exists()
@@ -723,77 +741,81 @@ async fn half_done_work_is_undone_or_finished_by_the_next_acc() {
 
 #[tokio::test(start_paused = true)]
 async fn quiesce_puts_all_to_sleep_and_wakes_nobody() {
-    let bed = Bed::new();
+    let fixture = Fixture::new();
     for name in ["a", "b", "c"] {
-        bed.create(name, false).await.unwrap();
+        fixture.create(name, false).await.unwrap();
     }
     assert_eq!(
-        bed.ask(Request::Quiesce).await.unwrap(),
+        fixture.ask(Request::Quiesce).await.unwrap(),
         Outcome::Quiesced { stopped: 3 }
     );
-    assert!(matches!(pass(&bed.world, "a").await, Err(Refusal::Halting)));
+    assert!(matches!(
+        pass(&fixture.world, "a").await,
+        Err(Refusal::Halting)
+    ));
     assert_eq!(
-        bed.ask(start("a")).await.unwrap_err().kind,
+        fixture.ask(start("a")).await.unwrap_err().kind,
         ErrorKind::Denied
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_runs_without_need_is_ended_by_a_pass() {
-    let bed = Bed::new();
-    bed.create("a", false).await.unwrap();
-    bed.create("b", true).await.unwrap();
+    let fixture = Fixture::new();
+    fixture.create("a", false).await.unwrap();
+    fixture.create("b", true).await.unwrap();
     // The row of `a` vanishes, and somebody starts `b` behind acc's back.
     let program = launch_spec::program(
-        &bed.world,
+        &fixture.world,
         &launch_spec::instance(
-            &bed.world,
-            &find_row(&bed.world.store, &"b".into()).unwrap(),
+            &fixture.world,
+            &find_row(&fixture.world.store, &"b".into()).unwrap(),
         )
         .unwrap(),
     );
-    bed.supervisor.start(&program).await.unwrap();
-    bed.world.store.delete(InstanceId(1)).unwrap();
-    bed.world.registry.forget(InstanceId(1));
-    let lines = bed.monitor().await;
+    fixture.supervisor.start(&program).await.unwrap();
+    fixture.world.store.delete(InstanceId(1)).unwrap();
+    fixture.world.registry.forget(InstanceId(1));
+    let lines = fixture.monitor().await;
     assert!(
         lines.contains(&"a repaired".to_owned()) && lines.contains(&"b repaired".to_owned()),
         "{lines:?}"
     );
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(bed.supervisor.running().await.unwrap().is_empty());
-    assert!(bed.monitor().await.is_empty(), "nothing left to do");
+    assert!(fixture.supervisor.running().await.unwrap().is_empty());
+    assert!(fixture.monitor().await.is_empty(), "nothing left to do");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_sleeper_has_no_task() {
-    let bed = Bed::new();
-    bed.create("a", false).await.unwrap();
-    assert_eq!(bed.world.registry.all().len(), 1);
-    bed.ask(stop("a")).await.unwrap();
+    let fixture = Fixture::new();
+    fixture.create("a", false).await.unwrap();
+    assert_eq!(fixture.world.registry.all().len(), 1);
+    fixture.ask(stop("a")).await.unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(bed.world.registry.all().is_empty());
+    assert!(fixture.world.registry.all().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_passes_at_once_are_one() {
-    let bed = Bed::new();
-    let _busy = bed.world.monitor.lock().await;
+    let fixture = Fixture::new();
+    let _busy = fixture.world.monitor.lock().await;
     assert_eq!(
-        bed.ask(Request::Monitor {
-            dry_run: false,
-            thorough: false
-        })
-        .await
-        .unwrap(),
+        fixture
+            .ask(Request::Monitor {
+                dry_run: false,
+                thorough: false
+            })
+            .await
+            .unwrap(),
         Outcome::Busy
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn bad_requests_are_refused_before_anything_is_made() {
-    let bed = Bed::new();
-    bed.create("a", true).await.unwrap();
+    let fixture = Fixture::new();
+    fixture.create("a", true).await.unwrap();
     let new = |f: fn(&mut NewInstance)| {
         let mut new = NewInstance {
             name: Some("x".into()),
@@ -842,35 +864,36 @@ async fn bad_requests_are_refused_before_anything_is_made() {
         ),
     ];
     for (request, kind, text) in cases {
-        let error = bed.ask(request).await.unwrap_err();
+        let error = fixture.ask(request).await.unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.message.contains(text), "{error}");
         assert!(!error.hint.is_empty());
     }
-    assert_eq!(bed.world.store.names().unwrap(), ["a"]);
+    assert_eq!(fixture.world.store.names().unwrap(), ["a"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn starts_wait_their_turn() {
-    let bed = Bed::new();
-    let most = bed.world.config().wake.max_at_once;
+    let fixture = Fixture::new();
+    let most = fixture.world.config().wake.max_at_once;
     let running = Arc::new(Mutex::new(0));
     for n in 0..most * 2 {
-        bed.create(&format!("a{n}"), true).await.unwrap();
+        fixture.create(&format!("a{n}"), true).await.unwrap();
     }
-    bed.probe.hold.store(true, Ordering::SeqCst);
+    fixture.probe.hold.store(true, Ordering::SeqCst);
     let seen = running.clone();
-    bed.supervisor
+    fixture
+        .supervisor
         .on_start(move |_, _| *seen.lock().unwrap() += 1);
     let tasks: Vec<_> = (0..most * 2)
         .map(|n| {
-            let world = bed.world.clone();
+            let world = fixture.world.clone();
             tokio::spawn(async move { pass(&world, &format!("a{n}")).await.map(drop) })
         })
         .collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(*running.lock().unwrap(), most);
-    bed.probe.release();
+    fixture.probe.release();
     for task in tasks {
         assert_eq!(task.await.unwrap(), Ok(()));
     }

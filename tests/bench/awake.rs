@@ -17,7 +17,7 @@ use super::procs;
 use super::round::{Round, Side};
 use super::table::{Goal, Report, Row};
 use crate::support::wait::pause;
-use crate::support::{Bed, Combination, need, wait_until};
+use crate::support::{Combination, Fixture, need, wait_until};
 
 const GROUP: &str = "awake";
 /// Connections held open without a request.
@@ -189,7 +189,7 @@ pub fn nginx(settings: &Settings) -> Report {
         edge: "nginx",
         supervisor: "builtin",
     };
-    let Some(bed) = Bed::unbooted(combination, |s| {
+    let Some(fixture) = Fixture::unbooted(combination, |s| {
         s.idle = "1h";
         s.edge = format!("templates = \"{}\"", templates.display());
     }) else {
@@ -200,28 +200,28 @@ pub fn nginx(settings: &Settings) -> Report {
         ));
         return report;
     };
-    let socket = bed.run().join("sock/bench/app.sock");
+    let socket = fixture.run().join("sock/bench/app.sock");
     with_static_vhost(
         &templates,
         &socket.display().to_string(),
         &dir.path().join("by-hand.log"),
     );
-    bed.acc(&["boot"]).ok();
-    awake(&bed, &app);
+    fixture.acc(&["boot"]).ok();
+    awake(&fixture, &app);
     assert_eq!(
-        bed.info("bench")["listen"]["unix"],
+        fixture.info("bench")["listen"]["unix"],
         socket.display().to_string(),
         "the vhost by hand leads to the instance"
     );
     let sides = [
         Front {
             name: "acc",
-            address: bed.address(),
-            host: bed.host("bench"),
+            address: fixture.address(),
+            host: fixture.host("bench"),
         },
         Front {
             name: "static vhost",
-            address: bed.address(),
+            address: fixture.address(),
             host: "by-hand.bench".to_owned(),
         },
     ];
@@ -249,10 +249,10 @@ fn ready(dir: &tempfile::TempDir) -> Result<App, String> {
 }
 
 /// Makes the instance and asks it once.
-fn awake(bed: &Bed, app: &App) {
-    bed.model(app.model, &app.model_text());
-    bed.acc(&["create", "bench", "--model", app.model]).ok();
-    ask(bed.address(), &bed.host("bench"));
+fn awake(fixture: &Fixture, app: &App) {
+    fixture.model(app.model, &app.model_text());
+    fixture.acc(&["create", "bench", "--model", app.model]).ok();
+    ask(fixture.address(), &fixture.host("bench"));
 }
 
 /// An nginx of our own, ended with the value.
@@ -351,21 +351,21 @@ pub fn builtin(settings: &Settings) -> Report {
             return report;
         }
     };
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "1h") else {
+    let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "1h") else {
         return report;
     };
-    awake(&bed, &app);
+    awake(&fixture, &app);
     let nginx = Nginx::start(
         dir.path(),
-        bed.info("bench")["listen"]["unix"]
+        fixture.info("bench")["listen"]["unix"]
             .as_str()
             .expect("a unix socket"),
     );
     let sides = [
         Front {
             name: "acc",
-            address: bed.address(),
-            host: bed.host("bench"),
+            address: fixture.address(),
+            host: fixture.host("bench"),
         },
         Front {
             name: "nginx, keepalive 64",
@@ -373,7 +373,9 @@ pub fn builtin(settings: &Settings) -> Report {
             host: "bench".to_owned(),
         },
     ];
-    report.rows.extend(memory(&bed, &nginx, &sides, settings));
+    report
+        .rows
+        .extend(memory(&fixture, &nginx, &sides, settings));
     let goals = (Goal::AtLeast(1.0), Goal::AtMost(1.2));
     for (path, size) in [("/", "small answers"), ("/big", "1 MiB answers")] {
         for connections in settings.connections() {
@@ -392,7 +394,12 @@ pub fn builtin(settings: &Settings) -> Report {
 
 /// Memory while many connections are open and silent, each after one request; of servers that have
 /// done nothing else yet.
-fn memory(bed: &Bed, nginx: &Nginx, sides: &[Front<'_>; 2], settings: &Settings) -> Vec<Row> {
+fn memory(
+    fixture: &Fixture,
+    nginx: &Nginx,
+    sides: &[Front<'_>; 2],
+    settings: &Settings,
+) -> Vec<Row> {
     let count = if settings.quick { 20 } else { IDLE };
     let held = |front: &Front<'_>, pids: &[i32]| {
         let before = procs::own_mib(pids);
@@ -405,7 +412,7 @@ fn memory(bed: &Bed, nginx: &Nginx, sides: &[Front<'_>; 2], settings: &Settings)
         (with, with - before)
     };
     let (acc, other) = (
-        procs::servers(bed),
+        procs::servers(fixture),
         procs::family(nginx.child.id().cast_signed()),
     );
     let take = vec![

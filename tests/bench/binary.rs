@@ -6,7 +6,7 @@ use super::Settings;
 use super::apps::{folder, ms};
 use super::round::{Round, Side};
 use super::table::{Goal, Report, Row};
-use crate::support::bed::ACC;
+use crate::support::fixture::ACC;
 use crate::support::{need, now};
 
 const GROUP: &str = "binary";

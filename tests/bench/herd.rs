@@ -14,7 +14,7 @@ use super::round::{Round, Side};
 use super::table::{Goal, Report, Row};
 use super::{Settings, limits};
 use crate::support::wait::{holds, pause};
-use crate::support::{Bed, Combination, now, wait_until};
+use crate::support::{Combination, Fixture, now, wait_until};
 
 const GROUP: &str = "herd";
 
@@ -30,11 +30,11 @@ async fn client(to: SocketAddr, request: String) -> std::io::Result<Vec<u8>> {
 
 /// Sends `count` requests at once to a sleeper; from the first connect to the last answer, in
 /// milliseconds.
-fn herd(bed: &Bed, count: usize, settings: &Settings) -> f64 {
-    bed.acc(&["stop", "bench"]).ok();
+fn herd(fixture: &Fixture, count: usize, settings: &Settings) -> f64 {
+    fixture.acc(&["stop", "bench"]).ok();
     pause(settings.settle);
-    let before = bed.info("bench")["wakes"].as_u64();
-    let (to, host) = (bed.address(), bed.host("bench"));
+    let before = fixture.info("bench")["wakes"].as_u64();
+    let (to, host) = (fixture.address(), fixture.host("bench"));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -74,7 +74,7 @@ fn herd(bed: &Bed, count: usize, settings: &Settings) -> f64 {
     );
     // It is written down a moment after the first of them was let through.
     wait_until("one herd is one wake", LIMIT, || {
-        let after = bed.info("bench")["wakes"].as_u64();
+        let after = fixture.info("bench")["wakes"].as_u64();
         holds(
             after == before.map(|w| w + 1),
             format!("{before:?}, then {after:?}"),
@@ -109,7 +109,9 @@ pub fn measure(settings: &Settings) -> Report {
         } else {
             "nginx+supervisord"
         };
-        let Some(bed) = Bed::with(combination, |s| (s.idle, s.run_in_memory) = ("1h", true)) else {
+        let Some(fixture) =
+            Fixture::with(combination, |s| (s.idle, s.run_in_memory) = ("1h", true))
+        else {
             report.rows.push(Row::skipped(
                 GROUP,
                 &format!("first requests at once, {name}"),
@@ -117,14 +119,16 @@ pub fn measure(settings: &Settings) -> Report {
             ));
             continue;
         };
-        bed.model(app.model, &app.model_text());
-        bed.acc(&["create", "bench", "--model", app.model]).ok();
-        let mut sides = vec![Side::new("one first request", || herd(&bed, 1, settings))];
-        let bed = &bed;
+        fixture.model(app.model, &app.model_text());
+        fixture.acc(&["create", "bench", "--model", app.model]).ok();
+        let mut sides = vec![Side::new("one first request", || {
+            herd(&fixture, 1, settings)
+        })];
+        let fixture = &fixture;
         sides.extend(
             counts
                 .iter()
-                .map(|n| Side::new(n.to_string(), move || herd(bed, *n, settings))),
+                .map(|n| Side::new(n.to_string(), move || herd(fixture, *n, settings))),
         );
         let round = Round::run(settings.herds, settings.warm, sides);
         for count in counts {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::bed::ACC;
+use crate::support::fixture::ACC;
 use crate::support::need;
 
 /// The first line a program prints about itself; `None`: it is not installed.

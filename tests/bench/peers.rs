@@ -20,7 +20,7 @@ use super::procs;
 use super::round::{Round, Sample, Side};
 use super::table::{Goal, Report, Row};
 use crate::support::wait::{holds, pause};
-use crate::support::{Bed, Combination, need, processes, wait_until};
+use crate::support::{Combination, Fixture, need, processes, wait_until};
 
 const GROUP: &str = "peers";
 const PROXYD: &str = "/lib/systemd/systemd-socket-proxyd";
@@ -123,11 +123,11 @@ fn listening(address: SocketAddr) {
 /// of them ran.
 fn compare(peer: &Peer<'_>, app: &App, settings: &Settings) -> Vec<Row> {
     let dir = folder();
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "1h") else {
+    let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "1h") else {
         return Vec::new();
     };
-    bed.model(app.model, &app.model_text());
-    bed.acc(&["create", "bench", "--model", app.model]).ok();
+    fixture.model(app.model, &app.model_text());
+    fixture.acc(&["create", "bench", "--model", app.model]).ok();
     (peer.start)();
     if !peer.ends {
         listening(peer.address);
@@ -138,9 +138,9 @@ fn compare(peer: &Peer<'_>, app: &App, settings: &Settings) -> Vec<Row> {
         app.own_start(dir.path(), dir.path())
     };
     let acc = || {
-        bed.acc(&["stop", "bench"]).ok();
+        fixture.acc(&["stop", "bench"]).ok();
         pause(settings.settle);
-        ask(bed.address(), &bed.host("bench")).took()
+        ask(fixture.address(), &fixture.host("bench")).took()
     };
     let sides = vec![
         Side::new("own start", own_start),
@@ -160,12 +160,12 @@ fn compare(peer: &Peer<'_>, app: &App, settings: &Settings) -> Vec<Row> {
         .expect("one round")
     };
     peer.sleep();
-    bed.acc(&["stop", "bench"]).ok();
+    fixture.acc(&["stop", "bench"]).ok();
     let memory = Round::run(
         1,
         0,
         vec![
-            Side::new("acc", || procs::own_mib(&procs::servers(&bed))),
+            Side::new("acc", || procs::own_mib(&procs::servers(&fixture))),
             Side::new(peer.name, || peer.memory()),
         ],
     );

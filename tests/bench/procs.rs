@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::apps::LIMIT;
-use crate::support::{Bed, processes};
+use crate::support::{Fixture, processes};
 
 /// Their own memory in MiB: anonymous pages and shared memory, what they share divided among them.
 /// Pages of programs and other files are left out, which the kernel drops and reads again.
@@ -48,10 +48,10 @@ pub fn family(pid: i32) -> Vec<i32> {
     all
 }
 
-/// acc's own processes in this bed: master and worker.
-pub fn servers(bed: &Bed) -> Vec<i32> {
-    let acc = bed.acc.display().to_string();
-    let found = processes::of(&bed.dir)
+/// acc's own processes in this fixture: master and worker.
+pub fn servers(fixture: &Fixture) -> Vec<i32> {
+    let acc = fixture.acc.display().to_string();
+    let found = processes::of(&fixture.dir)
         .into_iter()
         .filter(|p| p.command.starts_with(&acc) && !p.command.contains("demo-app"));
     found.map(|p| p.pid).collect()

@@ -8,9 +8,9 @@ use super::Settings;
 use super::apps::{App, Asked, ask, folder};
 use super::round::{Round, Side, percentile};
 use super::table::{Goal, Phases, Report, Row};
-use crate::support::bed::in_memory;
+use crate::support::fixture::in_memory;
 use crate::support::wait::pause;
-use crate::support::{Bed, Combination};
+use crate::support::{Combination, Fixture};
 
 const GROUP: &str = "wake";
 
@@ -41,20 +41,20 @@ fn named(combination: Combination) -> String {
 }
 
 /// Puts it to sleep and wakes it by a request.
-fn wake(bed: &Bed, settings: &Settings) -> Woken {
-    bed.acc(&["stop", "bench"]).ok();
+fn wake(fixture: &Fixture, settings: &Settings) -> Woken {
+    fixture.acc(&["stop", "bench"]).ok();
     pause(settings.settle);
-    let asked = ask(bed.address(), &bed.host("bench"));
+    let asked = ask(fixture.address(), &fixture.host("bench"));
     Woken {
         took: asked.took(),
-        phases: phases(bed, &asked).unwrap_or_default(),
+        phases: phases(fixture, &asked).unwrap_or_default(),
     }
 }
 
 /// The phases of the wake that just was: acc's events tell when it noticed the request and how long
 /// each step took, the client knows when it sent it and when the first byte came.
-fn phases(bed: &Bed, asked: &Asked) -> Option<Vec<(String, f64)>> {
-    let events = bed.json(&["events", "bench", "--lines", "3"]);
+fn phases(fixture: &Fixture, asked: &Asked) -> Option<Vec<(String, f64)>> {
+    let events = fixture.json(&["events", "bench", "--lines", "3"]);
     let woke = events
         .as_array()?
         .iter()
@@ -116,7 +116,7 @@ fn application(
             return report;
         }
     };
-    let mut beds = Vec::new();
+    let mut fixtures = Vec::new();
     for promise in promises {
         let what = if promise.handed {
             format!("{what} with listen = \"fd\"")
@@ -124,7 +124,7 @@ fn application(
             what.to_owned()
         };
         let name = format!("{}, {what}", named(promise.combination));
-        let Some(bed) = Bed::with(promise.combination, |s| {
+        let Some(fixture) = Fixture::with(promise.combination, |s| {
             (s.idle, s.run_in_memory) = ("1h", true)
         }) else {
             report.rows.push(Row::skipped(
@@ -134,7 +134,7 @@ fn application(
             ));
             continue;
         };
-        bed.model(
+        fixture.model(
             app.model,
             &if promise.handed {
                 app.handed_model_text()
@@ -142,8 +142,8 @@ fn application(
                 app.model_text()
             },
         );
-        bed.acc(&["create", "bench", "--model", app.model]).ok();
-        beds.push((name, bed, promise));
+        fixture.acc(&["create", "bench", "--model", app.model]).ok();
+        fixtures.push((name, fixture, promise));
     }
     // Where the sockets of instances are, too.
     let sockets = in_memory();
@@ -159,8 +159,9 @@ fn application(
     };
     let mut sides = vec![Side::new("own start", own_start)];
     sides.extend(
-        beds.iter()
-            .map(|(name, bed, _)| Side::new(name.as_str(), || wake(bed, settings))),
+        fixtures
+            .iter()
+            .map(|(name, fixture, _)| Side::new(name.as_str(), || wake(fixture, settings))),
     );
     let round = Round::run(settings.wakes, settings.warm, sides);
     let took = |side: &str| {
@@ -169,7 +170,7 @@ fn application(
             .expect("every side was taken")
     };
     let own = took("own start");
-    for (name, _, promise) in &beds {
+    for (name, _, promise) in &fixtures {
         let pair = (&took(name), &own);
         for (share, word, goal) in [(0.5, "p50", promise.p50), (0.95, "p95", promise.p95)] {
             let row = Row::added(GROUP, &format!("wake, {name}, {word}"), pair, share, goal);

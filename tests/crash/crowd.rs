@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 
 use super::truth;
 use crate::support::wait::{Ending, holds, now, pause};
-use crate::support::{Bed, Combination, processes, run, wait_until};
+use crate::support::{Combination, Fixture, processes, run, wait_until};
 
 const NAMES: [&str; 4] = ["zebra", "okapi", "tapir", "civet"];
 /// Longest any command may take; a deadlock takes longer.
@@ -82,7 +82,7 @@ pub fn is_wrong(done: &run::Done, server_dies: bool) -> bool {
 }
 
 fn crowd(combination: Combination, kill_server: bool) {
-    let Some(bed) = Bed::with(combination, |s| {
+    let Some(fixture) = Fixture::with(combination, |s| {
         (s.idle, s.check_every, s.drain, s.stop_timeout) = ("300ms", "500ms", "2s", "2s");
         s.rules = "[log]\nlevel = \"debug\"\n".into();
     }) else {
@@ -92,7 +92,7 @@ fn crowd(combination: Combination, kill_server: bool) {
     let length = Duration::from_secs(switch("ACC_CROWD_SECONDS", 10));
     eprintln!("ACC_CROWD_SEED={seed}");
     for name in NAMES {
-        bed.create(name, "tester");
+        fixture.create(name, "tester");
     }
     let over = AtomicBool::new(false);
     let (commands, answers, kills) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
@@ -100,11 +100,11 @@ fn crowd(combination: Combination, kill_server: bool) {
     std::thread::scope(|scope| {
         let _ending = Ending(&over);
         for n in 0..14 {
-            let (bed, over, commands, wrong) = (&bed, &over, &commands, &wrong);
+            let (fixture, over, commands, wrong) = (&fixture, &over, &commands, &wrong);
             scope.spawn(move || {
                 let mut dice = Dice(seed * 1000 + n + 1);
                 while !over.load(Ordering::Relaxed) {
-                    let done = run::run(&mut bed.command(&verb(&mut dice)), LONGEST);
+                    let done = run::run(&mut fixture.command(&verb(&mut dice)), LONGEST);
                     commands.fetch_add(1, Ordering::Relaxed);
                     if is_wrong(&done, kill_server) {
                         wrong.lock().unwrap().push(format!("{done:?}"));
@@ -113,12 +113,12 @@ fn crowd(combination: Combination, kill_server: bool) {
             });
         }
         for n in 0..6 {
-            let (bed, over, answers) = (&bed, &over, &answers);
+            let (fixture, over, answers) = (&fixture, &over, &answers);
             scope.spawn(move || {
                 let mut dice = Dice(seed * 77 + n + 1);
                 while !over.load(Ordering::Relaxed) {
-                    let ask = bed.ask("GET", NAMES[dice.below(NAMES.len())], "/");
-                    if ask.send(bed.address()).is_ok_and(|r| r.status == 200) {
+                    let ask = fixture.ask("GET", NAMES[dice.below(NAMES.len())], "/");
+                    if ask.send(fixture.address()).is_ok_and(|r| r.status == 200) {
                         answers.fetch_add(1, Ordering::Relaxed);
                     }
                     pause(Duration::from_millis(20));
@@ -130,15 +130,15 @@ fn crowd(combination: Combination, kill_server: bool) {
             pause(Duration::from_millis(1200));
             // In turn the process that works, which its master replaces, and the master itself.
             let victim = if kills.load(Ordering::Relaxed) % 2 == 0 {
-                truth::working(&bed)
+                truth::working(&fixture)
             } else {
-                bed.server().map(|s| s.pid)
+                fixture.server().map(|s| s.pid)
             };
             if kill_server && let Some(server) = victim {
                 processes::signal(server, Signal::SIGKILL);
                 kills.fetch_add(1, Ordering::Relaxed);
                 if combination.supervisor == "builtin" {
-                    run::run(&mut bed.command(&["boot"]), LONGEST);
+                    run::run(&mut fixture.command(&["boot"]), LONGEST);
                 }
             }
         }
@@ -157,36 +157,37 @@ fn crowd(combination: Combination, kill_server: bool) {
     );
     // supervisord, which does not know why its server kept dying, may say so for some seconds.
     wait_until("all is up", truth::SETTLED, || {
-        let done = run::run(&mut bed.command(&["boot"]), LONGEST);
+        let done = run::run(&mut fixture.command(&["boot"]), LONGEST);
         holds(done.code == Some(0), format!("{done:?}"))
     });
-    truth::becomes_true(&bed, || drop(bed.acc(&["monitor"])));
-    everything_works(&bed);
+    truth::becomes_true(&fixture, || drop(fixture.acc(&["monitor"])));
+    everything_works(&fixture);
 }
 
 /// Every name can be used, or made, again.
 #[track_caller]
-pub fn everything_works(bed: &Bed) {
+pub fn everything_works(fixture: &Fixture) {
     for name in NAMES {
-        let info = run::run(&mut bed.command(&["info", name, "--json"]), LONGEST);
+        let info = run::run(&mut fixture.command(&["info", name, "--json"]), LONGEST);
         if info.code == Some(0) && info.out.contains("\"phase\":\"destroyed\"")
             || info.out.contains("\"phase\": \"destroyed\"")
         {
-            bed.acc(&["purge", name]).ok();
+            fixture.acc(&["purge", name]).ok();
         }
-        if bed.acc(&["info", name]).code != Some(0) {
-            bed.acc(&["create", name, "--model", "tester", "--asleep"])
+        if fixture.acc(&["info", name]).code != Some(0) {
+            fixture
+                .acc(&["create", name, "--model", "tester", "--asleep"])
                 .ok();
         }
-        bed.acc(&["enable", name]).ok();
-        bed.acc(&["start", name]).ok();
-        bed.get(name, "/").status(200);
+        fixture.acc(&["enable", name]).ok();
+        fixture.acc(&["start", name]).ok();
+        fixture.get(name, "/").status(200);
     }
-    truth::becomes_true(bed, || ());
+    truth::becomes_true(fixture, || ());
     for name in NAMES {
-        bed.acc(&["destroy", "--force", name]).ok();
-        bed.acc(&["purge", name]).ok();
-        truth::gone(bed, name);
+        fixture.acc(&["destroy", "--force", name]).ok();
+        fixture.acc(&["purge", name]).ok();
+        truth::gone(fixture, name);
     }
 }
 

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::truth::{self, working};
 use crate::support::wait::{Ending, holds, pause};
-use crate::support::{Bed, Combination, processes, wait_until};
+use crate::support::{Combination, Fixture, processes, wait_until};
 
 fn kill(pid: i32) {
     processes::signal(pid, Signal::SIGKILL);
@@ -19,24 +19,24 @@ fn kill(pid: i32) {
 
 /// By its pid file: before it is a daemon, and whenever it forks, a second process looks like it
 /// for a moment.
-fn supervisord(bed: &Bed) -> Option<i32> {
-    let file = std::fs::read_to_string(bed.run().join("supervisord.pid")).ok()?;
+fn supervisord(fixture: &Fixture) -> Option<i32> {
+    let file = std::fs::read_to_string(fixture.run().join("supervisord.pid")).ok()?;
     file.trim()
         .parse()
         .ok()
         .filter(|pid| processes::alive(*pid))
 }
 
-fn masters(bed: &Bed) -> Vec<i32> {
-    processes::of(&bed.dir)
+fn masters(fixture: &Fixture) -> Vec<i32> {
+    processes::of(&fixture.dir)
         .iter()
         .filter(|p| p.command.starts_with("nginx: master"))
         .map(|p| p.pid)
         .collect()
 }
 
-fn servers(bed: &Bed) -> Vec<i32> {
-    processes::of(&bed.dir)
+fn servers(fixture: &Fixture) -> Vec<i32> {
+    processes::of(&fixture.dir)
         .iter()
         .filter(|p| p.command.ends_with(" server") && p.command.contains("/acc "))
         .map(|p| p.pid)
@@ -44,22 +44,26 @@ fn servers(bed: &Bed) -> Vec<i32> {
 }
 
 #[track_caller]
-fn new_supervisord(bed: &Bed, old: i32) -> i32 {
+fn new_supervisord(fixture: &Fixture, old: i32) -> i32 {
     wait_until("there is a new supervisord", truth::SETTLED, || {
-        supervisord(bed).filter(|pid| *pid != old).ok_or("none")
+        supervisord(fixture).filter(|pid| *pid != old).ok_or("none")
     })
 }
 
 /// Requests to an awake instance and to one that sleeps again and again, while `what` happens;
 /// returns what went wrong.
-fn under_load(bed: &Bed, what: impl FnOnce()) -> (u32, Vec<String>) {
+fn under_load(fixture: &Fixture, what: impl FnOnce()) -> (u32, Vec<String>) {
     let over = AtomicBool::new(false);
     let client = |name: &'static str| {
         let over = &over;
         move || {
             let (mut answered, mut lost) = (0, Vec::new());
             while !over.load(Ordering::Relaxed) {
-                match bed.ask("POST", name, "/echo").body("x").send(bed.address()) {
+                match fixture
+                    .ask("POST", name, "/echo")
+                    .body("x")
+                    .send(fixture.address())
+                {
                     Ok(reply) if reply.status == 200 => answered += 1,
                     Ok(reply) => lost.push(format!("{name}: {} {}", reply.status, reply.text())),
                     Err(e) => lost.push(format!("{name}: {e}")),
@@ -84,213 +88,231 @@ fn under_load(bed: &Bed, what: impl FnOnce()) -> (u32, Vec<String>) {
 
 #[test]
 fn supervisord_is_killed_and_nobody_loses_a_request() {
-    let Some(bed) = Bed::with(Combination::REAL, |s| {
+    let Some(fixture) = Fixture::with(Combination::REAL, |s| {
         (s.idle, s.check_every) = ("60s", "300ms")
     }) else {
         return;
     };
-    bed.create("zebra", "tester");
-    bed.acc(&["create", "okapi", "--model", "tester-tcp", "--asleep"])
+    fixture.create("zebra", "tester");
+    fixture
+        .acc(&["create", "okapi", "--model", "tester-tcp", "--asleep"])
         .ok();
-    let (zebra, server, nginx) = (bed.pid("zebra"), working(&bed), masters(&bed));
-    let master = bed.wait_server(None);
-    let mut last = supervisord(&bed).unwrap();
-    let (answered, lost) = under_load(&bed, || {
+    let (zebra, server, nginx) = (fixture.pid("zebra"), working(&fixture), masters(&fixture));
+    let master = fixture.wait_server(None);
+    let mut last = supervisord(&fixture).unwrap();
+    let (answered, lost) = under_load(&fixture, || {
         for _ in 0..2 {
             kill(last);
-            let _ = bed.acc(&["stop", "okapi"]).ok();
-            last = new_supervisord(&bed, last);
+            let _ = fixture.acc(&["stop", "okapi"]).ok();
+            last = new_supervisord(&fixture, last);
         }
     });
     assert!(lost.is_empty(), "{answered} answered, lost: {lost:#?}");
     assert!(answered > 4, "{answered}");
     assert_eq!(
-        (bed.pid("zebra"), masters(&bed), working(&bed)),
+        (fixture.pid("zebra"), masters(&fixture), working(&fixture)),
         (zebra, nginx.clone(), server),
         "what outlived it was replaced"
     );
-    assert_eq!(bed.told("zebra", "START").len(), 1);
+    assert_eq!(fixture.told("zebra", "START").len(), 1);
     // One works, one at most stands by.
     wait_until("one server stands by", truth::SETTLED, || {
-        holds(servers(&bed).len() == 2, format!("{:?}", servers(&bed)))
+        holds(
+            servers(&fixture).len() == 2,
+            format!("{:?}", servers(&fixture)),
+        )
     });
-    truth::becomes_true(&bed, || ());
+    truth::becomes_true(&fixture, || ());
     // It passes on what is meant for the one that works: whoever watches it knows no other.
-    let by = servers(&bed)
+    let by = servers(&fixture)
         .into_iter()
         .find(|pid| *pid != master)
         .unwrap();
     processes::signal(by, nix::sys::signal::Signal::SIGHUP);
     wait_until("reloaded the settings", truth::SETTLED, || {
-        let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
+        let log = std::fs::read_to_string(fixture.home().join("log/server.log")).unwrap();
         holds(log.contains("reloaded the settings"), log)
     });
     // What it says is still written down.
-    let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
+    let log = std::fs::read_to_string(fixture.home().join("log/server.log")).unwrap();
     assert!(
         log.contains("the supervisor that wrote this log has died"),
         "{log}"
     );
     // The one that stands by takes over at once, and its supervisord keeps it.
-    assert_eq!(bed.kill_server(), master);
+    assert_eq!(fixture.kill_server(), master);
     wait_until("the other one works", truth::SETTLED, || {
-        holds(working(&bed).is_some_and(|w| Some(w) != server), "the same")
+        holds(
+            working(&fixture).is_some_and(|w| Some(w) != server),
+            "the same",
+        )
     });
-    let next = bed.wait_server(Some(master));
-    bed.get("okapi", "/").status(200);
-    assert_eq!(bed.pid("zebra"), zebra);
-    assert_eq!(bed.kill_server(), next);
-    bed.wait_server(Some(next));
+    let next = fixture.wait_server(Some(master));
+    fixture.get("okapi", "/").status(200);
+    assert_eq!(fixture.pid("zebra"), zebra);
+    assert_eq!(fixture.kill_server(), next);
+    fixture.wait_server(Some(next));
     // nginx, which nobody watches since, is brought back by the server.
-    kill(masters(&bed)[0]);
+    kill(masters(&fixture)[0]);
     wait_until("nginx is back", truth::SETTLED, || {
-        match bed.ask("GET", "zebra", "/").send(bed.address()) {
+        match fixture.ask("GET", "zebra", "/").send(fixture.address()) {
             Ok(reply) => holds(
-                reply.status == 200 && masters(&bed).len() == 1 && masters(&bed) != nginx,
+                reply.status == 200 && masters(&fixture).len() == 1 && masters(&fixture) != nginx,
                 reply.status,
             ),
             Err(e) => Err(e.to_string()),
         }
     });
-    truth::becomes_true(&bed, || ());
+    truth::becomes_true(&fixture, || ());
 }
 
 #[test]
 fn a_wake_brings_supervisord_back_without_waiting_for_a_pass() {
-    let Some(bed) = Bed::with(Combination::REAL, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(Combination::REAL, |s| s.idle = "60s") else {
         return;
     };
-    bed.acc(&["create", "zebra", "--model", "tester", "--asleep"])
+    fixture
+        .acc(&["create", "zebra", "--model", "tester", "--asleep"])
         .ok();
-    let before = supervisord(&bed).unwrap();
+    let before = supervisord(&fixture).unwrap();
     kill(before);
-    bed.get("zebra", "/").status(200);
-    assert_ne!(supervisord(&bed), Some(before));
+    fixture.get("zebra", "/").status(200);
+    assert_ne!(supervisord(&fixture), Some(before));
     // The same by a pass of cron's.
-    let before = supervisord(&bed).unwrap();
+    let before = supervisord(&fixture).unwrap();
     kill(before);
-    let pass = bed.monitor();
+    let pass = fixture.monitor();
     // The server's own pass may have been the first to see it.
-    let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
+    let log = std::fs::read_to_string(fixture.home().join("log/server.log")).unwrap();
     assert!(
         (pass.out + &log).contains("it had died; restarted it"),
         "{log}"
     );
-    assert_ne!(supervisord(&bed), Some(before));
-    assert_eq!(bed.monitor().out, "");
-    bed.acc(&["restart", "zebra"]).ok();
-    truth::becomes_true(&bed, || ());
+    assert_ne!(supervisord(&fixture), Some(before));
+    assert_eq!(fixture.monitor().out, "");
+    fixture.acc(&["restart", "zebra"]).ok();
+    truth::becomes_true(&fixture, || ());
 }
 
 #[test]
 fn a_supervisord_that_systemd_starts_again_leaves_what_outlived_it_alone() {
-    let Some(bed) = Bed::unbooted(Combination::REAL, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::unbooted(Combination::REAL, |s| s.idle = "60s") else {
         return;
     };
     let start = || {
-        bed.command(&["boot", "--foreground"])
+        fixture
+            .command(&["boot", "--foreground"])
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap()
     };
     let mut main = start();
-    bed.wait_server(None);
-    bed.create("zebra", "tester");
-    bed.acc(&["create", "okapi", "--model", "tester", "--asleep"])
+    fixture.wait_server(None);
+    fixture.create("zebra", "tester");
+    fixture
+        .acc(&["create", "okapi", "--model", "tester", "--asleep"])
         .ok();
-    let (zebra, server, master) = (bed.pid("zebra"), working(&bed), masters(&bed));
+    let (zebra, server, master) = (fixture.pid("zebra"), working(&fixture), masters(&fixture));
     let mut next = None;
-    let (answered, lost) = under_load(&bed, || {
+    let (answered, lost) = under_load(&fixture, || {
         main.kill().unwrap();
         main.wait().unwrap();
         // Not by acc itself: two would be started.
-        assert_eq!(bed.monitor().out, "");
-        assert_eq!(supervisord(&bed), None);
+        assert_eq!(fixture.monitor().out, "");
+        assert_eq!(supervisord(&fixture), None);
         next = Some(start());
         wait_until("supervisord is back", truth::SETTLED, || {
-            supervisord(&bed).ok_or("none")
+            supervisord(&fixture).ok_or("none")
         });
         wait_until("one server stands by", truth::SETTLED, || {
-            holds(servers(&bed).len() == 2, format!("{:?}", servers(&bed)))
+            holds(
+                servers(&fixture).len() == 2,
+                format!("{:?}", servers(&fixture)),
+            )
         });
     });
     assert!(lost.is_empty(), "{answered} answered, lost: {lost:#?}");
     assert_eq!(
-        (bed.pid("zebra"), masters(&bed), working(&bed)),
+        (fixture.pid("zebra"), masters(&fixture), working(&fixture)),
         (zebra, master, server)
     );
-    bed.acc(&["halt"]).ok();
+    fixture.acc(&["halt"]).ok();
     next.unwrap().wait().unwrap();
-    bed.assert_nothing_runs();
+    fixture.assert_nothing_runs();
 }
 
 #[test]
 fn a_server_that_systemd_starts_again_takes_over_the_worker_that_outlived_it() {
     for combination in [Combination::ALL[1], Combination::ALL[3]] {
-        let Some(bed) = Bed::unbooted(combination, |s| s.idle = "60s") else {
+        let Some(fixture) = Fixture::unbooted(combination, |s| s.idle = "60s") else {
             continue;
         };
         let start = || {
-            bed.command(&["boot", "--foreground"])
+            fixture
+                .command(&["boot", "--foreground"])
                 .stdout(std::process::Stdio::null())
                 .spawn()
                 .unwrap()
         };
         let mut main = start();
-        bed.wait_server(None);
-        bed.create("zebra", "tester");
-        bed.acc(&["create", "okapi", "--model", "tester", "--asleep"])
+        fixture.wait_server(None);
+        fixture.create("zebra", "tester");
+        fixture
+            .acc(&["create", "okapi", "--model", "tester", "--asleep"])
             .ok();
-        let (zebra, server) = (bed.pid("zebra"), working(&bed));
+        let (zebra, server) = (fixture.pid("zebra"), working(&fixture));
         let mut next = None;
-        let (answered, lost) = under_load(&bed, || {
-            let before = bed.master();
+        let (answered, lost) = under_load(&fixture, || {
+            let before = fixture.master();
             main.kill().unwrap();
             main.wait().unwrap();
             // Not by acc itself: two would be started.
-            assert_eq!(bed.monitor().out, "");
-            assert_eq!(bed.master(), before);
-            let _ = bed.acc(&["stop", "okapi"]).ok();
+            assert_eq!(fixture.monitor().out, "");
+            assert_eq!(fixture.master(), before);
+            let _ = fixture.acc(&["stop", "okapi"]).ok();
             next = Some(start());
             wait_until("the next one has taken over", truth::SETTLED, || {
-                let now = bed.master();
+                let now = fixture.master();
                 holds(now != before && processes::alive(now), now)
             });
-            let _ = bed.acc(&["stop", "okapi"]).ok();
+            let _ = fixture.acc(&["stop", "okapi"]).ok();
         });
         assert!(lost.is_empty(), "{answered} answered, lost: {lost:#?}");
-        assert_eq!((bed.pid("zebra"), working(&bed)), (zebra, server));
-        bed.acc(&["halt"]).ok();
+        assert_eq!((fixture.pid("zebra"), working(&fixture)), (zebra, server));
+        fixture.acc(&["halt"]).ok();
         next.unwrap().wait().unwrap();
-        bed.assert_nothing_runs();
+        fixture.assert_nothing_runs();
     }
 }
 
 #[test]
 fn a_pass_brings_back_what_died_and_nothing_after_a_halt() {
     for combination in Combination::ALL {
-        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
             continue;
         };
-        bed.create("zebra", "tester");
-        let zebra = bed.pid("zebra");
-        let server = bed.kill_server();
-        for master in masters(&bed) {
+        fixture.create("zebra", "tester");
+        let zebra = fixture.pid("zebra");
+        let server = fixture.kill_server();
+        for master in masters(&fixture) {
             kill(master);
         }
         wait_until("all is back", truth::SETTLED, || {
-            bed.acc(&["monitor"]);
-            match bed.ask("GET", "zebra", "/").send(bed.address()) {
-                Ok(reply) => holds(reply.status == 200 && bed.server().is_some(), reply.status),
+            fixture.acc(&["monitor"]);
+            match fixture.ask("GET", "zebra", "/").send(fixture.address()) {
+                Ok(reply) => holds(
+                    reply.status == 200 && fixture.server().is_some(),
+                    reply.status,
+                ),
                 Err(e) => Err(e.to_string()),
             }
         });
-        assert_eq!(bed.pid("zebra"), zebra);
-        bed.wait_server(Some(server));
-        truth::becomes_true(&bed, || ());
-        bed.acc(&["halt"]).ok();
-        bed.assert_nothing_runs();
-        bed.monitor();
-        bed.assert_nothing_runs();
+        assert_eq!(fixture.pid("zebra"), zebra);
+        fixture.wait_server(Some(server));
+        truth::becomes_true(&fixture, || ());
+        fixture.acc(&["halt"]).ok();
+        fixture.assert_nothing_runs();
+        fixture.monitor();
+        fixture.assert_nothing_runs();
     }
 }

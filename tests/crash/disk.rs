@@ -9,15 +9,15 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use super::truth;
-use crate::support::bed::COMMAND;
+use crate::support::fixture::COMMAND;
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, Done, Mounted, need, processes, run, wait_until};
+use crate::support::{Combination, Done, Fixture, Mounted, need, processes, run, wait_until};
 
-/// A bed whose home or run folder is a small disk of its own. They end in this order: the bed
-/// first, with its own checks, then the disk whatever they say, and then what the bed could not
-/// remove because of the disk.
+/// A fixture whose home or run folder is a small disk of its own. They end in this order: the
+/// fixture first, with its own checks, then the disk whatever they say, and then what the fixture
+/// could not remove because of the disk.
 struct Small {
-    bed: Bed,
+    fixture: Fixture,
     mount: Mounted,
     #[expect(dead_code, reason = "it only has to be dropped last")]
     left: Left,
@@ -38,18 +38,18 @@ impl Small {
         if !need::root("to mount a small tmpfs") {
             return None;
         }
-        let bed = Bed::unbooted(combination, |s| {
+        let fixture = Fixture::unbooted(combination, |s| {
             (s.idle, s.check_every, s.stop_timeout, s.wake_timeout) = ("60s", "300ms", "2s", "5s")
         })?;
-        let mount = bed.dir.join(which);
-        let kept = bed.dir.join("kept");
+        let mount = fixture.dir.join(which);
+        let kept = fixture.dir.join("kept");
         fs::create_dir_all(&mount).unwrap();
         fs::rename(&mount, &kept).unwrap();
         fs::create_dir_all(&mount).unwrap();
         let small = Self {
             mount: Mounted::tmpfs(&mount, options),
-            left: Left(bed.dir.clone()),
-            bed,
+            left: Left(fixture.dir.clone()),
+            fixture,
         };
         run::run(
             Command::new("cp")
@@ -59,7 +59,7 @@ impl Small {
             COMMAND,
         )
         .ok();
-        small.bed.acc(&["boot"]).ok();
+        small.fixture.acc(&["boot"]).ok();
         Some(small)
     }
 
@@ -92,9 +92,13 @@ impl Small {
 
 /// It was done, or it was refused with a reason that names the disk and nothing was changed.
 #[track_caller]
-fn done_or_refused(small: &Small, arguments: &[&str], unchanged: impl Fn(&Bed) -> String) -> Done {
-    let before = unchanged(&small.bed);
-    let done = small.bed.acc(arguments);
+fn done_or_refused(
+    small: &Small,
+    arguments: &[&str],
+    unchanged: impl Fn(&Fixture) -> String,
+) -> Done {
+    let before = unchanged(&small.fixture);
+    let done = small.fixture.acc(arguments);
     if done.code != Some(0) {
         let said = done.err.to_lowercase();
         assert!(
@@ -104,7 +108,7 @@ fn done_or_refused(small: &Small, arguments: &[&str], unchanged: impl Fn(&Bed) -
             "{done:?}"
         );
         assert_eq!(
-            unchanged(&small.bed),
+            unchanged(&small.fixture),
             before,
             "refused, and yet it changed something: {done:?}"
         );
@@ -112,8 +116,8 @@ fn done_or_refused(small: &Small, arguments: &[&str], unchanged: impl Fn(&Bed) -
     done
 }
 
-fn rows(bed: &Bed) -> String {
-    let rows = bed.json(&["list"]);
+fn rows(fixture: &Fixture) -> String {
+    let rows = fixture.json(&["list"]);
     let row = |r: &serde_json::Value| format!("{} {} {}", r["name"], r["phase"], r["desired"]);
     rows.as_array()
         .unwrap()
@@ -127,14 +131,19 @@ fn home_is_full(combination: Combination) {
     let Some(small) = Small::new(combination, "home", "size=6m,mode=0755") else {
         return;
     };
-    let bed = &small.bed;
-    bed.create("zebra", "tester");
-    bed.create("civet", "tester");
-    bed.acc(&["create", "okapi", "--model", "tester-tcp", "--asleep"])
+    let fixture = &small.fixture;
+    fixture.create("zebra", "tester");
+    fixture.create("civet", "tester");
+    fixture
+        .acc(&["create", "okapi", "--model", "tester-tcp", "--asleep"])
         .ok();
-    let (zebra, civet, worker) = (bed.pid("zebra"), bed.pid("civet"), truth::working(bed));
+    let (zebra, civet, worker) = (
+        fixture.pid("zebra"),
+        fixture.pid("civet"),
+        truth::working(fixture),
+    );
     small.fill();
-    bed.get("zebra", "/").status(200);
+    fixture.get("zebra", "/").status(200);
     let made = done_or_refused(
         &small,
         &[
@@ -152,7 +161,7 @@ fn home_is_full(combination: Combination) {
         Some(1),
         "there was room for a folder and its files: {made:?}"
     );
-    assert!(!bed.instance("tapir").exists(), "half of it is left");
+    assert!(!fixture.instance("tapir").exists(), "half of it is left");
     for verb in [
         &["disable", "okapi"][..],
         &["pin", "okapi"],
@@ -161,77 +170,92 @@ fn home_is_full(combination: Combination) {
         &["stop", "civet"],
     ] {
         done_or_refused(&small, verb, rows);
-        bed.get("zebra", "/").status(200);
+        fixture.get("zebra", "/").status(200);
     }
     // What happens to it is true whether it can be written down or not.
     processes::signal(civet, Signal::SIGKILL);
     for _ in 0..20 {
-        bed.get("zebra", "/").status(200);
-        bed.acc(&["monitor"]);
+        fixture.get("zebra", "/").status(200);
+        fixture.acc(&["monitor"]);
     }
-    assert_eq!(truth::working(bed), worker, "the server did not bear it");
-    assert_eq!(bed.pid("zebra"), zebra);
+    assert_eq!(
+        truth::working(fixture),
+        worker,
+        "the server did not bear it"
+    );
+    assert_eq!(fixture.pid("zebra"), zebra);
     small.make_room();
     // By itself: nobody asks for anything.
-    truth::becomes_true(bed, || ());
+    truth::becomes_true(fixture, || ());
     for name in ["zebra", "okapi", "civet"] {
-        bed.acc(&["enable", name]).ok();
+        fixture.acc(&["enable", name]).ok();
         wait_until("it answers", truth::SETTLED, || {
-            let reply = bed.get(name, "/");
+            let reply = fixture.get(name, "/");
             holds(reply.status == 200, reply.status)
         });
     }
-    bed.acc(&[
-        "create",
-        "tapir",
-        "--model",
-        "tester",
-        "--host",
-        "tapir.example.org",
-    ])
-    .ok();
-    assert_eq!((truth::working(bed), bed.pid("zebra")), (worker, zebra));
-    truth::becomes_true(bed, || ());
+    fixture
+        .acc(&[
+            "create",
+            "tapir",
+            "--model",
+            "tester",
+            "--host",
+            "tapir.example.org",
+        ])
+        .ok();
+    assert_eq!(
+        (truth::working(fixture), fixture.pid("zebra")),
+        (worker, zebra)
+    );
+    truth::becomes_true(fixture, || ());
 }
 
 fn run_is_full(combination: Combination) {
     let Some(small) = Small::new(combination, "run", "size=1m,nr_inodes=400,mode=0755") else {
         return;
     };
-    let bed = &small.bed;
-    bed.create("zebra", "tester");
+    let fixture = &small.fixture;
+    fixture.create("zebra", "tester");
     for (name, model) in [("okapi", "tester-tcp"), ("civet", "tester")] {
-        bed.create(name, model);
-        bed.acc(&["stop", name]).ok();
+        fixture.create(name, model);
+        fixture.acc(&["stop", name]).ok();
     }
-    let (zebra, worker) = (bed.pid("zebra"), truth::working(bed));
+    let (zebra, worker) = (fixture.pid("zebra"), truth::working(fixture));
     small.fill();
     for name in ["okapi", "civet"] {
-        let reply = bed.get(name, "/");
+        let reply = fixture.get(name, "/");
         assert!(
             [200, 503].contains(&reply.status),
             "{} {}",
             reply.status,
             reply.text()
         );
-        bed.get("zebra", "/").status(200);
+        fixture.get("zebra", "/").status(200);
     }
-    bed.acc(&["monitor"]);
-    assert_eq!(truth::working(bed), worker, "the server did not bear it");
+    fixture.acc(&["monitor"]);
+    assert_eq!(
+        truth::working(fixture),
+        worker,
+        "the server did not bear it"
+    );
     small.make_room();
     for name in ["okapi", "civet"] {
         wait_until("it answers", truth::SETTLED, || {
-            let reply = bed.get(name, "/");
+            let reply = fixture.get(name, "/");
             holds(
                 reply.status == 200,
                 format!("{} {}", reply.status, reply.text()),
             )
         });
     }
-    assert_eq!((truth::working(bed), bed.pid("zebra")), (worker, zebra));
-    truth::becomes_true(bed, || ());
+    assert_eq!(
+        (truth::working(fixture), fixture.pid("zebra")),
+        (worker, zebra)
+    );
+    truth::becomes_true(fixture, || ());
     if combination.edge == "nginx" {
-        let gates = || fs::read_dir(bed.run().join("gate")).unwrap().count();
+        let gates = || fs::read_dir(fixture.run().join("gate")).unwrap().count();
         wait_until("every gate is there", truth::SETTLED, || {
             holds(gates() == 3, gates())
         });

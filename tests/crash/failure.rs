@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::truth;
 use crate::support::wait::{holds, now};
-use crate::support::{Bed, Combination, processes, wait_until};
+use crate::support::{Combination, Fixture, processes, wait_until};
 
 /// Runs the demo application unless a file says how else: `exit` (with a line of output first) or
 /// `hang`.
@@ -15,28 +15,29 @@ listen = "unix"
 command = ["/bin/sh", "-c", 'case "$(cat "$1" 2>/dev/null)" in exit) echo "no luck today"; exit 7;; hang) exec sleep 1000;; esac; shift; exec "$@"', "sh", "{{ data }}/mode", "{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--name", "{{ name }}", "--log", "{{ data }}/demo.log"]
 "#;
 
-fn bed(combination: Combination) -> Option<Bed> {
-    bed_of(combination, "")
+fn fixture(combination: Combination) -> Option<Fixture> {
+    fixture_of(combination, "")
 }
 
 /// The same with more in its model.
-fn bed_of(combination: Combination, line: &str) -> Option<Bed> {
-    let bed = Bed::with(combination, |s| {
+fn fixture_of(combination: Combination, line: &str) -> Option<Fixture> {
+    let fixture = Fixture::with(combination, |s| {
         (s.idle, s.wake_timeout, s.stop_timeout) = ("60s", "2s", "1s")
     })?;
-    bed.model("fickle", &format!("{FICKLE}{line}"));
-    bed.acc(&["create", "zebra", "--model", "fickle", "--asleep"])
+    fixture.model("fickle", &format!("{FICKLE}{line}"));
+    fixture
+        .acc(&["create", "zebra", "--model", "fickle", "--asleep"])
         .ok();
-    Some(bed)
+    Some(fixture)
 }
 
-fn mode(bed: &Bed, mode: &str) {
-    std::fs::write(bed.instance("zebra").join("data/mode"), mode).unwrap();
+fn mode(fixture: &Fixture, mode: &str) {
+    std::fs::write(fixture.instance("zebra").join("data/mode"), mode).unwrap();
 }
 
 /// How often it was started, by its events.
-fn failures(bed: &Bed) -> usize {
-    let events = bed.json(&["events", "zebra"]);
+fn failures(fixture: &Fixture) -> usize {
+    let events = fixture.json(&["events", "zebra"]);
     events
         .as_array()
         .unwrap()
@@ -47,16 +48,16 @@ fn failures(bed: &Bed) -> usize {
 
 #[test]
 fn a_command_that_works_alone_writes_its_lines() {
-    let Some(bed) = Bed::new(Combination::BUILTIN) else {
+    let Some(fixture) = Fixture::new(Combination::BUILTIN) else {
         return;
     };
-    bed.create("zebra", "hello");
-    truth::without_server(&bed);
+    fixture.create("zebra", "hello");
+    truth::without_server(&fixture);
     for _ in 0..5 {
-        bed.acc(&["stop", "zebra"]).ok();
-        bed.acc(&["start", "zebra"]).ok();
+        fixture.acc(&["stop", "zebra"]).ok();
+        fixture.acc(&["start", "zebra"]).ok();
     }
-    let events = bed.json(&["events", "zebra"]);
+    let events = fixture.json(&["events", "zebra"]);
     let count = |kind| {
         events
             .as_array()
@@ -69,15 +70,17 @@ fn a_command_that_works_alone_writes_its_lines() {
 }
 
 fn one_that_dies_at_start(combination: Combination) {
-    let Some(bed) = bed(combination) else { return };
-    mode(&bed, "exit");
-    let reply = bed.get("zebra", "/").status(503);
+    let Some(fixture) = fixture(combination) else {
+        return;
+    };
+    mode(&fixture, "exit");
+    let reply = fixture.get("zebra", "/").status(503);
     assert!(
         !reply.text().contains("no luck today"),
         "its output is shown to strangers: {}",
         reply.text()
     );
-    let info = bed.info("zebra");
+    let info = fixture.info("zebra");
     assert_eq!(
         (info["phase"].as_str(), info["failure"].as_str()),
         (
@@ -89,7 +92,7 @@ fn one_that_dies_at_start(combination: Combination) {
         info["log_tail"].as_array().unwrap().last().unwrap(),
         "no luck today"
     );
-    bed.acc(&["info", "zebra"]).ok().says(&[
+    fixture.acc(&["info", "zebra"]).ok().says(&[
         "exited with code 7",
         "last lines of its log:",
         "no luck today",
@@ -98,15 +101,15 @@ fn one_that_dies_at_start(combination: Combination) {
     let began = now();
     let mut tries = vec![];
     while began.elapsed() < Duration::from_millis(7500) {
-        bed.get("zebra", "/").status(503);
-        let seen = failures(&bed);
+        fixture.get("zebra", "/").status(503);
+        let seen = failures(&fixture);
         if tries.last().is_none_or(|(n, _)| *n != seen) {
             tries.push((seen, began.elapsed()));
         }
         crate::support::wait::pause(Duration::from_millis(40));
     }
     // At 0 s, after 1 s, 3 s and 7 s; on a machine that stands still for a while, after 15 s too.
-    let (seen, elapsed) = (failures(&bed), began.elapsed());
+    let (seen, elapsed) = (failures(&fixture), began.elapsed());
     let most = (0..)
         .take_while(|n| Duration::from_secs((1 << n) - 1) <= elapsed)
         .count();
@@ -118,152 +121,161 @@ fn one_that_dies_at_start(combination: Combination) {
         assert!(pause >= least, "{tries:?}");
     }
     // The operator tries at once, and a success resets it.
-    let before = failures(&bed);
-    bed.acc(&["start", "zebra"])
+    let before = failures(&fixture);
+    fixture
+        .acc(&["start", "zebra"])
         .error(1)
         .says(&["exited with code 7"]);
-    assert_eq!(failures(&bed), before + 1);
-    mode(&bed, "");
-    bed.get("zebra", "/").status(503);
-    bed.acc(&["reset", "zebra"]).ok();
-    bed.get("zebra", "/").status(200);
-    let info = bed.info("zebra");
+    assert_eq!(failures(&fixture), before + 1);
+    mode(&fixture, "");
+    fixture.get("zebra", "/").status(503);
+    fixture.acc(&["reset", "zebra"]).ok();
+    fixture.get("zebra", "/").status(200);
+    let info = fixture.info("zebra");
     assert!(
         info["failure"].is_null() && info.get("log_tail").is_none(),
         "{info}"
     );
     // From the beginning again: the first window is a second.
-    bed.acc(&["stop", "zebra"]).ok();
-    mode(&bed, "exit");
-    bed.get("zebra", "/").status(503);
-    mode(&bed, "");
+    fixture.acc(&["stop", "zebra"]).ok();
+    mode(&fixture, "exit");
+    fixture.get("zebra", "/").status(503);
+    mode(&fixture, "");
     let again = now();
     wait_until("it is tried again", Duration::from_secs(5), || {
-        holds(bed.get("zebra", "/").status == 200, "503")
+        holds(fixture.get("zebra", "/").status == 200, "503")
     });
     assert!(
         again.elapsed() < Duration::from_millis(2500),
         "{:?}",
         again.elapsed()
     );
-    truth::becomes_true(&bed, || ());
+    truth::becomes_true(&fixture, || ());
 }
 
 /// A request waits as long as `wake.timeout` says, also where its application may take longer to
 /// start.
 fn one_that_takes_longer_than_a_request_waits(combination: Combination) {
-    let Some(bed) = bed_of(combination, "[timeouts]\nstart = \"60s\"\n") else {
+    let Some(fixture) = fixture_of(combination, "[timeouts]\nstart = \"60s\"\n") else {
         return;
     };
-    mode(&bed, "hang");
-    bed.get("zebra", "/").status(504);
-    assert_eq!(bed.phase("zebra"), "waking");
-    bed.acc(&["stop", "--now", "zebra"]).ok();
-    mode(&bed, "");
-    bed.get("zebra", "/").status(200);
+    mode(&fixture, "hang");
+    fixture.get("zebra", "/").status(504);
+    assert_eq!(fixture.phase("zebra"), "waking");
+    fixture.acc(&["stop", "--now", "zebra"]).ok();
+    mode(&fixture, "");
+    fixture.get("zebra", "/").status(200);
 }
 
 fn one_that_hangs(combination: Combination) {
     // Earlier than the request gives up by itself.
-    let Some(bed) = bed_of(combination, "[timeouts]\nstart = \"1s\"\n") else {
+    let Some(fixture) = fixture_of(combination, "[timeouts]\nstart = \"1s\"\n") else {
         return;
     };
-    mode(&bed, "hang");
+    mode(&fixture, "hang");
     let began = now();
-    bed.get("zebra", "/").status(503);
+    fixture.get("zebra", "/").status(503);
     assert!(
         began.elapsed() < Duration::from_secs(6),
         "{:?}",
         began.elapsed()
     );
     wait_until("it failed", truth::SETTLED, || {
-        holds(bed.phase("zebra") == "failed", bed.phase("zebra"))
+        holds(fixture.phase("zebra") == "failed", fixture.phase("zebra"))
     });
-    let info = bed.info("zebra");
+    let info = fixture.info("zebra");
     let failure = info["failure"].as_str().unwrap();
     assert!(
         failure.starts_with("did not answer within 1.") && failure.contains("app.sock"),
         "{failure}"
     );
-    bed.acc(&["start", "zebra"])
+    fixture
+        .acc(&["start", "zebra"])
         .error(5)
         .says(&["did not answer within"]);
-    mode(&bed, "");
-    bed.acc(&["start", "zebra"]).ok();
-    bed.get("zebra", "/").status(200);
-    truth::becomes_true(&bed, || ());
+    mode(&fixture, "");
+    fixture.acc(&["start", "zebra"]).ok();
+    fixture.get("zebra", "/").status(200);
+    truth::becomes_true(&fixture, || ());
 }
 
 fn one_that_dies_while_it_serves(combination: Combination) {
-    let Some(bed) = bed(combination) else { return };
-    bed.get("zebra", "/").status(200);
+    let Some(fixture) = fixture(combination) else {
+        return;
+    };
+    fixture.get("zebra", "/").status(200);
     for signal in [Signal::SIGKILL, Signal::SIGABRT] {
-        let pid = bed.pid("zebra");
+        let pid = fixture.pid("zebra");
         let began = now();
         processes::signal(pid, signal);
         wait_until("its death is noticed", truth::SETTLED, || {
-            holds(bed.phase("zebra") == "failed", bed.phase("zebra"))
+            holds(fixture.phase("zebra") == "failed", fixture.phase("zebra"))
         });
         assert!(
             began.elapsed() < Duration::from_secs(3),
             "noticed only after {:?}",
             began.elapsed()
         );
-        let failure = bed.info("zebra")["failure"].as_str().unwrap().to_owned();
+        let failure = fixture.info("zebra")["failure"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         assert_eq!(failure, format!("was killed by {signal} while it served"));
-        assert!(!bed.run().join("gate/zebra.sock").exists());
+        assert!(!fixture.run().join("gate/zebra.sock").exists());
         if signal == Signal::SIGKILL {
             // The first death: the next request starts it at once.
-            bed.get("zebra", "/").status(200);
+            fixture.get("zebra", "/").status(200);
         }
     }
     // The second within ten seconds of a wake is a crash loop.
-    bed.get("zebra", "/").status(503);
-    bed.acc(&["reset", "zebra"]).ok();
-    bed.get("zebra", "/").status(200);
-    truth::becomes_true(&bed, || ());
+    fixture.get("zebra", "/").status(503);
+    fixture.acc(&["reset", "zebra"]).ok();
+    fixture.get("zebra", "/").status(200);
+    truth::becomes_true(&fixture, || ());
 }
 
 /// Killed at moments all over its idle stop, while a request comes: the drain is over in
 /// milliseconds, so chance finds it.
 fn one_that_is_killed_while_it_is_put_to_sleep(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "50ms") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "50ms") else {
         return;
     };
     let slow_end = r#"description = "takes a moment to end"
 listen = "unix"
 command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--name", "{{ name }}", "--finish-delay", "6s", "--log", "{{ data }}/demo.log"]
 "#;
-    bed.model("slow-end", slow_end);
+    fixture.model("slow-end", slow_end);
     for (n, model) in (0..12).map(|n| (n, if n < 9 { "tester" } else { "slow-end" })) {
         let name = format!("a{n}");
-        bed.create(&name, model);
-        let pid = bed.pid(&name);
+        fixture.create(&name, model);
+        let pid = fixture.pid(&name);
         let idle = || {
-            bed.acc(&["monitor", "--dry-run"])
+            fixture
+                .acc(&["monitor", "--dry-run"])
                 .ok()
                 .out
                 .contains("sleep")
         };
         wait_until("it is idle", truth::SETTLED, || {
-            holds(idle(), bed.info(&name))
+            holds(idle(), fixture.info(&name))
         });
         let began = now();
         // How long the pass takes is another matter: it may be late, and put the new one to sleep.
         let (reply, took) = std::thread::scope(|scope| {
-            scope.spawn(|| bed.acc(&["monitor"]));
+            scope.spawn(|| fixture.acc(&["monitor"]));
             // A command needs some milliseconds to begin.
             crate::support::wait::pause(Duration::from_millis(4 + n % 9 * 2));
             let post = scope.spawn(|| {
-                bed.ask("POST", &name, "/echo")
+                fixture
+                    .ask("POST", &name, "/echo")
                     .header("X-Id", "the-post")
                     .body("x")
-                    .send(bed.address())
+                    .send(fixture.address())
             });
             processes::signal(pid, Signal::SIGKILL);
             (post.join().unwrap(), began.elapsed())
         });
-        let seen: Vec<String> = bed
+        let seen: Vec<String> = fixture
             .told(&name, "REQ")
             .into_iter()
             .filter(|l| l.ends_with("the-post"))
@@ -283,21 +295,24 @@ command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--name", "{{ na
             took < Duration::from_secs(5),
             "it waited for one that was dead: {took:?}"
         );
-        bed.get(&name, "/").status(200);
+        fixture.get(&name, "/").status(200);
         // Once more for each time that the pass, late, has put the new one to sleep in order.
-        let (starts, ends) = (bed.told(&name, "START"), bed.told(&name, "TERM").len());
+        let (starts, ends) = (
+            fixture.told(&name, "START"),
+            fixture.told(&name, "TERM").len(),
+        );
         assert!(
             starts.len() <= 2 + ends,
             "{starts:?}, {ends} ended in order"
         );
         if model == "slow-end" {
             // Its end is not waited for once more.
-            processes::signal(bed.pid(&name), Signal::SIGKILL);
+            processes::signal(fixture.pid(&name), Signal::SIGKILL);
         } else {
-            bed.acc(&["stop", &name]).ok();
+            fixture.acc(&["stop", &name]).ok();
         }
     }
-    truth::becomes_true(&bed, || ());
+    truth::becomes_true(&fixture, || ());
 }
 
 macro_rules! on {

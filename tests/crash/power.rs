@@ -16,44 +16,44 @@ use rusqlite::Connection;
 use super::crowd::{Dice, everything_works, is_wrong, verb};
 use super::truth;
 use crate::support::wait::{Ending, pause};
-use crate::support::{Bed, Combination, processes, run};
+use crate::support::{Combination, Fixture, processes, run};
 
 /// How many copies.
 const COPIES: usize = 6;
 const LONGEST: Duration = Duration::from_secs(60);
 
 fn power_cut(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| {
+    let Some(fixture) = Fixture::with(combination, |s| {
         (s.idle, s.check_every, s.drain, s.stop_timeout) = ("300ms", "300ms", "2s", "2s")
     }) else {
         return;
     };
     for name in ["zebra", "okapi", "tapir", "civet"] {
-        bed.create(name, "tester");
+        fixture.create(name, "tester");
     }
     let mut dice = Dice(u64::from(std::process::id()) + 1);
-    let copies = while_people_work(&bed, &mut dice);
-    processes::cut_power(&bed.dir);
+    let copies = while_people_work(&fixture, &mut dice);
+    processes::cut_power(&fixture.dir);
     for copy in copies {
         eprintln!("==== from {}", copy.display());
-        let _ = std::fs::remove_dir_all(bed.home());
-        let _ = std::fs::remove_dir_all(bed.run());
-        std::fs::rename(&copy, bed.home()).unwrap();
-        another_boot(&bed);
-        bed.acc(&["boot"]).ok();
-        truth::becomes_true(&bed, || ());
-        leftovers(&bed);
-        let doctor = bed.acc(&["doctor"]);
+        let _ = std::fs::remove_dir_all(fixture.home());
+        let _ = std::fs::remove_dir_all(fixture.run());
+        std::fs::rename(&copy, fixture.home()).unwrap();
+        another_boot(&fixture);
+        fixture.acc(&["boot"]).ok();
+        truth::becomes_true(&fixture, || ());
+        leftovers(&fixture);
+        let doctor = fixture.acc(&["doctor"]);
         assert_eq!(doctor.code, Some(0), "{}{}", doctor.out, doctor.err);
-        everything_works(&bed);
-        bed.acc(&["halt"]).ok();
-        bed.assert_nothing_runs();
+        everything_works(&fixture);
+        fixture.acc(&["halt"]).ok();
+        fixture.assert_nothing_runs();
     }
-    bed.acc(&["boot"]).ok();
+    fixture.acc(&["boot"]).ok();
 }
 
 /// Copies of home, taken while ten people give random commands.
-fn while_people_work(bed: &Bed, dice: &mut Dice) -> Vec<std::path::PathBuf> {
+fn while_people_work(fixture: &Fixture, dice: &mut Dice) -> Vec<std::path::PathBuf> {
     let (over, frozen) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let _ending = Ending(&over);
@@ -67,7 +67,7 @@ fn while_people_work(bed: &Bed, dice: &mut Dice) -> Vec<std::path::PathBuf> {
                         pause(Duration::from_millis(2));
                         continue;
                     }
-                    let done = run::run(&mut bed.command(&verb(&mut dice)), LONGEST);
+                    let done = run::run(&mut fixture.command(&verb(&mut dice)), LONGEST);
                     assert!(!is_wrong(&done, false), "{done:?}");
                 }
             });
@@ -78,7 +78,7 @@ fn while_people_work(bed: &Bed, dice: &mut Dice) -> Vec<std::path::PathBuf> {
                     300 + u64::try_from(dice.below(900)).unwrap(),
                 ));
                 frozen.store(true, Ordering::Relaxed);
-                let copy = copy_of_home(bed, n);
+                let copy = copy_of_home(fixture, n);
                 frozen.store(false, Ordering::Relaxed);
                 copy
             })
@@ -87,11 +87,11 @@ fn while_people_work(bed: &Bed, dice: &mut Dice) -> Vec<std::path::PathBuf> {
 }
 
 /// Stops everybody, copies, lets them go on.
-fn copy_of_home(bed: &Bed, n: usize) -> std::path::PathBuf {
-    let stopped = processes::stop_all(&bed.dir);
-    let copy = bed.dir.join(format!("copy{n}"));
+fn copy_of_home(fixture: &Fixture, n: usize) -> std::path::PathBuf {
+    let stopped = processes::stop_all(&fixture.dir);
+    let copy = fixture.dir.join(format!("copy{n}"));
     run::run(
-        Command::new("cp").arg("-a").arg(bed.home()).arg(&copy),
+        Command::new("cp").arg("-a").arg(fixture.home()).arg(&copy),
         LONGEST,
     )
     .ok();
@@ -103,8 +103,8 @@ fn copy_of_home(bed: &Bed, n: usize) -> std::path::PathBuf {
 }
 
 /// What ran, ran before the power went.
-fn another_boot(bed: &Bed) {
-    let connection = Connection::open(bed.home().join("acc.db")).unwrap();
+fn another_boot(fixture: &Fixture) {
+    let connection = Connection::open(fixture.home().join("acc.db")).unwrap();
     let damage: String = connection
         .query_row("PRAGMA integrity_check", [], |r| r.get(0))
         .unwrap();
@@ -116,8 +116,8 @@ fn another_boot(bed: &Bed) {
 
 /// Every folder, section and file of an instance belongs to a row.
 #[track_caller]
-fn leftovers(bed: &Bed) {
-    let rows = bed.json(&["list"]);
+fn leftovers(fixture: &Fixture) {
+    let rows = fixture.json(&["list"]);
     let names: Vec<&str> = rows
         .as_array()
         .unwrap()
@@ -132,7 +132,7 @@ fn leftovers(bed: &Bed) {
         "run/sock",
         "run/pid",
     ] {
-        for entry in std::fs::read_dir(bed.dir.join(dir))
+        for entry in std::fs::read_dir(fixture.dir.join(dir))
             .into_iter()
             .flatten()
             .flatten()

@@ -8,7 +8,7 @@ use acc::host::failpoint::POINTS;
 
 use super::truth;
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, Done, need, processes, wait_until};
+use crate::support::{Combination, Done, Fixture, need, processes, wait_until};
 
 /// Who runs the verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,37 +89,37 @@ const STOP: &[&str] = &[
     "effect.record",
 ];
 
-/// A bed, who runs verbs in it, and how its faults are put in.
-struct Stage {
-    bed: Bed,
+/// A fixture, who runs verbs in it, and how its faults are put in.
+struct WalkFixture {
+    fixture: Fixture,
     by: By,
 }
 
-impl Stage {
+impl WalkFixture {
     fn new(combination: Combination, by: By) -> Option<Self> {
         if !cfg!(debug_assertions) {
             need::skipped("a release build has no points to stop at");
             return None;
         }
-        let bed = Bed::with(combination, |s| (s.idle, s.stop_timeout) = ("60s", "1s"))?;
-        bed.model(
+        let fixture = Fixture::with(combination, |s| (s.idle, s.stop_timeout) = ("60s", "1s"))?;
+        fixture.model(
             "deaf",
             "description = \"takes no notice of SIGTERM\"\nlisten = \"unix\"\ncommand = [\"{{ acc }}\", \"demo-app\", \"--socket\", \
              \"{{ socket }}\", \"--name\", \"{{ name }}\", \"--ignore-term\"]\n",
         );
         if by == By::Command {
-            truth::without_server(&bed);
+            truth::without_server(&fixture);
         }
-        Some(Self { bed, by })
+        Some(Self { fixture, by })
     }
 
     /// Runs a verb with these lines in the fault file; all of them must have acted.
     #[track_caller]
     fn with_faults(&self, faults: &str, arguments: &[&str]) -> Done {
-        let file = self.bed.run().join("fault");
-        let server = truth::working(&self.bed);
+        let file = self.fixture.run().join("fault");
+        let server = truth::working(&self.fixture);
         fs::write(&file, faults).unwrap();
-        let done = self.bed.acc(arguments);
+        let done = self.fixture.acc(arguments);
         let left = fs::read_to_string(&file).unwrap_or_default();
         assert_eq!(
             left,
@@ -141,10 +141,10 @@ impl Stage {
     #[track_caller]
     fn next(&self) {
         // A command that works by itself recovers first; a server has recovered before it answers.
-        drop(self.bed.acc(&["monitor"]));
-        truth::becomes_true(&self.bed, || {
+        drop(self.fixture.acc(&["monitor"]));
+        truth::becomes_true(&self.fixture, || {
             if self.by == By::Command {
-                self.bed.acc(&["monitor"]);
+                self.fixture.acc(&["monitor"]);
             }
         });
     }
@@ -167,15 +167,15 @@ impl Stage {
     /// Nothing of it is left, and the same name works.
     #[track_caller]
     fn gone(&self) {
-        truth::gone(&self.bed, "zebra");
+        truth::gone(&self.fixture, "zebra");
         self.make("tester");
         self.remove();
-        truth::gone(&self.bed, "zebra");
+        truth::gone(&self.fixture, "zebra");
     }
 
     #[track_caller]
     fn make(&self, model: &str) {
-        self.bed
+        self.fixture
             .acc(&[
                 "create",
                 "zebra",
@@ -189,12 +189,12 @@ impl Stage {
 
     #[track_caller]
     fn remove(&self) {
-        self.bed.acc(&["destroy", "--force", "zebra"]).ok();
-        self.bed.acc(&["purge", "zebra"]).ok();
+        self.fixture.acc(&["destroy", "--force", "zebra"]).ok();
+        self.fixture.acc(&["purge", "zebra"]).ok();
     }
 
     fn phase(&self) -> String {
-        self.bed.phase("zebra")
+        self.fixture.phase("zebra")
     }
 }
 
@@ -209,61 +209,59 @@ fn fails(point: &str) -> bool {
     !point.starts_with("effect.") && !point.ends_with(".done")
 }
 
-fn say(point: &str, how: How, stage: &Stage) {
+fn say(point: &str, how: How, walk: &WalkFixture) {
     eprintln!(
         "==== {how:?} at `{point}`, by the {:?}, {:?}",
-        stage.by, stage.bed.combination
+        walk.by, walk.fixture.combination
     );
 }
 
 fn walk_create(combination: Combination, by: By) {
-    let Some(stage) = Stage::new(combination, by) else {
+    let Some(walk) = WalkFixture::new(combination, by) else {
         return;
     };
     for (n, point) in CREATE.iter().enumerate() {
-        say(point, How::Killed, &stage);
-        stage.create(&format!("kill {point}"), model(n));
-        stage.next();
+        say(point, How::Killed, &walk);
+        walk.create(&format!("kill {point}"), model(n));
+        walk.next();
         if *point == "create.done" {
-            assert_eq!(stage.phase(), "awake", "it was made");
-            stage.remove();
+            assert_eq!(walk.phase(), "awake", "it was made");
+            walk.remove();
         }
-        stage.gone();
+        walk.gone();
         if fails(point) {
-            say(point, How::Failed, &stage);
-            stage
-                .create(&format!("error {point}"), model(n))
+            say(point, How::Failed, &walk);
+            walk.create(&format!("error {point}"), model(n))
                 .error(1)
                 .says(&["all changes were undone", point]);
-            stage.gone();
+            walk.gone();
         }
     }
 }
 
 fn walk_undo(combination: Combination, by: By) {
-    let Some(stage) = Stage::new(combination, by) else {
+    let Some(walk) = WalkFixture::new(combination, by) else {
         return;
     };
     for (n, point) in UNDO.iter().enumerate() {
-        say(point, How::Killed, &stage);
-        stage.create(&format!("error create.started\nkill {point}"), model(n));
-        stage.next();
-        stage.gone();
+        say(point, How::Killed, &walk);
+        walk.create(&format!("error create.started\nkill {point}"), model(n));
+        walk.next();
+        walk.gone();
         if fails(point) {
-            say(point, How::Failed, &stage);
-            stage
-                .create(&format!("error create.started\nerror {point}"), model(n))
+            say(point, How::Failed, &walk);
+            walk.create(&format!("error create.started\nerror {point}"), model(n))
                 .error(1);
             // No other acc comes: the same one tries again.
-            stage.bed.acc(&["monitor"]);
-            truth::becomes_true(&stage.bed, || drop(stage.bed.acc(&["monitor"])));
-            stage.gone();
+            walk.fixture.acc(&["monitor"]);
+            truth::becomes_true(&walk.fixture, || drop(walk.fixture.acc(&["monitor"])));
+            walk.gone();
         }
     }
 }
 
 fn walk_destroy(combination: Combination, by: By) {
-    let Some(stage) = Stage::new(combination, by) else {
+    let Some(walk) = WalkFixture::new(combination, by) else {
         return;
     };
     for (n, point) in DESTROY.iter().enumerate() {
@@ -271,16 +269,16 @@ fn walk_destroy(combination: Combination, by: By) {
             if how == How::Failed && !fails(point) {
                 continue;
             }
-            say(point, how, &stage);
-            stage.make(model(n));
+            say(point, how, &walk);
+            walk.make(model(n));
             let word = if how == How::Killed { "kill" } else { "error" };
             let done =
-                stage.with_faults(&format!("{word} {point}"), &["destroy", "--force", "zebra"]);
+                walk.with_faults(&format!("{word} {point}"), &["destroy", "--force", "zebra"]);
             assert!(done.code != Some(0), "{done:?}");
             match how {
-                How::Killed => stage.next(),
+                How::Killed => walk.next(),
                 How::Failed => {
-                    truth::becomes_true(&stage.bed, || drop(stage.bed.acc(&["monitor"])))
+                    truth::becomes_true(&walk.fixture, || drop(walk.fixture.acc(&["monitor"])))
                 }
             }
             if [
@@ -291,28 +289,28 @@ fn walk_destroy(combination: Combination, by: By) {
             ]
             .contains(point)
             {
-                assert_eq!(stage.phase(), "destroyed", "what was written was not done");
-                destroyed_leaves_only_its_files(&stage.bed);
+                assert_eq!(walk.phase(), "destroyed", "what was written was not done");
+                destroyed_leaves_only_its_files(&walk.fixture);
             } else {
-                assert_ne!(stage.phase(), "destroyed");
+                assert_ne!(walk.phase(), "destroyed");
             }
-            stage.remove();
-            stage.gone();
+            walk.remove();
+            walk.gone();
         }
     }
 }
 
 /// No section, no route, no gate, no pid file.
 #[track_caller]
-fn destroyed_leaves_only_its_files(bed: &Bed) {
+fn destroyed_leaves_only_its_files(fixture: &Fixture) {
     let mut files = Vec::new();
     for dir in [
-        bed.home().join("nginx"),
-        bed.home().join("supervisor"),
-        bed.run().join("gate"),
-        bed.run().join("pid"),
+        fixture.home().join("nginx"),
+        fixture.home().join("supervisor"),
+        fixture.run().join("gate"),
+        fixture.run().join("pid"),
     ] {
-        crate::support::bed::files(&dir, &mut files);
+        crate::support::fixture::files(&dir, &mut files);
     }
     for file in files {
         let text = fs::read(&file)
@@ -327,7 +325,7 @@ fn destroyed_leaves_only_its_files(bed: &Bed) {
 }
 
 fn walk_purge(combination: Combination, by: By) {
-    let Some(stage) = Stage::new(combination, by) else {
+    let Some(walk) = WalkFixture::new(combination, by) else {
         return;
     };
     for (n, point) in PURGE.iter().enumerate() {
@@ -335,47 +333,47 @@ fn walk_purge(combination: Combination, by: By) {
             if how == How::Failed && !fails(point) {
                 continue;
             }
-            say(point, how, &stage);
-            stage.make(model(n));
-            stage.bed.acc(&["destroy", "--force", "zebra"]).ok();
+            say(point, how, &walk);
+            walk.make(model(n));
+            walk.fixture.acc(&["destroy", "--force", "zebra"]).ok();
             let word = if how == How::Killed { "kill" } else { "error" };
-            let done = stage.with_faults(&format!("{word} {point}"), &["purge", "zebra"]);
+            let done = walk.with_faults(&format!("{word} {point}"), &["purge", "zebra"]);
             assert!(done.code != Some(0), "{done:?}");
             match how {
-                How::Killed => stage.next(),
+                How::Killed => walk.next(),
                 How::Failed => {
-                    truth::becomes_true(&stage.bed, || drop(stage.bed.acc(&["monitor"])))
+                    truth::becomes_true(&walk.fixture, || drop(walk.fixture.acc(&["monitor"])))
                 }
             }
-            stage.gone();
+            walk.gone();
         }
     }
 }
 
 fn walk_stop(combination: Combination, by: By) {
-    let Some(stage) = Stage::new(combination, by) else {
+    let Some(walk) = WalkFixture::new(combination, by) else {
         return;
     };
     for (n, point) in STOP.iter().enumerate() {
-        say(point, How::Killed, &stage);
-        stage.make(if *point == "effect.kill" {
+        say(point, How::Killed, &walk);
+        walk.make(if *point == "effect.kill" {
             "deaf"
         } else {
             model(n)
         });
-        stage.with_faults(&format!("kill {point}"), &["stop", "zebra"]);
-        stage.next();
+        walk.with_faults(&format!("kill {point}"), &["stop", "zebra"]);
+        walk.next();
         assert!(
-            ["awake", "asleep"].contains(&stage.phase().as_str()),
+            ["awake", "asleep"].contains(&walk.phase().as_str()),
             "{}",
-            stage.phase()
+            walk.phase()
         );
-        stage.bed.acc(&["start", "zebra"]).ok();
+        walk.fixture.acc(&["start", "zebra"]).ok();
         if by == By::Server {
-            stage.bed.get("zebra", "/").status(200);
+            walk.fixture.get("zebra", "/").status(200);
         }
-        stage.remove();
-        stage.gone();
+        walk.remove();
+        walk.gone();
     }
 }
 

@@ -5,22 +5,22 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
-use crate::support::{Bed, processes, run, wait_until};
+use crate::support::{Fixture, processes, run, wait_until};
 
 /// Longest until every phase is true again after anything.
 pub const SETTLED: Duration = Duration::from_secs(30);
 
 /// Everything that is not as it should be, in sentences.
-pub fn faults(bed: &Bed) -> Vec<String> {
+pub fn faults(fixture: &Fixture) -> Vec<String> {
     let mut faults = Vec::new();
     let listed = run::run(
-        &mut bed.command(&["list", "--json"]),
+        &mut fixture.command(&["list", "--json"]),
         Duration::from_secs(20),
     );
     let Ok(Value::Array(rows)) = serde_json::from_str(&listed.out) else {
         return vec![format!("`acc list` failed: {listed:?}")];
     };
-    let running = processes::of(&bed.dir);
+    let running = processes::of(&fixture.dir);
     let of = |name: &str| {
         let word = format!("--name {name} ");
         running
@@ -58,15 +58,15 @@ pub fn faults(bed: &Bed) -> Vec<String> {
             ));
         }
     }
-    for (name, work) in journal(bed) {
+    for (name, work) in journal(fixture) {
         faults.push(format!("the journal still knows of \"{work}\" of `{name}`"));
     }
     faults
 }
 
 /// Work in the journal.
-pub fn journal(bed: &Bed) -> Vec<(String, String)> {
-    let path = bed.home().join("acc.db");
+pub fn journal(fixture: &Fixture) -> Vec<(String, String)> {
+    let path = fixture.home().join("acc.db");
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     connection.busy_timeout(Duration::from_secs(5)).unwrap();
     let mut statement = connection
@@ -81,9 +81,9 @@ pub fn journal(bed: &Bed) -> Vec<(String, String)> {
 /// Waits until nothing is wrong; `mend` may do something between two looks (run a monitor pass
 /// where there is no server).
 #[track_caller]
-pub fn becomes_true(bed: &Bed, mut mend: impl FnMut()) {
+pub fn becomes_true(fixture: &Fixture, mut mend: impl FnMut()) {
     wait_until("every phase is true", SETTLED, || {
-        let faults = faults(bed);
+        let faults = faults(fixture);
         if faults.is_empty() {
             return Ok(());
         }
@@ -94,24 +94,24 @@ pub fn becomes_true(bed: &Bed, mut mend: impl FnMut()) {
 
 /// No row, file, text, process or port of it, and it can be made again.
 #[track_caller]
-pub fn gone(bed: &Bed, name: &str) {
-    bed.acc(&["info", name]).error(3);
+pub fn gone(fixture: &Fixture, name: &str) {
+    fixture.acc(&["info", name]).error(3);
     let mut left = vec![];
     wait_until("no process is left of it", SETTLED, || {
-        left = processes::of(&bed.dir);
+        left = processes::of(&fixture.dir);
         crate::support::wait::holds(
             !left.iter().any(|p| p.command.contains(name)),
             format!("{left:#?}"),
         )
     });
-    assert!(!bed.instance(name).exists(), "its folder is left");
-    bed.assert_no_trace_of(name);
-    assert_eq!(journal(bed), []);
+    assert!(!fixture.instance(name).exists(), "its folder is left");
+    fixture.assert_no_trace_of(name);
+    assert_eq!(journal(fixture), []);
 }
 
 /// The process that runs verbs: it holds the owner's lock and has written its number there.
-pub fn working(bed: &Bed) -> Option<i32> {
-    let pid = std::fs::read_to_string(bed.run().join("owner.lock"))
+pub fn working(fixture: &Fixture) -> Option<i32> {
+    let pid = std::fs::read_to_string(fixture.run().join("owner.lock"))
         .ok()?
         .trim()
         .parse()
@@ -123,14 +123,14 @@ pub fn working(bed: &Bed) -> Option<i32> {
 
 /// The server goes, and nothing brings it back: from now on commands do their work by themselves.
 #[track_caller]
-pub fn without_server(bed: &Bed) {
-    if bed.combination.supervisor == "supervisord" {
-        let config = bed.dir.join("ctl.conf");
+pub fn without_server(fixture: &Fixture) {
+    if fixture.combination.supervisor == "supervisord" {
+        let config = fixture.dir.join("ctl.conf");
         std::fs::write(
             &config,
             format!(
                 "[supervisorctl]\nserverurl = unix://{}/supervisor.sock\n",
-                bed.run().display()
+                fixture.run().display()
             ),
         )
         .unwrap();
@@ -141,13 +141,13 @@ pub fn without_server(bed: &Bed) {
         )
         .ok();
     } else {
-        bed.wait_server(None);
-        bed.kill_server();
+        fixture.wait_server(None);
+        fixture.kill_server();
     }
     // A pass brings back what died only while acc is booted.
-    std::fs::remove_file(bed.run().join("booted")).unwrap();
+    std::fs::remove_file(fixture.run().join("booted")).unwrap();
     wait_until("the server is gone", SETTLED, || {
-        let left = working(bed).or(bed.server().map(|s| s.pid));
+        let left = working(fixture).or(fixture.server().map(|s| s.pid));
         left.map_or(Ok(()), |pid| Err(format!("process {pid} is there")))
     });
 }

@@ -5,12 +5,12 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use crate::support::bed::SOON;
+use crate::support::fixture::SOON;
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, need, wait_until};
+use crate::support::{Combination, Fixture, need, wait_until};
 
-fn folder(bed: &Bed, name: &str) -> PathBuf {
-    bed.home().join("log/access").join(name)
+fn folder(fixture: &Fixture, name: &str) -> PathBuf {
+    fixture.home().join("log/access").join(name)
 }
 
 fn lines(path: &Path) -> usize {
@@ -23,44 +23,50 @@ fn no_instance_can_reach_the_access_logs() {
         return;
     }
     for combination in Combination::ALL {
-        let Some(bed) = Bed::of_tenants(combination, |s| s.idle = "60s") else {
+        let Some(fixture) = Fixture::of_tenants(combination, |s| s.idle = "60s") else {
             continue;
         };
-        bed.create("zebra", "tester");
-        bed.get("zebra", "/").status(200);
-        let log = folder(&bed, "zebra").join("access.log");
+        fixture.create("zebra", "tester");
+        fixture.get("zebra", "/").status(200);
+        let log = folder(&fixture, "zebra").join("access.log");
         wait_until("the request is written down", SOON, || {
             holds(lines(&log) > 0, "no line")
         });
         assert_eq!(
-            fs::metadata(folder(&bed, "zebra")).unwrap().mode() & 0o7777,
+            fs::metadata(folder(&fixture, "zebra")).unwrap().mode() & 0o7777,
             0o700,
             "{combination:?}"
         );
         assert_eq!(
-            fs::metadata(bed.home().join("log/access")).unwrap().uid(),
+            fs::metadata(fixture.home().join("log/access"))
+                .unwrap()
+                .uid(),
             0,
             "{combination:?}"
         );
         assert!(
-            !bed.instance("zebra")
+            !fixture
+                .instance("zebra")
                 .join("log/access")
                 .symlink_metadata()
                 .unwrap()
                 .is_dir(),
             "a folder of the instance's"
         );
-        bed.acc(&["logs", "zebra", "--access"])
+        fixture
+            .acc(&["logs", "zebra", "--access"])
             .ok()
             .says(&["GET /"]);
-        bed.acc(&["destroy", "--force", "zebra"]).ok();
+        fixture.acc(&["destroy", "--force", "zebra"]).ok();
         assert!(log.exists(), "a destroyed one keeps its logs");
-        bed.acc(&["purge", "zebra"]).ok();
-        assert!(!folder(&bed, "zebra").exists(), "{combination:?}");
+        fixture.acc(&["purge", "zebra"]).ok();
+        assert!(!folder(&fixture, "zebra").exists(), "{combination:?}");
         // Nor does a host that belongs to nobody leave anything there.
-        bed.get("nothing", "/").status(404);
+        fixture.get("nothing", "/").status(404);
         assert_eq!(
-            fs::read_dir(bed.home().join("log/access")).unwrap().count(),
+            fs::read_dir(fixture.home().join("log/access"))
+                .unwrap()
+                .count(),
             0,
             "{combination:?}"
         );
@@ -70,22 +76,22 @@ fn no_instance_can_reach_the_access_logs() {
 #[test]
 fn folders_that_are_missing_are_made_by_a_boot_and_by_a_pass() {
     for combination in [Combination::REAL, Combination::BUILTIN] {
-        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
             continue;
         };
-        bed.create("zebra", "tester");
-        let log = folder(&bed, "zebra").join("access.log");
-        let gone = || fs::remove_dir_all(folder(&bed, "zebra")).unwrap();
+        fixture.create("zebra", "tester");
+        let log = folder(&fixture, "zebra").join("access.log");
+        let gone = || fs::remove_dir_all(folder(&fixture, "zebra")).unwrap();
         gone();
-        bed.monitor();
+        fixture.monitor();
         wait_until("a line is in the new folder", SOON, || {
-            bed.get("zebra", "/").status(200);
+            fixture.get("zebra", "/").status(200);
             holds(lines(&log) > 0, "no line")
         });
-        bed.acc(&["halt"]).ok();
+        fixture.acc(&["halt"]).ok();
         gone();
-        bed.acc(&["boot"]).ok();
-        assert!(folder(&bed, "zebra").is_dir(), "{combination:?}");
+        fixture.acc(&["boot"]).ok();
+        assert!(folder(&fixture, "zebra").is_dir(), "{combination:?}");
     }
 }
 
@@ -94,16 +100,16 @@ fn folders_that_are_missing_are_made_by_a_boot_and_by_a_pass() {
 #[test]
 fn what_takes_the_place_of_an_access_log_harms_nobody_else() {
     for combination in Combination::ALL {
-        let Some(bed) = Bed::with(combination, |s| s.idle = "1s") else {
+        let Some(fixture) = Fixture::with(combination, |s| s.idle = "1s") else {
             continue;
         };
         for name in ["zebra", "okapi"] {
-            bed.create(name, "tester");
+            fixture.create(name, "tester");
         }
-        let secret = bed.dir.join("secret");
+        let secret = fixture.dir.join("secret");
         fs::write(&secret, "for root only\n").unwrap();
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
-        let log = folder(&bed, "zebra").join("access.log");
+        let log = folder(&fixture, "zebra").join("access.log");
         let plant: [(&str, &dyn Fn()); 3] = [
             ("link", &|| symlink(&secret, &log).unwrap()),
             ("loop", &|| symlink("access.log", &log).unwrap()),
@@ -117,20 +123,20 @@ fn what_takes_the_place_of_an_access_log_harms_nobody_else() {
             // nginx itself waits for the reader of a pipe, and follows a link: only it can put one
             // there.
             if combination.edge == "builtin" {
-                bed.get("zebra", "/").status(200);
+                fixture.get("zebra", "/").status(200);
             }
-            let shown = bed.acc(&["logs", "zebra", "--access"]);
+            let shown = fixture.acc(&["logs", "zebra", "--access"]);
             assert!(
                 !shown.out.contains("for root only"),
                 "{combination:?} {what}: {shown:?}"
             );
-            let okapi = folder(&bed, "okapi").join("access.log");
+            let okapi = folder(&fixture, "okapi").join("access.log");
             let before = lines(&okapi);
-            bed.get("okapi", "/").status(200);
+            fixture.get("okapi", "/").status(200);
             wait_until("the neighbour's request is written down", SOON, || {
                 holds(lines(&okapi) > before, before)
             });
-            bed.monitor_until_asleep("okapi");
+            fixture.monitor_until_asleep("okapi");
             assert_eq!(
                 fs::read_to_string(&secret).unwrap(),
                 "for root only\n",

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::support::{Bed, Combination, installed, need};
+use crate::support::{Combination, Fixture, installed, need};
 
 /// Where an application was installed; else the test is skipped when something is not there, and
 /// fails when installing did.
@@ -36,7 +36,8 @@ fn a_python_application_from_pypi() {
     let Some(venv) = found(installed::flask()) else {
         return;
     };
-    let Some(bed) = Bed::with(Combination::REAL, |s| (s.idle, s.top) = ("1s", user())) else {
+    let Some(fixture) = Fixture::with(Combination::REAL, |s| (s.idle, s.top) = ("1s", user()))
+    else {
         return;
     };
     let model = format!(
@@ -44,14 +45,15 @@ fn a_python_application_from_pypi() {
          command = [\"{}/bin/gunicorn\", \"--bind\", \"unix:{{{{ socket }}}}\", \"httpbin:app\"]\n",
         venv.display()
     );
-    bed.model("httpbin", &model);
-    bed.create("bin", "httpbin");
-    let reply = bed.get("bin", "/get?a=1").status(200).json();
+    fixture.model("httpbin", &model);
+    fixture.create("bin", "httpbin");
+    let reply = fixture.get("bin", "/get?a=1").status(200).json();
     assert_eq!(reply["args"]["a"], "1", "{reply}");
-    bed.monitor_until_asleep("bin");
-    let reply = bed
+    fixture.monitor_until_asleep("bin");
+    let reply = fixture
         .send(
-            &bed.ask("POST", "bin", "/post?b=2")
+            &fixture
+                .ask("POST", "bin", "/post?b=2")
                 .header("Content-Type", "text/plain")
                 .body("hello"),
         )
@@ -64,15 +66,15 @@ fn a_python_application_from_pypi() {
     );
     // A response that lasts longer than the idle timeout.
     let slow = std::thread::scope(|scope| {
-        let slow = scope.spawn(|| bed.get("bin", "/drip?duration=2&numbytes=20&delay=0"));
+        let slow = scope.spawn(|| fixture.get("bin", "/drip?duration=2&numbytes=20&delay=0"));
         while !slow.is_finished() {
-            bed.monitor();
+            fixture.monitor();
         }
         slow.join().unwrap().status(200)
     });
     assert_eq!(slow.body.len(), 20);
-    bed.monitor_until_asleep("bin");
-    bed.get("bin", "/headers").status(200);
+    fixture.monitor_until_asleep("bin");
+    fixture.get("bin", "/headers").status(200);
 }
 
 /// gunicorn speaks both protocols by itself: it takes the socket it is handed, and says when its
@@ -83,7 +85,7 @@ fn a_python_application_on_a_socket_that_it_is_handed() {
         return;
     };
     for combination in Combination::ALL {
-        let Some(bed) = Bed::with(combination, |s| (s.idle, s.top) = ("1s", user())) else {
+        let Some(fixture) = Fixture::with(combination, |s| (s.idle, s.top) = ("1s", user())) else {
             continue;
         };
         for (name, ready) in [("handed", "socket"), ("says", "notify")] {
@@ -91,22 +93,24 @@ fn a_python_application_on_a_socket_that_it_is_handed() {
                 "listen = \"fd\"\nready = \"{ready}\"\ncommand = [\"{}/bin/gunicorn\", \"--workers\", \"2\", \"httpbin:app\"]\n",
                 venv.display()
             );
-            bed.model(name, &model);
-            bed.acc(&["create", name, "--model", name, "--asleep"]).ok();
-            let post = bed
+            fixture.model(name, &model);
+            fixture
+                .acc(&["create", name, "--model", name, "--asleep"])
+                .ok();
+            let post = fixture
                 .ask("POST", name, "/post?b=2")
                 .header("Content-Type", "text/plain")
                 .body("hello");
-            let reply = bed.send(&post).status(200).json();
+            let reply = fixture.send(&post).status(200).json();
             assert_eq!(
                 (&reply["args"]["b"], &reply["data"]),
                 (&"2".into(), &"hello".into()),
                 "{reply}"
             );
-            bed.monitor_until_asleep(name);
-            bed.get(name, "/headers").status(200);
-            bed.acc(&["stop", name]).ok();
-            let log = std::fs::read_to_string(bed.instance(name).join("log/app.log")).unwrap();
+            fixture.monitor_until_asleep(name);
+            fixture.get(name, "/headers").status(200);
+            fixture.acc(&["stop", name]).ok();
+            let log = std::fs::read_to_string(fixture.instance(name).join("log/app.log")).unwrap();
             assert!(
                 log.contains("Listening at: unix:") && !log.contains("127.0.0.1:8000"),
                 "it did not take the socket:\n{log}"
@@ -123,7 +127,8 @@ fn a_node_application_from_npm() {
     let Some(dir) = found(installed::json_server()) else {
         return;
     };
-    let Some(bed) = Bed::with(Combination::REAL, |s| (s.idle, s.top) = ("1s", user())) else {
+    let Some(fixture) = Fixture::with(Combination::REAL, |s| (s.idle, s.top) = ("1s", user()))
+    else {
         return;
     };
     let node = need::find("node").unwrap();
@@ -133,23 +138,23 @@ fn a_node_application_from_npm() {
         node.display(),
         dir.display()
     );
-    bed.model("json-server", &model);
-    bed.create("store", "json-server");
-    let post = bed
+    fixture.model("json-server", &model);
+    fixture.create("store", "json-server");
+    let post = fixture
         .ask("POST", "store", "/posts")
         .header("Content-Type", "application/json")
         .body(r#"{"id": 77, "title": "kept"}"#);
-    bed.send(&post).status(201);
-    bed.monitor_until_asleep("store");
+    fixture.send(&post).status(201);
+    fixture.monitor_until_asleep("store");
     // What it was told before it slept it still knows.
     assert_eq!(
-        bed.get("store", "/posts/77").status(200).json()["title"],
+        fixture.get("store", "/posts/77").status(200).json()["title"],
         "kept"
     );
-    assert_eq!(bed.info("store")["phase"], "awake");
-    bed.acc(&["stop", "store"]).ok();
+    assert_eq!(fixture.info("store")["phase"], "awake");
+    fixture.acc(&["stop", "store"]).ok();
     assert_eq!(
-        bed.get("store", "/posts/77").status(200).json()["title"],
+        fixture.get("store", "/posts/77").status(200).json()["title"],
         "kept"
     );
 }

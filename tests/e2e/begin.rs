@@ -5,9 +5,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
-use crate::support::bed::{COMMAND, SOON};
+use crate::support::fixture::{COMMAND, SOON};
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, need, processes, run, wait_until};
+use crate::support::{Combination, Fixture, need, processes, run, wait_until};
 
 /// The rest of the line of a file in `/proc/PID` that begins so.
 fn line(pid: i32, file: &str, begin: &str) -> String {
@@ -24,10 +24,10 @@ fn set(pid: i32, key: &str) -> u64 {
 }
 
 /// Boots from a shell that leaves marks on what it starts.
-fn boot_from_an_odd_shell(bed: &Bed) {
+fn boot_from_an_odd_shell(fixture: &Fixture) {
     let script =
         r#"ulimit -Sn 1000; trap "" HUP USR1; exec 9</etc/hosts; exec nice -n 5 "$0" "$@""#;
-    let inner = bed.command(&["boot"]);
+    let inner = fixture.command(&["boot"]);
     let mut command = Command::new("env");
     command
         .args(["--block-signal=TERM,USR1,CHLD", "sh", "-c", script])
@@ -40,29 +40,29 @@ fn boot_from_an_odd_shell(bed: &Bed) {
                 .get_envs()
                 .filter_map(|(name, value)| Some((name, value?))),
         )
-        .current_dir(&bed.dir);
+        .current_dir(&fixture.dir);
     run::run(&mut command, COMMAND).ok();
 }
 
 /// What must be true of every instance, whoever runs acc.
-fn is_clean(bed: &Bed, name: &str, root: bool) {
-    let pid = bed.pid(name);
+fn is_clean(fixture: &Fixture, name: &str, root: bool) {
+    let pid = fixture.pid(name);
     assert_eq!(line(pid, "status", "NoNewPrivs:"), "1");
     for key in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:", "SigBlk:"] {
-        assert_eq!(set(pid, key), 0, "{key} {:?}", bed.combination);
+        assert_eq!(set(pid, key), 0, "{key} {:?}", fixture.combination);
     }
     // The demo application ignores SIGPIPE itself.
     assert_eq!(
         set(pid, "SigIgn:") & !(1 << (13 - 1)),
         0,
         "{:?}",
-        bed.combination
+        fixture.combination
     );
     assert_eq!(
         line(pid, "limits", "Max open files").split(' ').next(),
         Some("1000"),
         "{:?}",
-        bed.combination
+        fixture.combination
     );
     assert!(line(pid, "limits", "Max core file size").starts_with("0 0"));
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -98,17 +98,17 @@ fn is_clean(bed: &Bed, name: &str, root: bool) {
 }
 
 pub fn an_instance_begins_without_marks_and_rights(combination: Combination) {
-    let Some(bed) = Bed::unbooted(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::unbooted(combination, |s| s.idle = "60s") else {
         return;
     };
-    boot_from_an_odd_shell(&bed);
-    bed.create("zebra", "tester");
-    is_clean(&bed, "zebra", nix::unistd::geteuid().is_root());
-    assert_eq!(line(bed.pid("zebra"), "status", "Umask:"), "0022");
+    boot_from_an_odd_shell(&fixture);
+    fixture.create("zebra", "tester");
+    is_clean(&fixture, "zebra", nix::unistd::geteuid().is_root());
+    assert_eq!(line(fixture.pid("zebra"), "status", "Umask:"), "0022");
     // Neither in what acc itself runs is a signal blocked: it could not be ended.
-    for seen in processes::of(&bed.dir)
+    for seen in processes::of(&fixture.dir)
         .iter()
-        .filter(|seen| seen.pid != bed.pid("zebra"))
+        .filter(|seen| seen.pid != fixture.pid("zebra"))
     {
         assert_eq!(
             set(seen.pid, "SigBlk:") & (1 << (15 - 1)),
@@ -117,44 +117,45 @@ pub fn an_instance_begins_without_marks_and_rights(combination: Combination) {
             seen.command
         );
     }
-    bed.acc(&["halt"]).ok();
-    bed.assert_nothing_runs();
+    fixture.acc(&["halt"]).ok();
+    fixture.assert_nothing_runs();
 }
 
 pub fn an_instance_of_another_user_begins_so_too(combination: Combination) {
     if !need::root("to run instances as another user") {
         return;
     }
-    let Some(mut bed) = Bed::unbooted(combination, |s| {
+    let Some(mut fixture) = Fixture::unbooted(combination, |s| {
         (s.top, s.idle) = ("user = \"nobody\"".into(), "60s")
     }) else {
         return;
     };
-    let theirs = bed.dir.join("acc");
-    fs::copy(&bed.acc, &theirs).unwrap();
-    bed.acc = theirs;
-    boot_from_an_odd_shell(&bed);
+    let theirs = fixture.dir.join("acc");
+    fs::copy(&fixture.acc, &theirs).unwrap();
+    fixture.acc = theirs;
+    boot_from_an_odd_shell(&fixture);
     for (name, model) in [("zebra", "tester"), ("tapir", "hello-fd")] {
-        bed.create(name, model);
-        is_clean(&bed, name, true);
+        fixture.create(name, model);
+        is_clean(&fixture, name, true);
         assert_eq!(
-            fs::metadata(format!("/proc/{}", bed.pid(name)))
+            fs::metadata(format!("/proc/{}", fixture.pid(name)))
                 .unwrap()
                 .uid(),
             65_534
         );
-        assert_eq!(line(bed.pid(name), "status", "Umask:"), "0007");
-        bed.get(name, "/").status(200);
+        assert_eq!(line(fixture.pid(name), "status", "Umask:"), "0007");
+        fixture.get(name, "/").status(200);
     }
 }
 
 pub fn its_limits_are_those_of_the_config(combination: Combination) {
     let limits = "[limits]\nopen_files = 333\nfile_size = \"1GiB\"\ncore = \"1MiB\"\n";
-    let Some(bed) = Bed::with(combination, |s| (s.rules, s.idle) = (limits.into(), "60s")) else {
+    let Some(fixture) = Fixture::with(combination, |s| (s.rules, s.idle) = (limits.into(), "60s"))
+    else {
         return;
     };
-    bed.create("zebra", "tester");
-    let pid = bed.pid("zebra");
+    fixture.create("zebra", "tester");
+    let pid = fixture.pid("zebra");
     assert!(line(pid, "limits", "Max open files").starts_with("333 333 "));
     assert!(line(pid, "limits", "Max file size").starts_with("1073741824 1073741824 "));
     assert!(line(pid, "limits", "Max core file size").starts_with("1048576 1048576 "));
@@ -163,31 +164,32 @@ pub fn its_limits_are_those_of_the_config(combination: Combination) {
 /// Its user sends SIGSTOP to the process that is about to become an instance.
 #[cfg(debug_assertions)]
 pub fn a_start_that_is_stopped_fails_and_holds_up_nobody(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.wake_timeout) = ("60s", "8s")) else {
+    let Some(fixture) = Fixture::with(combination, |s| (s.idle, s.wake_timeout) = ("60s", "8s"))
+    else {
         return;
     };
     for name in ["zebra", "okapi"] {
-        bed.create(name, "tester");
-        bed.acc(&["stop", name]).ok();
+        fixture.create(name, "tester");
+        fixture.acc(&["stop", name]).ok();
     }
-    let fault = bed.run().join("fault");
+    let fault = fixture.run().join("fault");
     fs::write(&fault, "stop launch\n").unwrap();
-    let mut start = bed.command(&["start", "zebra"]);
+    let mut start = fixture.command(&["start", "zebra"]);
     let starting = std::thread::spawn(move || run::run(&mut start, COMMAND));
     wait_until("the launcher to be asked to stop", SOON, || {
         let left = fs::read_to_string(&fault).unwrap();
         holds(left.is_empty(), left)
     });
-    bed.get("okapi", "/").status(200);
-    bed.acc(&["monitor"]);
+    fixture.get("okapi", "/").status(200);
+    fixture.acc(&["monitor"]);
     // supervisord does not wait for a launcher: there it is a start that takes too long.
     let builtin = combination.supervisor == "builtin";
     let done = starting.join().unwrap().error(if builtin { 1 } else { 5 });
     if builtin {
         done.says(&["stopped by a signal before it had become its program"]);
     }
-    bed.acc(&["start", "zebra"]).ok();
-    bed.get("zebra", "/").status(200);
+    fixture.acc(&["start", "zebra"]).ok();
+    fixture.get("zebra", "/").status(200);
 }
 
 #[cfg(not(debug_assertions))]

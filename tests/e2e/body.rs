@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::support::http::{self, Ask, Reply};
 use crate::support::wait::pause;
-use crate::support::{Bed, Combination};
+use crate::support::{Combination, Fixture};
 
 /// Bytes without a pattern that a buffer could hide.
 fn noise(length: usize) -> Vec<u8> {
@@ -44,26 +44,27 @@ fn assert_echo(reply: Reply, method: &str, query: &str, body: &[u8]) {
 }
 
 pub fn fifty_megabytes_are_posted_through_a_wake(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
-    bed.acc(&[
-        "create",
-        "zebra",
-        "--model",
-        "tester",
-        "--set",
-        "start_delay=300ms",
-        "--asleep",
-    ])
-    .ok();
+    fixture
+        .acc(&[
+            "create",
+            "zebra",
+            "--model",
+            "tester",
+            "--set",
+            "start_delay=300ms",
+            "--asleep",
+        ])
+        .ok();
     let body = noise(50 << 20);
-    let ask = bed
+    let ask = fixture
         .ask("POST", "zebra", "/echo?a=%2F%20b&c=//d")
         .body(body.clone());
-    assert_echo(bed.send(&ask), "POST", "a=%2F%20b&c=//d", &body);
-    assert_echo(bed.send(&ask), "POST", "a=%2F%20b&c=//d", &body);
-    let requests = bed
+    assert_echo(fixture.send(&ask), "POST", "a=%2F%20b&c=//d", &body);
+    assert_echo(fixture.send(&ask), "POST", "a=%2F%20b&c=//d", &body);
+    let requests = fixture
         .told("zebra", "REQ")
         .into_iter()
         .filter(|l| l.contains("POST"))
@@ -72,23 +73,25 @@ pub fn fifty_megabytes_are_posted_through_a_wake(combination: Combination) {
 }
 
 pub fn a_chunked_body_and_one_that_expects_continue_go_through_a_wake(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.max_body = "8MiB") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.max_body = "8MiB") else {
         return;
     };
-    bed.acc(&[
-        "create",
-        "zebra",
-        "--model",
-        "tester",
-        "--set",
-        "start_delay=100ms",
-        "--asleep",
-    ])
-    .ok();
+    fixture
+        .acc(&[
+            "create",
+            "zebra",
+            "--model",
+            "tester",
+            "--set",
+            "start_delay=100ms",
+            "--asleep",
+        ])
+        .ok();
     let body = noise(3 << 20);
     assert_echo(
-        bed.send(
-            &bed.ask("PUT", "zebra", "/echo")
+        fixture.send(
+            &fixture
+                .ask("PUT", "zebra", "/echo")
                 .body(body.clone())
                 .chunked(),
         ),
@@ -96,13 +99,13 @@ pub fn a_chunked_body_and_one_that_expects_continue_go_through_a_wake(combinatio
         "",
         &body,
     );
-    bed.acc(&["stop", "zebra"]).ok();
+    fixture.acc(&["stop", "zebra"]).ok();
 
     // The client sends its body only after it was told to.
-    let mut stream = http::connect(bed.address()).unwrap();
+    let mut stream = http::connect(fixture.address()).unwrap();
     let head = format!(
         "POST /echo HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
-        bed.host("zebra"),
+        fixture.host("zebra"),
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
@@ -122,22 +125,22 @@ pub fn a_chunked_body_and_one_that_expects_continue_go_through_a_wake(combinatio
     );
 
     // Longer than `max_body`: refused, and nobody is woken for it.
-    bed.acc(&["stop", "zebra"]).ok();
-    let big: Ask = bed.ask("POST", "zebra", "/echo").body(noise(9 << 20));
-    bed.send(&big).status(413);
-    assert_eq!(bed.phase("zebra"), "asleep");
+    fixture.acc(&["stop", "zebra"]).ok();
+    let big: Ask = fixture.ask("POST", "zebra", "/echo").body(noise(9 << 20));
+    fixture.send(&big).status(413);
+    assert_eq!(fixture.phase("zebra"), "asleep");
 }
 
 pub fn a_slow_upload_is_not_cut_by_the_idle_timeout(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "500ms") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "500ms") else {
         return;
     };
-    bed.create("zebra", "tester");
+    fixture.create("zebra", "tester");
     let body = noise(30 << 20);
-    let mut stream = http::connect(bed.address()).unwrap();
+    let mut stream = http::connect(fixture.address()).unwrap();
     let head = format!(
         "POST /echo HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        bed.host("zebra"),
+        fixture.host("zebra"),
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
@@ -145,7 +148,7 @@ pub fn a_slow_upload_is_not_cut_by_the_idle_timeout(combination: Combination) {
     // The body is collected before it is handed on, so the instance may sleep meanwhile.
     for part in body.chunks(1 << 20) {
         stream.write_all(part).unwrap();
-        bed.monitor();
+        fixture.monitor();
         pause(Duration::from_millis(60));
     }
     let mut open = http::read_head(stream, "POST").unwrap();
@@ -160,5 +163,5 @@ pub fn a_slow_upload_is_not_cut_by_the_idle_timeout(combination: Combination) {
         "",
         &body,
     );
-    bed.monitor_until_asleep("zebra");
+    fixture.monitor_until_asleep("zebra");
 }

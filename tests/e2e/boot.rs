@@ -4,139 +4,151 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::support::bed::SOON;
+use crate::support::fixture::SOON;
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, Mounted, need, processes, wait_until};
+use crate::support::{Combination, Fixture, Mounted, need, processes, wait_until};
 
 pub fn halt_and_boot_bring_back_what_is_wanted(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    bed.create("okapi", "tester-tcp");
-    bed.acc(&["pin", "okapi"]).ok();
-    bed.acc(&[
-        "create",
-        "tapir",
-        "--model",
-        "tester",
-        "--desired",
-        "down",
-        "--asleep",
-    ])
-    .ok();
-    bed.acc(&["halt"]).ok();
-    bed.assert_nothing_runs();
+    fixture.create("zebra", "tester");
+    fixture.create("okapi", "tester-tcp");
+    fixture.acc(&["pin", "okapi"]).ok();
+    fixture
+        .acc(&[
+            "create",
+            "tapir",
+            "--model",
+            "tester",
+            "--desired",
+            "down",
+            "--asleep",
+        ])
+        .ok();
+    fixture.acc(&["halt"]).ok();
+    fixture.assert_nothing_runs();
     // Reading works with everything down, and nobody answers on the port.
-    let phases = |bed: &Bed| ["zebra", "okapi", "tapir"].map(|n| bed.phase(n));
-    assert_eq!(phases(&bed), ["asleep", "asleep", "asleep"]);
-    assert_eq!(bed.info("okapi")["desired"], "up");
-    assert!(bed.ask("GET", "zebra", "/").send(bed.address()).is_err());
+    let phases = |fixture: &Fixture| ["zebra", "okapi", "tapir"].map(|n| fixture.phase(n));
+    assert_eq!(phases(&fixture), ["asleep", "asleep", "asleep"]);
+    assert_eq!(fixture.info("okapi")["desired"], "up");
+    assert!(
+        fixture
+            .ask("GET", "zebra", "/")
+            .send(fixture.address())
+            .is_err()
+    );
     for name in ["zebra", "okapi"] {
         assert_eq!(
-            bed.told(name, "EXIT").len(),
+            fixture.told(name, "EXIT").len(),
             1,
             "{name} was not ended in order"
         );
     }
     // After a reboot the run folder is empty.
-    std::fs::remove_dir_all(bed.run()).unwrap();
-    bed.acc(&["boot"]).ok();
-    bed.wait_phase("okapi", "awake");
-    assert_eq!(phases(&bed), ["asleep", "awake", "asleep"]);
-    bed.get("zebra", "/").status(200);
-    bed.get("okapi", "/").status(200);
-    bed.get("tapir", "/").status(503);
+    std::fs::remove_dir_all(fixture.run()).unwrap();
+    fixture.acc(&["boot"]).ok();
+    fixture.wait_phase("okapi", "awake");
+    assert_eq!(phases(&fixture), ["asleep", "awake", "asleep"]);
+    fixture.get("zebra", "/").status(200);
+    fixture.get("okapi", "/").status(200);
+    fixture.get("tapir", "/").status(503);
 }
 
 pub fn boot_twice_and_halt_twice(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    let (server, zebra) = (bed.wait_server(None), bed.pid("zebra"));
-    bed.acc(&["boot"]).ok().says(&["already"]);
-    assert_eq!((bed.wait_server(None), bed.pid("zebra")), (server, zebra));
-    bed.get("zebra", "/").status(200);
-    bed.acc(&["halt"]).ok();
-    bed.acc(&["halt"]).ok();
-    bed.assert_nothing_runs();
+    fixture.create("zebra", "tester");
+    let (server, zebra) = (fixture.wait_server(None), fixture.pid("zebra"));
+    fixture.acc(&["boot"]).ok().says(&["already"]);
+    assert_eq!(
+        (fixture.wait_server(None), fixture.pid("zebra")),
+        (server, zebra)
+    );
+    fixture.get("zebra", "/").status(200);
+    fixture.acc(&["halt"]).ok();
+    fixture.acc(&["halt"]).ok();
+    fixture.assert_nothing_runs();
     // With everything down the commands still work: the same code runs in the command itself.
-    bed.acc(&["create", "okapi", "--model", "tester", "--asleep"])
+    fixture
+        .acc(&["create", "okapi", "--model", "tester", "--asleep"])
         .ok();
-    bed.acc(&["disable", "okapi"]).ok();
-    bed.acc(&["enable", "okapi"]).ok();
-    bed.acc(&["boot"]).ok();
-    bed.get("okapi", "/").status(200);
+    fixture.acc(&["disable", "okapi"]).ok();
+    fixture.acc(&["enable", "okapi"]).ok();
+    fixture.acc(&["boot"]).ok();
+    fixture.get("okapi", "/").status(200);
 }
 
 pub fn everything_killed_at_once_boots_again(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    bed.create("okapi", "tester-tcp");
-    bed.acc(&["pin", "okapi"]).ok();
-    processes::cut_power(&bed.dir);
-    bed.acc(&["boot"]).ok();
-    bed.wait_phase("okapi", "awake");
+    fixture.create("zebra", "tester");
+    fixture.create("okapi", "tester-tcp");
+    fixture.acc(&["pin", "okapi"]).ok();
+    processes::cut_power(&fixture.dir);
+    fixture.acc(&["boot"]).ok();
+    fixture.wait_phase("okapi", "awake");
     // The row said awake and nothing ran: it counts as a death, with the pause after a first one,
     // and then it is woken.
     wait_until(
         "the one that died with everything answers again",
         SOON,
         || {
-            let reply = bed.get("zebra", "/");
+            let reply = fixture.get("zebra", "/");
             holds(reply.status == 200, reply.text())
         },
     );
-    bed.get("okapi", "/").status(200);
-    assert_eq!(bed.phase("zebra"), "awake");
-    assert!(processes::alive(bed.pid("zebra")));
+    fixture.get("okapi", "/").status(200);
+    assert_eq!(fixture.phase("zebra"), "awake");
+    assert!(processes::alive(fixture.pid("zebra")));
 }
 
 /// nginx or supervisord alone are killed: `acc boot` repairs, awake instances go on.
 #[test]
 fn parts_killed_one_by_one_are_repaired() {
-    let Some(bed) = Bed::with(Combination::REAL, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(Combination::REAL, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    let zebra = bed.pid("zebra");
-    let supervisord = processes::find(&bed.dir, &["supervisord"]).expect("supervisord runs");
+    fixture.create("zebra", "tester");
+    let zebra = fixture.pid("zebra");
+    let supervisord = processes::find(&fixture.dir, &["supervisord"]).expect("supervisord runs");
     processes::signal(supervisord.pid, Signal::SIGKILL);
     wait_until("supervisord is gone", SOON, || {
         holds(!processes::alive(supervisord.pid), supervisord.pid)
     });
     // It could not be asked: never "there is no such process".
     assert!(processes::alive(zebra));
-    bed.acc(&["boot"]).ok();
-    bed.get("zebra", "/").status(200);
-    assert_eq!(bed.pid("zebra"), zebra, "an orphan was not found again");
+    fixture.acc(&["boot"]).ok();
+    fixture.get("zebra", "/").status(200);
+    assert_eq!(fixture.pid("zebra"), zebra, "an orphan was not found again");
     assert_eq!(
-        bed.told("zebra", "START").len(),
+        fixture.told("zebra", "START").len(),
         1,
         "a second copy was started beside the first"
     );
-    bed.acc(&["stop", "zebra"]).ok();
+    fixture.acc(&["stop", "zebra"]).ok();
     assert!(!processes::alive(zebra));
-    bed.get("zebra", "/").status(200);
+    fixture.get("zebra", "/").status(200);
 
-    let masters = |bed: &Bed| {
-        processes::of(&bed.dir)
+    let masters = |fixture: &Fixture| {
+        processes::of(&fixture.dir)
             .into_iter()
             .filter(|p| p.command.contains("nginx: master") || p.command.contains("sbin/nginx"))
             .collect::<Vec<_>>()
     };
-    let master = masters(&bed).first().expect("nginx runs").pid;
+    let master = masters(&fixture).first().expect("nginx runs").pid;
     processes::signal(master, Signal::SIGKILL);
     // The workers of a killed master go on serving and hold the port: they must not keep a new
     // nginx away for ever.
-    bed.acc(&["boot"]).ok();
+    fixture.acc(&["boot"]).ok();
     wait_until("nginx serves again", SOON, || {
-        match bed.ask("GET", "zebra", "/").send(bed.address()) {
+        match fixture.ask("GET", "zebra", "/").send(fixture.address()) {
             Ok(reply) => holds(
-                reply.status == 200 && !masters(&bed).is_empty() && masters(&bed)[0].pid != master,
+                reply.status == 200
+                    && !masters(&fixture).is_empty()
+                    && masters(&fixture)[0].pid != master,
                 reply.status,
             ),
             Err(e) => Err(e.to_string()),
@@ -146,144 +158,148 @@ fn parts_killed_one_by_one_are_repaired() {
 
 /// What a crash has left behind is tidied without a word that would look like trouble.
 pub fn a_halt_after_a_crash_says_what_it_did_and_nothing_else(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    let mut killed: Vec<i32> = processes::of(&bed.dir)
+    fixture.create("zebra", "tester");
+    let mut killed: Vec<i32> = processes::of(&fixture.dir)
         .into_iter()
         .filter(|p| p.command.contains("nginx: master"))
         .map(|p| p.pid)
         .collect();
-    killed.extend(processes::find(&bed.dir, &["supervisord"]).map(|p| p.pid));
+    killed.extend(processes::find(&fixture.dir, &["supervisord"]).map(|p| p.pid));
     // Without its supervisor nobody starts the server again.
     killed
         .iter()
         .for_each(|pid| processes::signal(*pid, Signal::SIGKILL));
-    bed.kill_server();
-    let halted = bed.acc(&["halt"]).ok();
+    fixture.kill_server();
+    let halted = fixture.acc(&["halt"]).ok();
     assert_eq!(
         (halted.out.as_str(), halted.err.as_str()),
         ("", "halted: 1 instance put to sleep\n")
     );
-    bed.assert_nothing_runs();
+    fixture.assert_nothing_runs();
     assert_eq!(
-        bed.told("zebra", "EXIT").len(),
+        fixture.told("zebra", "EXIT").len(),
         1,
         "it was not ended in order"
     );
     // What outlived a supervisord that was brought back since.
-    bed.acc(&["boot"]).ok();
-    if let Some(supervisord) = processes::find(&bed.dir, &["supervisord"]) {
+    fixture.acc(&["boot"]).ok();
+    if let Some(supervisord) = processes::find(&fixture.dir, &["supervisord"]) {
         processes::signal(supervisord.pid, Signal::SIGKILL);
-        bed.acc(&["boot"]).ok();
+        fixture.acc(&["boot"]).ok();
     }
     assert_eq!(
-        bed.acc(&["halt"]).ok().err,
+        fixture.acc(&["halt"]).ok().err,
         "halted: no instance was awake\n"
     );
 }
 
 /// The processes that serve.
-fn workers(bed: &Bed) -> Vec<i32> {
-    let all = processes::of(&bed.dir);
+fn workers(fixture: &Fixture) -> Vec<i32> {
+    let all = processes::of(&fixture.dir);
     let serves = |p: &&processes::Seen| p.command.contains(" worker --sockets ");
     all.iter().filter(serves).map(|p| p.pid).collect()
 }
 
 /// Kills the master; under supervisord waits for the next one to have taken over.
-fn kill_master(bed: &Bed) -> i32 {
-    let before = bed.master();
+fn kill_master(fixture: &Fixture) -> i32 {
+    let before = fixture.master();
     processes::signal(before, Signal::SIGKILL);
     wait_until("the master is dead", SOON, || {
         holds(!processes::alive(before), before)
     });
-    if bed.combination.supervisor == "supervisord" {
-        taken_over(bed, before);
+    if fixture.combination.supervisor == "supervisord" {
+        taken_over(fixture, before);
     }
     before
 }
 
-fn taken_over(bed: &Bed, before: i32) {
+fn taken_over(fixture: &Fixture, before: i32) {
     wait_until("another master has taken over", SOON, || {
-        let now = bed.master();
+        let now = fixture.master();
         holds(now != before && processes::alive(now), now)
     });
 }
 
 pub fn a_worker_without_its_master_serves_on_until_the_next_one(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    let serving = workers(&bed);
+    fixture.create("zebra", "tester");
+    let serving = workers(&fixture);
     let alone = "its master has died";
-    assert!(!bed.acc(&["doctor"]).out.contains(alone));
-    let first = kill_master(&bed);
-    bed.get("zebra", "/").status(200);
-    bed.acc(&["restart", "zebra"]).ok();
+    assert!(!fixture.acc(&["doctor"]).out.contains(alone));
+    let first = kill_master(&fixture);
+    fixture.get("zebra", "/").status(200);
+    fixture.acc(&["restart", "zebra"]).ok();
     if combination.supervisor == "builtin" {
         // Nothing but acc starts the server here, and no pass is made by itself.
-        assert!(bed.acc(&["doctor"]).out.contains(alone));
-        assert_eq!((bed.master(), workers(&bed)), (first, serving.clone()));
-        bed.monitor()
+        assert!(fixture.acc(&["doctor"]).out.contains(alone));
+        assert_eq!(
+            (fixture.master(), workers(&fixture)),
+            (first, serving.clone())
+        );
+        fixture
+            .monitor()
             .says(&["server", "it was not running; started it"]);
-        taken_over(&bed, first);
+        taken_over(&fixture, first);
     }
     wait_until("doctor finds nothing wrong with it", SOON, || {
-        let found = bed.acc(&["doctor"]).out;
+        let found = fixture.acc(&["doctor"]).out;
         holds(!found.contains(alone), found)
     });
-    assert_eq!(workers(&bed), serving, "the worker was replaced");
+    assert_eq!(workers(&fixture), serving, "the worker was replaced");
     // Several at once: one takes over, the others wait.
-    let before = kill_master(&bed);
-    let mut by_hand = [(); 2].map(|()| bed.command(&["server"]).spawn().unwrap());
-    taken_over(&bed, before);
-    bed.get("zebra", "/").status(200);
-    assert_eq!(workers(&bed), serving, "there is another worker");
-    bed.acc(&["halt"]).ok();
+    let before = kill_master(&fixture);
+    let mut by_hand = [(); 2].map(|()| fixture.command(&["server"]).spawn().unwrap());
+    taken_over(&fixture, before);
+    fixture.get("zebra", "/").status(200);
+    assert_eq!(workers(&fixture), serving, "there is another worker");
+    fixture.acc(&["halt"]).ok();
     for server in &mut by_hand {
         server.wait().unwrap();
     }
-    bed.assert_nothing_runs();
-    bed.acc(&["boot"]).ok();
-    bed.get("zebra", "/").status(200);
-    assert_eq!(bed.told("zebra", "START").len(), 3);
+    fixture.assert_nothing_runs();
+    fixture.acc(&["boot"]).ok();
+    fixture.get("zebra", "/").status(200);
+    assert_eq!(fixture.told("zebra", "START").len(), 3);
 }
 
 pub fn a_halt_ends_a_worker_without_its_master(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    kill_master(&bed);
+    fixture.create("zebra", "tester");
+    kill_master(&fixture);
     // As if nothing knew of the next one.
-    let record = bed.run().join("pid/service_server.pid");
+    let record = fixture.run().join("pid/service_server.pid");
     let _ = std::fs::remove_file(record);
-    bed.acc(&["halt"]).ok();
-    bed.assert_nothing_runs();
+    fixture.acc(&["halt"]).ok();
+    fixture.assert_nothing_runs();
     assert_eq!(
-        bed.told("zebra", "EXIT").len(),
+        fixture.told("zebra", "EXIT").len(),
         1,
         "it was not ended in order"
     );
-    bed.acc(&["boot"]).ok();
-    bed.get("zebra", "/").status(200);
+    fixture.acc(&["boot"]).ok();
+    fixture.get("zebra", "/").status(200);
 }
 
 /// A file that was being written when its writer was killed, in every folder of acc's own: new ones
 /// must be thought of.
 pub fn what_dead_writers_left_goes_at_a_boot(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    bed.get("zebra", "/").status(200);
-    bed.acc(&["halt"]).ok();
+    fixture.create("zebra", "tester");
+    fixture.get("zebra", "/").status(200);
+    fixture.acc(&["halt"]).ok();
     // Of these only what is the instances', the operator's or nginx's own is left out, and what a
     // pass empties.
     let others = ["instances", "models", "log", "sock", "tmp", "trash"];
-    let mut folders = vec![bed.home(), bed.run()];
+    let mut folders = vec![fixture.home(), fixture.run()];
     let mut at = 0;
     while let Some(dir) = folders.get(at) {
         let below = std::fs::read_dir(dir)
@@ -303,7 +319,7 @@ pub fn what_dead_writers_left_goes_at_a_boot(combination: Combination) {
         .collect();
     left.iter()
         .for_each(|file| std::fs::write(file, "half").unwrap());
-    bed.acc(&["boot"]).ok();
+    fixture.acc(&["boot"]).ok();
     let still: Vec<_> = left.iter().filter(|file| file.exists()).collect();
     assert!(
         still.is_empty() && folders.len() > 2,
@@ -316,17 +332,17 @@ pub fn instances_start_from_a_file_system_without_programs(combination: Combinat
     if combination.supervisor != "supervisord" || !need::root("to mount a tmpfs") {
         return;
     }
-    let Some(bed) = Bed::unbooted(combination, |_| {}) else {
+    let Some(fixture) = Fixture::unbooted(combination, |_| {}) else {
         return;
     };
-    let dir = bed.home().join("supervisor");
+    let dir = fixture.home().join("supervisor");
     fs::create_dir_all(&dir).unwrap();
     let mounted = Mounted::tmpfs(&dir, "noexec,mode=0700");
-    bed.acc(&["boot"]).ok();
-    bed.create("zebra", "tester");
-    bed.get("zebra", "/").status(200);
+    fixture.acc(&["boot"]).ok();
+    fixture.create("zebra", "tester");
+    fixture.get("zebra", "/").status(200);
     let section = fs::read_to_string(dir.join("loaded/zebra.conf")).unwrap();
     assert!(section.contains("/acc' 'launch' '"), "{section}");
-    bed.acc(&["halt"]).ok();
+    fixture.acc(&["halt"]).ok();
     drop(mounted);
 }

@@ -5,8 +5,8 @@ use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
 
-use crate::support::bed::COMMAND;
-use crate::support::{Bed, Combination, Settings, need, run};
+use crate::support::fixture::COMMAND;
+use crate::support::{Combination, Fixture, Settings, need, run};
 
 /// Runs `acc boot` where `program` is not there: in a mount namespace of its own, with an empty
 /// file over it.
@@ -14,7 +14,7 @@ fn boot_without(program: &str) {
     if !need::root("a mount namespace in which a program is missing") {
         return;
     }
-    let Some(bed) = Bed::unbooted(Combination::REAL, |_| {}) else {
+    let Some(fixture) = Fixture::unbooted(Combination::REAL, |_| {}) else {
         return;
     };
     let mut hide = String::from("set -e; ");
@@ -31,7 +31,7 @@ fn boot_without(program: &str) {
         );
     }
     hide += "exec \"$@\"";
-    let boot = bed.command(&["boot"]);
+    let boot = fixture.command(&["boot"]);
     let mut command = Command::new("unshare");
     command
         .args([
@@ -55,8 +55,8 @@ fn boot_without(program: &str) {
     run::run(&mut command, COMMAND)
         .error(1)
         .says(&[program, "hint:"]);
-    bed.assert_nothing_runs();
-    bed.acc(&["boot"]).ok();
+    fixture.assert_nothing_runs();
+    fixture.acc(&["boot"]).ok();
 }
 
 #[test]
@@ -72,37 +72,39 @@ fn supervisord_is_missing() {
 #[test]
 fn the_port_is_taken_by_another_program() {
     for combination in Combination::ALL {
-        let Some(bed) = Bed::unbooted(combination, |_| {}) else {
+        let Some(fixture) = Fixture::unbooted(combination, |_| {}) else {
             continue;
         };
-        let thief = TcpListener::bind(bed.address()).unwrap();
-        bed.acc(&["boot"])
+        let thief = TcpListener::bind(fixture.address()).unwrap();
+        fixture
+            .acc(&["boot"])
             .error(1)
-            .says(&[&bed.address().port().to_string()]);
+            .says(&[&fixture.address().port().to_string()]);
         drop(thief);
-        bed.acc(&["boot"]).ok();
-        bed.create("zebra", "tester");
-        bed.get("zebra", "/").status(200);
+        fixture.acc(&["boot"]).ok();
+        fixture.create("zebra", "tester");
+        fixture.get("zebra", "/").status(200);
     }
 }
 
 #[test]
 fn the_run_folder_is_too_long_for_a_socket() {
-    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else {
+    let Some(fixture) = Fixture::unbooted(Combination::BUILTIN, |_| {}) else {
         return;
     };
-    let text = fs::read_to_string(bed.config()).unwrap();
-    let long = format!("{}/{}", bed.dir.display(), "r".repeat(100));
+    let text = fs::read_to_string(fixture.config()).unwrap();
+    let long = format!("{}/{}", fixture.dir.display(), "r".repeat(100));
     fs::write(
-        bed.config(),
-        text.replace(&format!("{}/run", bed.dir.display()), &long),
+        fixture.config(),
+        text.replace(&format!("{}/run", fixture.dir.display()), &long),
     )
     .unwrap();
-    bed.acc(&["boot"])
+    fixture
+        .acc(&["boot"])
         .code(2)
         .says(&["run: too long for the unix sockets in it"]);
-    bed.configure(&Settings::default());
-    bed.acc(&["boot"]).ok();
+    fixture.configure(&Settings::default());
+    fixture.acc(&["boot"]).ok();
 }
 
 #[test]
@@ -110,13 +112,13 @@ fn home_and_run_may_not_be_written() {
     if !need::root("to run acc as somebody else") {
         return;
     }
-    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else {
+    let Some(fixture) = Fixture::unbooted(Combination::BUILTIN, |_| {}) else {
         return;
     };
-    let theirs = bed.dir.join("acc");
-    fs::copy(&bed.acc, &theirs).unwrap();
+    let theirs = fixture.dir.join("acc");
+    fs::copy(&fixture.acc, &theirs).unwrap();
     let as_nobody = |arguments: &[&str]| {
-        let command = bed.command(arguments);
+        let command = fixture.command(arguments);
         let mut other = Command::new("setpriv");
         other
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
@@ -127,28 +129,29 @@ fn home_and_run_may_not_be_written() {
     };
     as_nobody(&["boot"])
         .error(1)
-        .says(&[bed.dir.to_str().unwrap(), "ermission denied"]);
+        .says(&[fixture.dir.to_str().unwrap(), "ermission denied"]);
     // With a home of root's that works, another user's verbs are refused and change nothing.
-    bed.acc(&["boot"]).ok();
-    bed.create("zebra", "tester");
+    fixture.acc(&["boot"]).ok();
+    fixture.create("zebra", "tester");
     let done = as_nobody(&["stop", "zebra"]);
     assert_ne!(done.code, Some(0), "{done:?}");
     assert!(!done.err.contains("panicked"), "{done:?}");
-    assert_eq!(bed.phase("zebra"), "awake");
+    assert_eq!(fixture.phase("zebra"), "awake");
 }
 
 #[test]
 fn a_config_that_cannot_be_read() {
-    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else {
+    let Some(fixture) = Fixture::unbooted(Combination::BUILTIN, |_| {}) else {
         return;
     };
-    fs::write(bed.config(), "home = \n").unwrap();
-    bed.acc(&["boot"])
+    fs::write(fixture.config(), "home = \n").unwrap();
+    fixture
+        .acc(&["boot"])
         .code(2)
         .says(&["acc.toml`\n", "not TOML: ", "(line 1, column 8)"]);
-    fs::remove_file(bed.config()).unwrap();
-    bed.acc(&["boot"]).code(2).says(&["acc.toml"]);
-    fs::create_dir(bed.config()).unwrap();
-    bed.acc(&["boot"]).code(2).says(&["acc.toml"]);
-    fs::remove_dir(bed.config()).unwrap();
+    fs::remove_file(fixture.config()).unwrap();
+    fixture.acc(&["boot"]).code(2).says(&["acc.toml"]);
+    fs::create_dir(fixture.config()).unwrap();
+    fixture.acc(&["boot"]).code(2).says(&["acc.toml"]);
+    fs::remove_dir(fixture.config()).unwrap();
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use crate::support::{Bed, Combination, http, need};
+use crate::support::{Combination, Fixture, http, need};
 
 /// Serves one connection after the other, and says what it was asked, byte by byte. `keeps`: until
 /// the client closes.
@@ -49,24 +49,24 @@ while True:
     c.close()
 "##;
 
-fn bed(combination: Combination, keeps: &str) -> Option<Bed> {
+fn fixture(combination: Combination, keeps: &str) -> Option<Fixture> {
     if !need::programs(&["python3"]) {
         return None;
     }
-    let bed = Bed::with(combination, |s| s.idle = "60s")?;
+    let fixture = Fixture::with(combination, |s| s.idle = "60s")?;
     let text = format!(
         "command = [\"python3\", \"-u\", \"app.py\"]\n[env]\nAPP_SOCKET = \"{{{{ socket }}}}\"\nKEEPS = \"{keeps}\"\nHEAD = \"200000\"\n"
     );
-    let dir = bed.model("careless", &text);
+    let dir = fixture.model("careless", &text);
     fs::create_dir_all(dir.join("files")).unwrap();
     fs::write(dir.join("files/app.py"), APP).unwrap();
-    bed.create("zebra", "careless");
-    Some(bed)
+    fixture.create("zebra", "careless");
+    Some(fixture)
 }
 
 /// Sends bytes on a connection of their own; all that comes back.
-fn say(bed: &Bed, bytes: &[u8]) -> Vec<u8> {
-    let mut client = http::connect(bed.address()).unwrap();
+fn say(fixture: &Fixture, bytes: &[u8]) -> Vec<u8> {
+    let mut client = http::connect(fixture.address()).unwrap();
     client.write_all(bytes).unwrap();
     let mut answer = Vec::new();
     let _ = client.read_to_end(&mut answer);
@@ -79,14 +79,14 @@ fn contains(text: &[u8], part: &str) -> bool {
 }
 
 pub fn a_slow_client_holds_no_application(combination: Combination) {
-    let Some(bed) = bed(combination, "no") else {
+    let Some(fixture) = fixture(combination, "no") else {
         return;
     };
-    let host = bed.host("zebra");
+    let host = fixture.host("zebra");
     // It reads nothing of four megabytes; its window is small.
     let reader = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     reader.set_recv_buffer_size(8192).unwrap();
-    reader.connect(&bed.address().into()).unwrap();
+    reader.connect(&fixture.address().into()).unwrap();
     let mut reader: std::net::TcpStream = reader.into();
     reader
         .set_read_timeout(Some(Duration::from_secs(60)))
@@ -96,18 +96,18 @@ pub fn a_slow_client_holds_no_application(combination: Combination) {
         "GET /big HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     )
     .unwrap();
-    bed.get("zebra", "/").status(200);
+    fixture.get("zebra", "/").status(200);
     // These have sent nearly all of a body.
     let mut senders = Vec::new();
     for sent in [1, 70_000, 299_999] {
-        let mut sender = http::connect(bed.address()).unwrap();
+        let mut sender = http::connect(fixture.address()).unwrap();
         write!(
             sender,
             "POST / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 300000\r\n\r\n"
         )
         .unwrap();
         sender.write_all(&vec![b'y'; sent]).unwrap();
-        bed.get("zebra", "/").status(200);
+        fixture.get("zebra", "/").status(200);
         senders.push((sender, 300_000 - sent));
     }
     // Nobody has lost anything.
@@ -127,30 +127,30 @@ pub fn a_slow_client_holds_no_application(combination: Combination) {
 
 /// It would wait for a connection that is kept for later, if there was one.
 pub fn one_thread_and_kept_connections_are_no_wait(combination: Combination) {
-    let Some(bed) = bed(combination, "yes") else {
+    let Some(fixture) = fixture(combination, "yes") else {
         return;
     };
     for _ in 0..5 {
         std::thread::scope(|scope| {
             for _ in 0..6 {
-                scope.spawn(|| bed.get("zebra", "/").status(200));
+                scope.spawn(|| fixture.get("zebra", "/").status(200));
             }
         });
     }
 }
 
 pub fn an_answer_before_the_body_was_read_arrives(combination: Combination) {
-    let Some(bed) = bed(combination, "no") else {
+    let Some(fixture) = fixture(combination, "no") else {
         return;
     };
-    let host = bed.host("zebra");
+    let host = fixture.host("zebra");
     for asleep in [false, true] {
         for size in [100, 60_000, 300_000, 8 << 20] {
             for _ in 0..4 {
                 if asleep {
-                    bed.acc(&["stop", "zebra"]).ok();
+                    fixture.acc(&["stop", "zebra"]).ok();
                 }
-                let mut client = http::connect(bed.address()).unwrap();
+                let mut client = http::connect(fixture.address()).unwrap();
                 write!(
                     client,
                     "POST /early HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size}\r\n\r\n"
@@ -171,10 +171,10 @@ pub fn an_answer_before_the_body_was_read_arrives(combination: Combination) {
 }
 
 pub fn targets_and_headers_pass_as_they_are(combination: Combination) {
-    let Some(bed) = bed(combination, "no") else {
+    let Some(fixture) = fixture(combination, "no") else {
         return;
     };
-    let host = bed.host("zebra");
+    let host = fixture.host("zebra");
     let targets: [&[u8]; 8] = [
         b"/a?q=<b>",
         b"/a<b>",
@@ -188,10 +188,10 @@ pub fn targets_and_headers_pass_as_they_are(combination: Combination) {
     for asleep in [false, true] {
         let ask = |target: &[u8], headers: &str| {
             if asleep {
-                bed.acc(&["stop", "zebra"]).ok();
+                fixture.acc(&["stop", "zebra"]).ok();
             }
             let rest = format!(" HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n");
-            let answer = say(&bed, &[b"GET ", target, rest.as_bytes()].concat());
+            let answer = say(&fixture, &[b"GET ", target, rest.as_bytes()].concat());
             assert!(
                 answer.starts_with(b"HTTP/1.1 200 "),
                 "{} asleep: {asleep}: {}",
@@ -230,15 +230,15 @@ pub fn targets_and_headers_pass_as_they_are(combination: Combination) {
 
 /// It cannot be passed on, and asking again would only do again what was done.
 pub fn an_answer_with_a_head_that_is_too_large_is_asked_for_once(combination: Combination) {
-    let Some(bed) = bed(combination, "no") else {
+    let Some(fixture) = fixture(combination, "no") else {
         return;
     };
-    let log = bed.instance("zebra").join("data/asked");
+    let log = fixture.instance("zebra").join("data/asked");
     for asleep in [false, true] {
         if asleep {
-            bed.acc(&["stop", "zebra"]).ok();
+            fixture.acc(&["stop", "zebra"]).ok();
         }
-        bed.get("zebra", "/head").status(502);
+        fixture.get("zebra", "/head").status(502);
         assert_eq!(fs::read_to_string(&log).unwrap(), "x", "asleep: {asleep}");
         fs::remove_file(&log).unwrap();
     }
@@ -247,11 +247,11 @@ pub fn an_answer_with_a_head_that_is_too_large_is_asked_for_once(combination: Co
 /// Several requests on one connection, with bodies and in pieces between them: only what begins a
 /// request is looked at.
 pub fn odd_targets_on_a_connection_with_other_requests(combination: Combination) {
-    let Some(bed) = bed(combination, "yes") else {
+    let Some(fixture) = fixture(combination, "yes") else {
         return;
     };
-    let host = bed.host("zebra");
-    let mut client = http::connect(bed.address()).unwrap();
+    let host = fixture.host("zebra");
+    let mut client = http::connect(fixture.address()).unwrap();
     for nth in 0..6 {
         let body = format!("GET /<{nth}> HTTP/1.1\r\n\r\n");
         let post = format!(

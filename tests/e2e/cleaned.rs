@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nix::sys::signal::Signal;
 
-use crate::support::bed::SOON;
+use crate::support::fixture::SOON;
 use crate::support::wait::{holds, pause, wait_until};
-use crate::support::{Bed, Combination, need, processes};
+use crate::support::{Combination, Fixture, need, processes};
 
 /// What a cleaner takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +53,9 @@ fn clean(dir: &Path, what: Taken) {
 }
 
 /// The processes of an instance of the tester.
-fn of_instance(bed: &Bed, name: &str) -> Vec<i32> {
+fn of_instance(fixture: &Fixture, name: &str) -> Vec<i32> {
     let marks = ["demo-app".to_owned(), format!("--name {name} ")];
-    processes::of(&bed.dir)
+    processes::of(&fixture.dir)
         .into_iter()
         .filter(|p| marks.iter().all(|mark| p.command.contains(mark)))
         .map(|p| p.pid)
@@ -64,7 +64,7 @@ fn of_instance(bed: &Bed, name: &str) -> Vec<i32> {
 
 /// Runs `deed` and fails should there ever be two processes of an instance meanwhile. Counted
 /// twice: one that has just forked shows what its parent is.
-fn never_two<T>(bed: &Bed, deed: impl FnOnce() -> T) -> T {
+fn never_two<T>(fixture: &Fixture, deed: impl FnOnce() -> T) -> T {
     struct Done<'a>(&'a AtomicBool);
     impl Drop for Done<'_> {
         fn drop(&mut self) {
@@ -77,7 +77,7 @@ fn never_two<T>(bed: &Bed, deed: impl FnOnce() -> T) -> T {
         scope.spawn(|| {
             while !done.load(Ordering::SeqCst) {
                 for name in ["zebra", "okapi"] {
-                    let twice = [of_instance(bed, name), of_instance(bed, name)];
+                    let twice = [of_instance(fixture, name), of_instance(fixture, name)];
                     let both = twice[0].iter().filter(|pid| twice[1].contains(pid)).count();
                     most.fetch_max(both, Ordering::SeqCst);
                 }
@@ -93,9 +93,9 @@ fn never_two<T>(bed: &Bed, deed: impl FnOnce() -> T) -> T {
     came
 }
 
-fn answers(bed: &Bed, name: &str) {
+fn answers(fixture: &Fixture, name: &str) {
     wait_until("it answers again", SOON, || {
-        match bed.ask("GET", name, "/").send(bed.address()) {
+        match fixture.ask("GET", name, "/").send(fixture.address()) {
             Ok(reply) => holds(
                 reply.status == 200 && reply.text().contains(name),
                 reply.status,
@@ -105,7 +105,7 @@ fn answers(bed: &Bed, name: &str) {
     });
 }
 
-fn is_whole(bed: &Bed) {
+fn is_whole(fixture: &Fixture) {
     let mut wanted = vec![
         "booted",
         "in-force.toml",
@@ -119,27 +119,27 @@ fn is_whole(bed: &Bed) {
     ];
     wanted.push("pid/okapi.pid");
     wanted.extend(
-        (bed.combination.supervisor == "supervisord")
+        (fixture.combination.supervisor == "supervisord")
             .then_some(["supervisor.sock", "supervisord.pid"])
             .into_iter()
             .flatten(),
     );
-    wanted.extend((bed.combination.edge == "nginx").then_some("nginx.pid"));
+    wanted.extend((fixture.combination.edge == "nginx").then_some("nginx.pid"));
     wait_until("everything is there again", SOON, || {
         let missing: Vec<_> = wanted
             .iter()
-            .filter(|name| fs::symlink_metadata(bed.run().join(name)).is_err())
+            .filter(|name| fs::symlink_metadata(fixture.run().join(name)).is_err())
             .collect();
         holds(missing.is_empty(), format!("{missing:?} missing"))
     });
 }
 
 pub fn the_server_makes_everything_again_by_itself(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    bed.create("okapi", "tester-tcp");
+    fixture.create("zebra", "tester");
+    fixture.create("okapi", "tester-tcp");
     for what in [
         Taken::Files,
         Taken::Links,
@@ -150,47 +150,54 @@ pub fn the_server_makes_everything_again_by_itself(combination: Combination) {
     ] {
         ["zebra", "okapi"]
             .iter()
-            .for_each(|name| answers(&bed, name));
-        let (zebra, okapi, master) = (bed.pid("zebra"), bed.pid("okapi"), bed.master());
-        never_two(&bed, || {
-            clean(&bed.run(), what);
-            answers(&bed, "okapi");
-            answers(&bed, "zebra");
-            is_whole(&bed);
+            .for_each(|name| answers(&fixture, name));
+        let (zebra, okapi, master) = (fixture.pid("zebra"), fixture.pid("okapi"), fixture.master());
+        never_two(&fixture, || {
+            clean(&fixture.run(), what);
+            answers(&fixture, "okapi");
+            answers(&fixture, "zebra");
+            is_whole(&fixture);
         });
         assert_eq!(
-            bed.pid("okapi"),
+            fixture.pid("okapi"),
             okapi,
             "{what:?}: one that could be reached was started again"
         );
         if matches!(what, Taken::Files | Taken::Links) {
             assert_eq!(
-                bed.pid("zebra"),
+                fixture.pid("zebra"),
                 zebra,
                 "{what:?}: one that could be reached was started again"
             );
         }
-        assert_eq!(bed.master(), master, "{what:?}: the server was replaced");
+        assert_eq!(
+            fixture.master(),
+            master,
+            "{what:?}: the server was replaced"
+        );
         // All commands as before.
-        bed.acc(&["list"]).ok().says(&["zebra", "okapi", "awake"]);
-        bed.acc(&["stop", "zebra"]).ok();
-        assert_eq!(of_instance(&bed, "zebra"), [0; 0], "{what:?}");
-        bed.acc(&["start", "zebra"]).ok();
-        assert_eq!(of_instance(&bed, "zebra").len(), 1, "{what:?}");
-        bed.acc(&["boot"]).ok();
+        fixture
+            .acc(&["list"])
+            .ok()
+            .says(&["zebra", "okapi", "awake"]);
+        fixture.acc(&["stop", "zebra"]).ok();
+        assert_eq!(of_instance(&fixture, "zebra"), [0; 0], "{what:?}");
+        fixture.acc(&["start", "zebra"]).ok();
+        assert_eq!(of_instance(&fixture, "zebra").len(), 1, "{what:?}");
+        fixture.acc(&["boot"]).ok();
     }
-    bed.acc(&["halt"]).ok();
-    bed.assert_nothing_runs();
-    bed.acc(&["boot"]).ok();
-    answers(&bed, "zebra");
+    fixture.acc(&["halt"]).ok();
+    fixture.assert_nothing_runs();
+    fixture.acc(&["boot"]).ok();
+    answers(&fixture, "zebra");
 }
 
 /// At once, before anything was made again; and once nobody is awake.
 pub fn commands_right_after_it_find_what_runs(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester-tcp");
+    fixture.create("zebra", "tester-tcp");
     for what in [Taken::Files, Taken::Folder] {
         for command in [
             &["boot"][..],
@@ -199,37 +206,37 @@ pub fn commands_right_after_it_find_what_runs(combination: Combination) {
             &["monitor"],
             &["stop", "zebra"],
         ] {
-            let sleeps = bed.phase("zebra") != "awake";
-            never_two(&bed, || {
-                clean(&bed.run(), what);
-                bed.acc(command).ok();
+            let sleeps = fixture.phase("zebra") != "awake";
+            never_two(&fixture, || {
+                clean(&fixture.run(), what);
+                fixture.acc(command).ok();
                 if command[0] != "stop" {
-                    answers(&bed, "zebra");
+                    answers(&fixture, "zebra");
                 }
             });
             assert!(
-                sleeps || command[0] == "stop" || bed.phase("zebra") == "awake",
+                sleeps || command[0] == "stop" || fixture.phase("zebra") == "awake",
                 "{what:?} {command:?}"
             );
         }
         // Nobody is awake: the next request finds its way.
-        clean(&bed.run(), what);
-        answers(&bed, "zebra");
-        clean(&bed.run(), what);
-        bed.acc(&["halt"]).ok();
-        bed.assert_nothing_runs();
-        bed.acc(&["boot"]).ok();
-        answers(&bed, "zebra");
+        clean(&fixture.run(), what);
+        answers(&fixture, "zebra");
+        clean(&fixture.run(), what);
+        fixture.acc(&["halt"]).ok();
+        fixture.assert_nothing_runs();
+        fixture.acc(&["boot"]).ok();
+        answers(&fixture, "zebra");
     }
 }
 
 /// Nobody is there to make it again: a boot finds what runs.
 pub fn a_boot_finds_what_runs_without_a_server(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    bed.create("okapi", "tester-tcp");
+    fixture.create("zebra", "tester");
+    fixture.create("okapi", "tester-tcp");
     for (what, with_supervisor) in [
         (Taken::Files, false),
         (Taken::Folder, false),
@@ -237,16 +244,16 @@ pub fn a_boot_finds_what_runs_without_a_server(combination: Combination) {
     ] {
         ["zebra", "okapi"]
             .iter()
-            .for_each(|name| answers(&bed, name));
-        let okapi = bed.pid("okapi");
-        never_two(&bed, || {
+            .for_each(|name| answers(&fixture, name));
+        let okapi = fixture.pid("okapi");
+        never_two(&fixture, || {
             // Without its supervisor nobody starts the server again.
-            let supervisord = processes::find(&bed.dir, &["supervisord"]);
+            let supervisord = processes::find(&fixture.dir, &["supervisord"]);
             supervisord
                 .iter()
                 .for_each(|p| processes::signal(p.pid, Signal::SIGSTOP));
-            bed.kill_server();
-            clean(&bed.run(), what);
+            fixture.kill_server();
+            clean(&fixture.run(), what);
             let signal = if with_supervisor {
                 Signal::SIGKILL
             } else {
@@ -255,21 +262,25 @@ pub fn a_boot_finds_what_runs_without_a_server(combination: Combination) {
             supervisord
                 .iter()
                 .for_each(|p| processes::signal(p.pid, signal));
-            bed.acc(&["boot"]).ok();
-            answers(&bed, "okapi");
-            answers(&bed, "zebra");
-            is_whole(&bed);
+            fixture.acc(&["boot"]).ok();
+            answers(&fixture, "okapi");
+            answers(&fixture, "zebra");
+            is_whole(&fixture);
         });
-        assert_eq!(bed.pid("okapi"), okapi, "{what:?}: it was not found again");
         assert_eq!(
-            fs::read_to_string(bed.run().join("booted")).unwrap(),
+            fixture.pid("okapi"),
+            okapi,
+            "{what:?}: it was not found again"
+        );
+        assert_eq!(
+            fs::read_to_string(fixture.run().join("booted")).unwrap(),
             "background",
             "{what:?}"
         );
         assert_eq!(
             (
-                of_instance(&bed, "zebra").len(),
-                of_instance(&bed, "okapi").len()
+                of_instance(&fixture, "zebra").len(),
+                of_instance(&fixture, "okapi").len()
             ),
             (1, 1),
             "{what:?}"
@@ -283,19 +294,19 @@ fn systemd_passes_over_it() {
     if !need::root("to clean as systemd does") || !need::programs(&["systemd-tmpfiles"]) {
         return;
     }
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    let beside = bed.dir.join("beside");
+    fixture.create("zebra", "tester");
+    let beside = fixture.dir.join("beside");
     fs::write(&beside, "").unwrap();
-    let rules = bed.dir.join("rules.conf");
+    let rules = fixture.dir.join("rules.conf");
     fs::write(
         &rules,
         format!(
             "d {} 0755 root root 0\nx {}\n",
-            bed.dir.display(),
-            bed.home().display()
+            fixture.dir.display(),
+            fixture.home().display()
         ),
     )
     .unwrap();
@@ -306,10 +317,10 @@ fn systemd_passes_over_it() {
         .unwrap();
     assert!(!beside.exists(), "nothing was cleaned: {done:?}");
     assert!(
-        bed.run().join("booted").exists() && bed.run().join("pid/zebra.pid").exists(),
+        fixture.run().join("booted").exists() && fixture.run().join("pid/zebra.pid").exists(),
         "it was cleaned: {done:?}"
     );
-    bed.configure(&crate::support::Settings {
+    fixture.configure(&crate::support::Settings {
         idle: "60s",
         ..Default::default()
     });

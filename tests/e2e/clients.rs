@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use crate::support::{Bed, Combination, http, need, now};
+use crate::support::{Combination, Fixture, http, need, now};
 
 /// Serves one connection after the other. With `keep` it closes none, else each after its answer.
 const APP: &str = r#"
@@ -36,11 +36,11 @@ while True:
     else: c.close()
 "#;
 
-fn app(bed: &Bed, keep: bool) -> bool {
+fn app(fixture: &Fixture, keep: bool) -> bool {
     if !need::programs(&["python3"]) {
         return false;
     }
-    let dir = bed.model(
+    let dir = fixture.model(
         "one",
         "command = [\"python3\", \"app.py\"]\n[env]\nAPP_SOCKET = \"{{ socket }}\"\n",
     );
@@ -54,20 +54,20 @@ fn app(bed: &Bed, keep: bool) -> bool {
 }
 
 pub fn an_application_that_closes_nothing_sleeps_all_the_same(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.drain) = ("100ms", "1m")) else {
+    let Some(fixture) = Fixture::with(combination, |s| (s.idle, s.drain) = ("100ms", "1m")) else {
         return;
     };
-    if !app(&bed, true) {
+    if !app(&fixture, true) {
         return;
     }
-    bed.create("zebra", "one");
+    fixture.create("zebra", "one");
     for _ in 0..3 {
-        bed.get("zebra", "/").status(200);
+        fixture.get("zebra", "/").status(200);
     }
-    bed.monitor_until_asleep("zebra");
-    bed.get("zebra", "/").status(200);
+    fixture.monitor_until_asleep("zebra");
+    fixture.get("zebra", "/").status(200);
     let began = now();
-    bed.acc(&["stop", "zebra"]).ok();
+    fixture.acc(&["stop", "zebra"]).ok();
     assert!(
         began.elapsed() < Duration::from_secs(40),
         "a stop waited {:?} for nobody",
@@ -76,13 +76,13 @@ pub fn an_application_that_closes_nothing_sleeps_all_the_same(combination: Combi
 }
 
 pub fn a_slow_body_holds_no_application_that_serves_one_at_a_time(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
-    if !app(&bed, false) {
+    if !app(&fixture, false) {
         return;
     }
-    bed.create("zebra", "one");
+    fixture.create("zebra", "one");
     let bodies = [
         "Content-Length: 1000\r\n\r\nx",
         "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
@@ -91,11 +91,11 @@ pub fn a_slow_body_holds_no_application_that_serves_one_at_a_time(combination: C
     ];
     let mut held = Vec::new();
     for body in bodies {
-        let mut client = http::connect(bed.address()).unwrap();
+        let mut client = http::connect(fixture.address()).unwrap();
         write!(
             client,
             "POST / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{body}",
-            bed.host("zebra")
+            fixture.host("zebra")
         )
         .unwrap();
         if body.starts_with("Expect") {
@@ -105,7 +105,7 @@ pub fn a_slow_body_holds_no_application_that_serves_one_at_a_time(combination: C
         }
         held.push(client);
         for _ in 0..5 {
-            bed.get("zebra", "/").status(200);
+            fixture.get("zebra", "/").status(200);
         }
     }
     // They are served once they are done.

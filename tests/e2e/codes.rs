@@ -1,47 +1,52 @@
 //! Exit codes and errors of the command line, as scripts see them.
 
-use crate::support::{Bed, Combination};
+use crate::support::{Combination, Fixture};
 
 #[test]
 fn every_exit_code_means_one_thing() {
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| {
+    let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| {
         (s.wake_timeout, s.idle) = ("1s", "60s")
     }) else {
         return;
     };
-    bed.create("zebra", "tester");
-    bed.acc(&["list"]).ok();
-    bed.acc(&["start", "zebra"]).code(0);
-    bed.acc(&["start", "zebr"])
+    fixture.create("zebra", "tester");
+    fixture.acc(&["list"]).ok();
+    fixture.acc(&["start", "zebra"]).code(0);
+    fixture
+        .acc(&["start", "zebr"])
         .error(3)
         .says(&["`zebr`", "did you mean `zebra`?"]);
-    bed.acc(&["info", "999"]).error(3).says(&["`999`"]);
-    bed.acc(&["create", "x1", "--model", "testr"])
+    fixture.acc(&["info", "999"]).error(3).says(&["`999`"]);
+    fixture
+        .acc(&["create", "x1", "--model", "testr"])
         .error(3)
         .says(&["`testr`", "acc models"]);
-    bed.acc(&["create", "-x"]).code(2);
-    bed.acc(&["no-such-command"]).code(2);
-    bed.acc(&["create", "x1", "--model", "tester", "--idle", "soon"])
+    fixture.acc(&["create", "-x"]).code(2);
+    fixture.acc(&["no-such-command"]).code(2);
+    fixture
+        .acc(&["create", "x1", "--model", "tester", "--idle", "soon"])
         .code(2);
-    bed.acc(&["create", "x1", "--model", "tester", "--desired", "perhaps"])
+    fixture
+        .acc(&["create", "x1", "--model", "tester", "--desired", "perhaps"])
         .code(2);
-    bed.acc(&["destroy", "zebra"])
+    fixture
+        .acc(&["destroy", "zebra"])
         .error(4)
         .says(&["awake", "hint:"]);
-    bed.model("deaf", "description = \"d\"\nlisten = \"unix\"\ncommand = [\"{{ acc }}\", \"demo-app\", \"--socket\", \"{{ socket }}\", \"--never-listen\"]\n");
-    bed.acc(&["create", "x1", "--model", "deaf"]).error(5);
+    fixture.model("deaf", "description = \"d\"\nlisten = \"unix\"\ncommand = [\"{{ acc }}\", \"demo-app\", \"--socket\", \"{{ socket }}\", \"--never-listen\"]\n");
+    fixture.acc(&["create", "x1", "--model", "deaf"]).error(5);
     std::fs::write(
-        bed.dir.join("bad.toml"),
+        fixture.dir.join("bad.toml"),
         "[idle]\ntimeout = \"soon\"\ntimeuot = 3\n[edge]\nkind = \"apache\"\n",
     )
     .unwrap();
     let check = crate::support::run::run(
-        std::process::Command::new(&bed.acc)
+        std::process::Command::new(&fixture.acc)
             .arg("--config")
-            .arg(bed.dir.join("bad.toml"))
+            .arg(fixture.dir.join("bad.toml"))
             .args(["config", "check"])
             .env_clear(),
-        crate::support::bed::COMMAND,
+        crate::support::fixture::COMMAND,
     );
     check
         .code(2)
@@ -51,17 +56,17 @@ fn every_exit_code_means_one_thing() {
 /// A slip of the hand in the last name must not leave half of it done.
 #[test]
 fn of_several_names_all_must_exist() {
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    bed.create("okapi", "tester");
-    let (zebra, okapi) = (bed.info("zebra"), bed.info("okapi"));
+    fixture.create("zebra", "tester");
+    fixture.create("okapi", "tester");
+    let (zebra, okapi) = (fixture.info("zebra"), fixture.info("okapi"));
     let before = (zebra["pid"].as_i64(), okapi["pid"].as_i64());
     for verb in [
         "start", "stop", "restart", "enable", "disable", "pin", "reset", "destroy", "purge",
     ] {
-        let done = bed
+        let done = fixture
             .acc(&[verb, "zebra", "2", "okapo", "99"])
             .error(3)
             .says(&["`okapo`", "did you mean `okapi`?", "`99`"]);
@@ -72,7 +77,7 @@ fn of_several_names_all_must_exist() {
             2,
             "{done:?}"
         );
-        let (zebra, okapi) = (bed.info("zebra"), bed.info("okapi"));
+        let (zebra, okapi) = (fixture.info("zebra"), fixture.info("okapi"));
         assert_eq!(
             (zebra["pid"].as_i64(), okapi["pid"].as_i64()),
             before,
@@ -84,69 +89,79 @@ fn of_several_names_all_must_exist() {
             "{verb} changed something"
         );
     }
-    bed.acc(&["stop", "zebra", "2"]).ok();
+    fixture.acc(&["stop", "zebra", "2"]).ok();
     assert_eq!(
-        (bed.phase("zebra"), bed.phase("okapi")),
+        (fixture.phase("zebra"), fixture.phase("okapi")),
         ("asleep".to_owned(), "asleep".to_owned())
     );
 }
 
 #[test]
 fn a_wrong_model_is_refused_with_file_line_and_reason() {
-    let Some(bed) = Bed::new(Combination::BUILTIN) else {
+    let Some(fixture) = Fixture::new(Combination::BUILTIN) else {
         return;
     };
-    bed.model(
+    fixture.model(
         "wrong",
         "description = \"d\"\nlisten = \"carrier pigeon\"\ncommand = []\nhaelth = \"/\"\n",
     );
-    bed.acc(&["create", "zebra", "--model", "wrong"])
+    fixture
+        .acc(&["create", "zebra", "--model", "wrong"])
         .refused()
         .says(&[
             "/wrong/model.toml`: listen: ",
             "(found \"carrier pigeon\", line 2)",
         ]);
-    bed.model("broken", "description = \n");
-    bed.acc(&["create", "zebra", "--model", "broken"])
+    fixture.model("broken", "description = \n");
+    fixture
+        .acc(&["create", "zebra", "--model", "broken"])
         .refused()
         .says(&["/broken/model.toml`", "(line 1, column "]);
-    assert!(!bed.instance("zebra").exists());
-    bed.acc(&["models"])
-        .ok()
-        .says(&["tester", "hello", "hello-fd", "hello-tcp", "python-http"]);
+    assert!(!fixture.instance("zebra").exists());
+    fixture.acc(&["models"]).ok().says(&[
+        "tester",
+        "hello",
+        "hello-fd",
+        "hello-tcp",
+        "python-http",
+    ]);
 }
 
 #[test]
 fn the_other_commands_print_what_they_promise() {
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    bed.get("zebra", "/").status(200);
-    assert!(bed.acc(&["list"]).ok().out.contains("zebra"));
+    fixture.create("zebra", "tester");
+    fixture.get("zebra", "/").status(200);
+    assert!(fixture.acc(&["list"]).ok().out.contains("zebra"));
     assert!(
-        bed.acc(&["info", "zebra"])
+        fixture
+            .acc(&["info", "zebra"])
             .ok()
             .out
             .contains("zebra.apps.localhost")
     );
-    bed.acc(&["config", "check"]).ok();
-    assert!(bed.acc(&["config", "show"]).ok().out.contains("[idle]"));
-    bed.acc(&["logs", "zebra"]).ok();
-    bed.acc(&["completions", "bash"]).ok().says(&["_acc() {"]);
-    bed.acc(&["man"]).ok().says(&[".TH acc 1 "]);
-    let doctor = bed.acc(&["doctor"]);
+    fixture.acc(&["config", "check"]).ok();
+    assert!(fixture.acc(&["config", "show"]).ok().out.contains("[idle]"));
+    fixture.acc(&["logs", "zebra"]).ok();
+    fixture
+        .acc(&["completions", "bash"])
+        .ok()
+        .says(&["_acc() {"]);
+    fixture.acc(&["man"]).ok().says(&[".TH acc 1 "]);
+    let doctor = fixture.acc(&["doctor"]);
     assert!(matches!(doctor.code, Some(0 | 1)), "{doctor:?}");
     crate::support::wait_until(
         "the access log has the request",
-        crate::support::bed::SOON,
+        crate::support::fixture::SOON,
         || {
-            let log = bed.acc(&["logs", "zebra", "--access"]).ok().out;
+            let log = fixture.acc(&["logs", "zebra", "--access"]).ok().out;
             crate::support::wait::holds(log.contains("\"GET / HTTP/1.1\""), log)
         },
     );
     // Quiet in a pipe: data on stdout, nothing but errors and talk on stderr, no colours.
-    let list = bed.acc(&["list"]).ok();
+    let list = fixture.acc(&["list"]).ok();
     assert!(
         !list.out.contains('\u{1b}') && !list.err.contains('\u{1b}'),
         "{list:?}"
@@ -155,71 +170,78 @@ fn the_other_commands_print_what_they_promise() {
 
 #[test]
 fn what_makes_no_sense_is_refused_with_a_way_out() {
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "60s") else {
         return;
     };
-    bed.acc(&[
-        "create",
-        "x1",
-        "--model",
-        "hello",
-        "--host",
-        "foo.example.org:8080",
-    ])
-    .error(2)
-    .says(&["has a port", "leave the port out"]);
-    bed.acc(&["create", "x1", "--model", "hello", "--idle", "0s"])
+    fixture
+        .acc(&[
+            "create",
+            "x1",
+            "--model",
+            "hello",
+            "--host",
+            "foo.example.org:8080",
+        ])
+        .error(2)
+        .says(&["has a port", "leave the port out"]);
+    fixture
+        .acc(&["create", "x1", "--model", "hello", "--idle", "0s"])
         .code(2);
-    bed.acc(&["create", "x1", "--model", "hello", "--set", "nosuch=1"])
+    fixture
+        .acc(&["create", "x1", "--model", "hello", "--set", "nosuch=1"])
         .error(2)
         .says(&["`acc models hello`"]);
-    bed.create("zebra", "tester");
-    bed.acc(&["destroy", "--force", "zebra"]).ok();
-    bed.acc(&["create", "zebra", "--model", "tester"])
+    fixture.create("zebra", "tester");
+    fixture.acc(&["destroy", "--force", "zebra"]).ok();
+    fixture
+        .acc(&["create", "zebra", "--model", "tester"])
         .error(1)
         .says(&["hint: free the name with `acc purge zebra`"]);
     let command = r#"command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}"]"#;
-    bed.model(
+    fixture.model(
         "unknown",
         &format!("{command}\n[env]\nA = \"{{{{ nosuch }}}}\"\n"),
     );
-    bed.acc(&["create", "x1", "--model", "unknown"])
+    fixture
+        .acc(&["create", "x1", "--model", "unknown"])
         .error(2)
         .says(&["nosuch", "hint: fix `", "models/unknown/model.toml`"]);
-    let files = bed.model("files", command).join("files");
+    let files = fixture.model("files", command).join("files");
     std::fs::create_dir(&files).unwrap();
     std::fs::write(files.join("app.conf.tera"), "{{ nosuch }}").unwrap();
-    bed.acc(&["create", "x1", "--model", "files"])
+    fixture
+        .acc(&["create", "x1", "--model", "files"])
         .error(2)
         .says(&["nosuch", "hint: fix `", "models/files/files/app.conf.tera`"]);
-    bed.model("wrong", "command = []\n[timeouts]\nwake = \"1s\"\n");
+    fixture.model("wrong", "command = []\n[timeouts]\nwake = \"1s\"\n");
     // The way it does not listen is told by `acc models` already, not by the first create.
     for (listen, address, way) in [
         ("fd", "port", "descriptor 3"),
         ("unix", "port", "`{{ socket }}`"),
         ("tcp", "socket", "{{ port }}"),
     ] {
-        bed.model(
+        fixture.model(
             "deaf",
             &format!(
                 "listen = \"{listen}\"\ncommand = [\"true\",\n\"--on={{{{ {address} }}}}\"]\n"
             ),
         );
         let key = format!("models/deaf/model.toml`: command[1]: `{address}` ");
-        let listed = bed
+        let listed = fixture
             .acc(&["models"])
             .ok()
             .says(&[&key, way, "line 3", "listen = \"tcp\""]);
         assert!(!listed.out.contains("deaf"), "{listed:?}");
-        bed.acc(&["create", "x1", "--model", "deaf"])
+        fixture
+            .acc(&["create", "x1", "--model", "deaf"])
             .error(2)
             .says(&[&key, way]);
         assert!(
-            bed.acc(&["doctor"]).out.contains(&key),
+            fixture.acc(&["doctor"]).out.contains(&key),
             "the doctor does not know"
         );
     }
-    let wrong = bed
+    let wrong = fixture
         .acc(&["create", "x1", "--model", "wrong"])
         .error(2)
         .says(&["valid keys: start, stop", "docs/models.md"]);
@@ -228,39 +250,45 @@ fn what_makes_no_sense_is_refused_with_a_way_out() {
         1,
         "{wrong:?}"
     );
-    bed.acc(&["models", "helo"])
+    fixture
+        .acc(&["models", "helo"])
         .error(3)
         .says(&["did you mean `hello`"]);
-    bed.acc(&["create", "x1", "--model", "helo"])
+    fixture
+        .acc(&["create", "x1", "--model", "helo"])
         .error(3)
         .says(&[
             "there is no model `helo`, did you mean `hello`?",
             "home/models",
         ]);
-    bed.acc(&["list", "--model", "helo"])
+    fixture
+        .acc(&["list", "--model", "helo"])
         .ok()
         .says(&["no such instance: there is no model `helo`, did you mean `hello`?"]);
-    bed.acc(&["models"])
+    fixture
+        .acc(&["models"])
         .ok()
         .says(&["each model is a folder in ", "home/models"]);
-    bed.acc(&[
-        "create",
-        "okapi",
-        "--model",
-        "tester",
-        "--host",
-        "www.example.org",
-        "--asleep",
-    ])
-    .ok();
+    fixture
+        .acc(&[
+            "create",
+            "okapi",
+            "--model",
+            "tester",
+            "--host",
+            "www.example.org",
+            "--asleep",
+        ])
+        .ok();
     for slip in ["okpai", "okap", "okapi.apps.localhost", "www.example.org"] {
         for verb in ["start", "info", "logs", "events", "purge"] {
-            bed.acc(&[verb, slip])
+            fixture
+                .acc(&[verb, slip])
                 .error(3)
                 .says(&["did you mean `okapi`?"]);
         }
     }
-    assert!(!bed.instance("x1").exists());
+    assert!(!fixture.instance("x1").exists());
 }
 
 /// As the shell does it: the script is read, and its function called with the words that were
@@ -270,27 +298,28 @@ fn bash_completes_names() {
     if !crate::support::need::programs(&["bash"]) {
         return;
     }
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "60s") else {
         return;
     };
     for name in ["zebra", "zebu", "okapi"] {
-        bed.acc(&["create", name, "--model", "tester", "--asleep"])
+        fixture
+            .acc(&["create", name, "--model", "tester", "--asleep"])
             .ok();
     }
-    let script = bed.dir.join("completions");
-    std::fs::write(&script, bed.acc(&["completions", "bash"]).ok().out).unwrap();
+    let script = fixture.dir.join("completions");
+    std::fs::write(&script, fixture.acc(&["completions", "bash"]).ok().out).unwrap();
     let completes = |typed: &str| {
-        let config = bed.config();
+        let config = fixture.config();
         let words = format!(
             "{} --config {} {typed}",
-            bed.acc.display(),
+            fixture.acc.display(),
             config.display()
         );
         let text = format!(
             r#"source "$1"; IFS=' ' read -ra COMP_WORDS <<<"$2"; [[ $2 != *' ' ]] || COMP_WORDS+=("")
             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); cur=${{COMP_WORDS[COMP_CWORD]}}; prev=${{COMP_WORDS[COMP_CWORD-1]}}
             _acc_named {} "$cur" "$prev"; echo "${{COMPREPLY[*]}}""#,
-            bed.acc.display()
+            fixture.acc.display()
         );
         let mut bash = std::process::Command::new("bash");
         bash.env_clear()
@@ -298,7 +327,7 @@ fn bash_completes_names() {
             .args(["-c", &text, "bash"])
             .arg(&script)
             .arg(words);
-        crate::support::run::run(&mut bash, crate::support::bed::COMMAND)
+        crate::support::run::run(&mut bash, crate::support::fixture::COMMAND)
             .ok()
             .out
             .trim_end()
@@ -319,40 +348,43 @@ fn bash_completes_names() {
 
 #[test]
 fn parameters_are_shown_and_secrets_are_not() {
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "60s") else {
         return;
     };
     let text = "command = [\"{{ acc }}\", \"demo-app\", \"--socket\", \"{{ socket }}\"]\n\
                 [params.title]\ndefault = \"Shop\"\n[params.key]\nrequired = true\nsecret = true\n";
-    bed.model("secretive", text);
-    bed.acc(&["models", "secretive"])
+    fixture.model("secretive", text);
+    fixture
+        .acc(&["models", "secretive"])
         .ok()
         .says(&["key", "title", "Shop", "REQUIRED"]);
-    bed.acc(&["models"])
+    fixture
+        .acc(&["models"])
         .ok()
         .says(&["[title=Shop]", "in [ ] are optional"]);
-    bed.acc(&[
-        "create",
-        "zebra",
-        "--model",
-        "secretive",
-        "--set",
-        "key=s3cret",
-    ])
-    .ok();
-    let info = bed.info("zebra");
+    fixture
+        .acc(&[
+            "create",
+            "zebra",
+            "--model",
+            "secretive",
+            "--set",
+            "key=s3cret",
+        ])
+        .ok();
+    let info = fixture.info("zebra");
     assert_eq!(
         (&info["params"]["key"], &info["params"]["title"]),
         (&"****".into(), &"Shop".into()),
         "{info}"
     );
-    let shown = bed
+    let shown = fixture
         .acc(&["info", "zebra"])
         .ok()
         .says(&["title = Shop", "key = ****"]);
     assert!(!shown.out.contains("s3cret"));
-    bed.get("zebra", "/").status(200);
-    let logs = bed.acc(&["logs", "zebra", "--json"]).ok();
+    fixture.get("zebra", "/").status(200);
+    let logs = fixture.acc(&["logs", "zebra", "--json"]).ok();
     for line in logs.out.lines() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         assert!(line["line"].is_string(), "{line}");

@@ -5,16 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, now, wait_until};
+use crate::support::{Combination, Fixture, now, wait_until};
 
 /// Sends `count` requests at the same time and counts the answers by status.
-pub fn crowd(bed: &Bed, count: usize, target: &str) -> BTreeMap<String, usize> {
+pub fn crowd(fixture: &Fixture, count: usize, target: &str) -> BTreeMap<String, usize> {
     let ready = std::sync::Barrier::new(count);
     let answers: Vec<String> = std::thread::scope(|scope| {
         let client = || {
             ready.wait();
-            bed.ask("GET", "zebra", target)
-                .send(bed.address())
+            fixture
+                .ask("GET", "zebra", target)
+                .send(fixture.address())
                 .map_or_else(|e| e.to_string(), |r| r.status.to_string())
         };
         let clients: Vec<_> = (0..count).map(|_| scope.spawn(client)).collect();
@@ -28,87 +29,89 @@ pub fn crowd(bed: &Bed, count: usize, target: &str) -> BTreeMap<String, usize> {
 }
 
 pub fn two_hundred_first_requests_make_one_start(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
-    bed.acc(&[
-        "create",
-        "zebra",
-        "--model",
-        "tester",
-        "--set",
-        "start_delay=200ms",
-        "--asleep",
-    ])
-    .ok();
+    fixture
+        .acc(&[
+            "create",
+            "zebra",
+            "--model",
+            "tester",
+            "--set",
+            "start_delay=200ms",
+            "--asleep",
+        ])
+        .ok();
     assert_eq!(
-        crowd(&bed, 200, "/"),
+        crowd(&fixture, 200, "/"),
         BTreeMap::from([("200".to_owned(), 200)])
     );
-    assert_eq!(bed.told("zebra", "START").len(), 1);
-    assert_eq!(bed.info("zebra")["wakes"], 1);
+    assert_eq!(fixture.told("zebra", "START").len(), 1);
+    assert_eq!(fixture.info("zebra")["wakes"], 1);
 }
 
 pub fn a_start_that_fails_is_told_to_everybody_who_waits(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
     let text = r#"description = "ends at start"
 listen = "unix"
 command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--exit-at-start", "7"]
 "#;
-    bed.model("dies", text);
-    bed.acc(&["create", "zebra", "--model", "dies", "--asleep"])
+    fixture.model("dies", text);
+    fixture
+        .acc(&["create", "zebra", "--model", "dies", "--asleep"])
         .ok();
     let began = now();
     assert_eq!(
-        crowd(&bed, 30, "/"),
+        crowd(&fixture, 30, "/"),
         BTreeMap::from([("503".to_owned(), 30)])
     );
     assert!(
         began.elapsed() < Duration::from_secs(10),
         "an application that has ended was waited for"
     );
-    let info = bed.info("zebra");
+    let info = fixture.info("zebra");
     assert_eq!(info["phase"], "failed", "{info}");
     assert_eq!(
         info["failure"], "exited with code 7 before its first answer",
         "{info}"
     );
     // Another request within the back-off starts nothing.
-    let reply = bed.get("zebra", "/").status(503);
+    let reply = fixture.get("zebra", "/").status(503);
     assert!(reply.header("retry-after").is_some(), "{reply:?}");
     assert!(
-        !reply.text().contains(bed.dir.to_str().unwrap()),
+        !reply.text().contains(fixture.dir.to_str().unwrap()),
         "internal paths are shown: {}",
         reply.text()
     );
 }
 
 pub fn two_monitor_passes_at_once(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "100ms") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "100ms") else {
         return;
     };
     for name in ["zebra", "okapi", "tapir"] {
-        bed.create(name, "tester");
+        fixture.create(name, "tester");
     }
     std::thread::scope(|scope| {
         let passes: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| bed.acc(&["monitor"])))
+            .map(|_| scope.spawn(|| fixture.acc(&["monitor"])))
             .collect();
         for pass in passes {
             pass.join().unwrap().ok();
         }
     });
     for name in ["zebra", "okapi", "tapir"] {
-        bed.monitor_until_asleep(name);
+        fixture.monitor_until_asleep(name);
         assert_eq!(
-            bed.told(name, "TERM").len(),
+            fixture.told(name, "TERM").len(),
             1,
             "{name} was stopped more than once"
         );
     }
-    let quiet = bed.monitor();
+    let quiet = fixture.monitor();
     assert_eq!(
         (quiet.out.as_str(), quiet.err.as_str()),
         ("", ""),
@@ -117,21 +120,22 @@ pub fn two_monitor_passes_at_once(combination: Combination) {
 }
 
 pub fn nobody_loses_a_request_to_idle_stops(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.check_every) = ("50ms", "50ms")) else {
+    let Some(fixture) = Fixture::with(combination, |s| (s.idle, s.check_every) = ("50ms", "50ms"))
+    else {
         return;
     };
-    bed.create("zebra", "tester");
+    fixture.create("zebra", "tester");
     let over = AtomicBool::new(false);
     let (answered, lost) = std::thread::scope(|scope| {
         let client = |n: u64| {
-            let (over, bed) = (&over, &bed);
+            let (over, fixture) = (&over, &fixture);
             move || {
                 let (mut answered, mut lost) = (0, Vec::new());
                 while !over.load(Ordering::Relaxed) {
-                    match bed
+                    match fixture
                         .ask("POST", "zebra", "/echo")
                         .body("x")
-                        .send(bed.address())
+                        .send(fixture.address())
                     {
                         Ok(reply) if reply.status == 200 => answered += 1,
                         Ok(reply) => lost.push(format!("{} {}", reply.status, reply.text())),
@@ -151,7 +155,7 @@ pub fn nobody_loses_a_request_to_idle_stops(combination: Combination) {
         crate::support::wait::pause(Duration::from_secs(6));
         // On a busy host an idle stop is rarer, as there is always a request under way.
         wait_until("it slept a few times", Duration::from_secs(60), || {
-            let starts = bed.told("zebra", "START").len();
+            let starts = fixture.told("zebra", "START").len();
             holds(starts > 3, starts)
         });
         drop(ending);
@@ -167,7 +171,7 @@ pub fn nobody_loses_a_request_to_idle_stops(combination: Combination) {
         lost.len(),
         &lost[..lost.len().min(5)]
     );
-    let executed = bed
+    let executed = fixture
         .told("zebra", "REQ")
         .into_iter()
         .filter(|l| l.contains("POST"))

@@ -5,35 +5,35 @@ use std::fs;
 
 use rusqlite::Connection;
 
-use crate::support::{Bed, Combination};
+use crate::support::{Combination, Fixture};
 
 #[test]
 fn a_locked_database_is_an_error_and_not_a_hang() {
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    let other = Connection::open(bed.home().join("acc.db")).unwrap();
+    fixture.create("zebra", "tester");
+    let other = Connection::open(fixture.home().join("acc.db")).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let done = bed.acc(&["create", "okapi", "--model", "tester", "--asleep"]);
+    let done = fixture.acc(&["create", "okapi", "--model", "tester", "--asleep"]);
     assert!(done.took.as_secs() < 30, "{done:?}");
     done.error(1).says(&["locked"]);
     // What is awake needs no database.
-    bed.get("zebra", "/").status(200);
+    fixture.get("zebra", "/").status(200);
     other.execute_batch("ROLLBACK").unwrap();
     drop(other);
-    bed.create("okapi", "tester");
-    bed.get("okapi", "/").status(200);
+    fixture.create("okapi", "tester");
+    fixture.get("okapi", "/").status(200);
 }
 
 #[test]
 fn a_corrupt_database_is_refused_and_untouched() {
-    let Some(bed) = Bed::new(Combination::BUILTIN) else {
+    let Some(fixture) = Fixture::new(Combination::BUILTIN) else {
         return;
     };
-    bed.create("zebra", "tester");
-    bed.acc(&["halt"]).ok();
-    let db = bed.home().join("acc.db");
+    fixture.create("zebra", "tester");
+    fixture.acc(&["halt"]).ok();
+    let db = fixture.home().join("acc.db");
     let good = fs::read(&db).unwrap();
     let mut bad = good.clone();
     bad[..64].fill(b'?');
@@ -44,25 +44,25 @@ fn a_corrupt_database_is_refused_and_untouched() {
         &["create", "okapi", "--model", "tester"],
         &["info", "zebra"],
     ] {
-        bed.acc(command).error(1).says(&["acc.db"]);
+        fixture.acc(command).error(1).says(&["acc.db"]);
     }
     assert!(
         fs::read(&db).unwrap() == bad,
         "the damaged file was changed"
     );
     fs::write(&db, &good).unwrap();
-    bed.acc(&["boot"]).ok();
-    bed.get("zebra", "/").status(200);
+    fixture.acc(&["boot"]).ok();
+    fixture.get("zebra", "/").status(200);
 }
 
 #[test]
 fn a_database_of_a_newer_version_is_refused_and_untouched() {
-    let Some(bed) = Bed::new(Combination::BUILTIN) else {
+    let Some(fixture) = Fixture::new(Combination::BUILTIN) else {
         return;
     };
-    bed.create("zebra", "tester");
-    bed.acc(&["halt"]).ok();
-    let db = bed.home().join("acc.db");
+    fixture.create("zebra", "tester");
+    fixture.acc(&["halt"]).ok();
+    let db = fixture.home().join("acc.db");
     let version = |connection: &Connection| {
         connection
             .query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0))
@@ -83,7 +83,7 @@ fn a_database_of_a_newer_version_is_refused_and_untouched() {
         &["list"],
         &["create", "okapi", "--model", "tester"],
     ] {
-        bed.acc(command).error(1).says(&["9999", "acc.db"]);
+        fixture.acc(command).error(1).says(&["9999", "acc.db"]);
     }
     assert!(fs::read(&db).unwrap() == before, "the file was changed");
     let connection = Connection::open(&db).unwrap();
@@ -91,6 +91,6 @@ fn a_database_of_a_newer_version_is_refused_and_untouched() {
         .pragma_update(None, "user_version", ours)
         .unwrap();
     drop(connection);
-    bed.acc(&["boot"]).ok();
-    bed.get("zebra", "/").status(200);
+    fixture.acc(&["boot"]).ok();
+    fixture.get("zebra", "/").status(200);
 }

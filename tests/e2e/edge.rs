@@ -11,9 +11,9 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use nix::unistd::User;
 
-use crate::support::bed::{COMMAND, SOON};
+use crate::support::fixture::{COMMAND, SOON};
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, need, processes, run, wait_until};
+use crate::support::{Combination, Fixture, need, processes, run, wait_until};
 
 /// The conventional `nobody`.
 const NOBODY: u32 = 65_534;
@@ -35,27 +35,27 @@ while True:
     c.close()
 "#;
 
-/// A bed of root's whose instances run as `nobody`; `None`: it cannot be here.
-fn bed(combination: Combination) -> Option<Bed> {
+/// A fixture of root's whose instances run as `nobody`; `None`: it cannot be here.
+fn fixture(combination: Combination) -> Option<Fixture> {
     if !need::root("to run instances as another user") {
         return None;
     }
-    let mut bed = Bed::unbooted(combination, |s| {
+    let mut fixture = Fixture::unbooted(combination, |s| {
         (s.top, s.edge, s.idle) = ("user = \"nobody\"".into(), USERS.into(), "60s");
     })?;
     // The models run the binary under test, which must be reachable for that user.
-    let theirs = bed.dir.join("acc");
-    fs::copy(&bed.acc, &theirs).unwrap();
-    bed.acc = theirs;
-    Some(bed)
+    let theirs = fixture.dir.join("acc");
+    fs::copy(&fixture.acc, &theirs).unwrap();
+    fixture.acc = theirs;
+    Some(fixture)
 }
 
 fn edge() -> User {
     User::from_name("daemon").unwrap().unwrap()
 }
 
-fn workers(bed: &Bed) -> Vec<i32> {
-    let all = processes::of(&bed.dir).into_iter();
+fn workers(fixture: &Fixture) -> Vec<i32> {
+    let all = processes::of(&fixture.dir).into_iter();
     all.filter(|p| p.command.starts_with("nginx: worker process"))
         .map(|p| p.pid)
         .collect()
@@ -86,25 +86,25 @@ fn nginx() -> [Combination; 2] {
 #[test]
 fn the_edge_is_out_of_the_reach_of_instances() {
     for combination in nginx() {
-        let Some(bed) = bed(combination) else {
+        let Some(fixture) = fixture(combination) else {
             continue;
         };
-        bed.acc(&["boot"]).ok();
-        bed.create("zebra", "tester");
-        bed.create("tapir", "hello-fd");
+        fixture.acc(&["boot"]).ok();
+        fixture.create("zebra", "tester");
+        fixture.create("tapir", "hello-fd");
         let edge = edge();
         let (uid, gid) = (edge.uid.as_raw(), edge.gid.as_raw());
-        let (socket, gate) = (bed.run().join("wake.sock"), bed.run().join("gate"));
+        let (socket, gate) = (fixture.run().join("wake.sock"), fixture.run().join("gate"));
         assert_eq!((of(&socket), of(&gate)), ((0, gid, 0o660), (0, gid, 0o710)));
         for name in ["zebra", "tapir"] {
-            let folder = bed.run().join("sock").join(name);
+            let folder = fixture.run().join("sock").join(name);
             assert_eq!(
                 (of(&folder), of(&folder.join("app.sock"))),
                 ((NOBODY, gid, 0o2710), (NOBODY, gid, 0o660)),
                 "{name}"
             );
         }
-        for pid in workers(&bed) {
+        for pid in workers(&fixture) {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
             let ids = |key: &str| {
                 status
@@ -130,7 +130,7 @@ fn the_edge_is_out_of_the_reach_of_instances() {
                 "an instance's user can stop nginx's workers"
             );
         }
-        for path in [&socket, &bed.run().join("control.sock")] {
+        for path in [&socket, &fixture.run().join("control.sock")] {
             assert_ne!(
                 as_nobody("chmod", &["000", path.to_str().unwrap()]).code,
                 Some(0)
@@ -141,11 +141,11 @@ fn the_edge_is_out_of_the_reach_of_instances() {
             Some(0),
             "an instance's user passes through the gates"
         );
-        bed.get("zebra", "/").status(200);
-        bed.get("tapir", "/").status(200);
+        fixture.get("zebra", "/").status(200);
+        fixture.get("tapir", "/").status(200);
         assert!(
-            bed.info("zebra")["wakes"] == 1
-                && fs::read_to_string(bed.home().join("log/server.log"))
+            fixture.info("zebra")["wakes"] == 1
+                && fs::read_to_string(fixture.home().join("log/server.log"))
                     .unwrap()
                     .contains("is up")
         );
@@ -163,17 +163,18 @@ fn a_stranger_on_the_wake_socket_gets_no_answer() {
                try: s.sendall(b'GET / HTTP/1.1\\r\\nHost: zebra.apps.localhost\\r\\nX-Real-IP: 6.6.6.6\\r\\nConnection: close\\r\\n\\r\\n')\n\
                except BrokenPipeError: pass\ntry: print(len(s.recv(100)))\nexcept ConnectionResetError: print(0)";
     for combination in Combination::ALL {
-        let Some(bed) = bed(combination) else {
+        let Some(fixture) = fixture(combination) else {
             continue;
         };
-        bed.acc(&["boot"]).ok();
-        bed.acc(&["create", "zebra", "--model", "tester", "--asleep"])
+        fixture.acc(&["boot"]).ok();
+        fixture
+            .acc(&["create", "zebra", "--model", "tester", "--asleep"])
             .ok();
-        let socket = bed.run().join("wake.sock");
+        let socket = fixture.run().join("wake.sock");
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
         let said = as_nobody("python3", &["-c", ask, socket.to_str().unwrap()]).ok();
         assert_eq!(
-            (said.out.trim(), bed.phase("zebra").as_str()),
+            (said.out.trim(), fixture.phase("zebra").as_str()),
             ("0", "asleep"),
             "{combination:?}"
         );
@@ -189,73 +190,81 @@ fn a_stranger_on_the_wake_socket_gets_no_answer() {
 #[test]
 fn workers_that_were_stopped_go_on_after_a_pass() {
     for combination in nginx() {
-        let Some(bed) = bed(combination) else {
+        let Some(fixture) = fixture(combination) else {
             continue;
         };
-        bed.acc(&["boot"]).ok();
-        bed.create("zebra", "tester");
-        bed.monitor();
-        let all = workers(&bed);
+        fixture.acc(&["boot"]).ok();
+        fixture.create("zebra", "tester");
+        fixture.monitor();
+        let all = workers(&fixture);
         // One alone leaves requests without an answer now and then, all of them each request.
         for stopped in [&all[..1], &all[..]] {
             stopped
                 .iter()
                 .for_each(|pid| processes::signal(*pid, Signal::SIGSTOP));
-            bed.acc(&["doctor"]).says(&[
+            fixture.acc(&["doctor"]).says(&[
                 "processes of nginx were stopped by a signal",
                 "`acc monitor` fixes it",
             ]);
-            bed.monitor().says(&["nginx", "were stopped by a signal"]);
-            bed.get("zebra", "/").status(200);
+            fixture
+                .monitor()
+                .says(&["nginx", "were stopped by a signal"]);
+            fixture.get("zebra", "/").status(200);
         }
-        bed.acc(&["events"])
+        fixture
+            .acc(&["events"])
             .ok()
             .says(&["repaired", "were stopped by a signal"]);
-        assert_eq!(workers(&bed), all, "they are the same");
-        let quiet = bed.monitor();
+        assert_eq!(workers(&fixture), all, "they are the same");
+        let quiet = fixture.monitor();
         assert_eq!(quiet.out, "", "nothing more is to be done");
         all.iter()
             .for_each(|pid| processes::signal(*pid, Signal::SIGSTOP));
-        bed.acc(&["boot"]).ok().says(&["were stopped by a signal"]);
-        bed.get("zebra", "/").status(200);
+        fixture
+            .acc(&["boot"])
+            .ok()
+            .says(&["were stopped by a signal"]);
+        fixture.get("zebra", "/").status(200);
     }
 }
 
 #[test]
 fn a_wake_socket_that_nginx_cannot_use_is_put_right() {
     for combination in nginx() {
-        let Some(bed) = bed(combination) else {
+        let Some(fixture) = fixture(combination) else {
             continue;
         };
-        bed.acc(&["boot"]).ok();
-        bed.acc(&["create", "zebra", "--model", "tester", "--asleep"])
+        fixture.acc(&["boot"]).ok();
+        fixture
+            .acc(&["create", "zebra", "--model", "tester", "--asleep"])
             .ok();
-        let socket = bed.run().join("wake.sock");
+        let socket = fixture.run().join("wake.sock");
         let right = of(&socket);
         for (owner, mode) in [(0, 0o000), (NOBODY, 0o600)] {
             chown(&socket, Some(owner), Some(owner)).unwrap();
             fs::set_permissions(&socket, fs::Permissions::from_mode(mode)).unwrap();
-            bed.get("zebra", "/").status(502);
-            bed.monitor()
+            fixture.get("zebra", "/").status(502);
+            fixture
+                .monitor()
                 .says(&["wake.sock` had another owner or mode"]);
             assert_eq!(of(&socket), right);
-            bed.get("zebra", "/").status(200);
-            bed.acc(&["stop", "zebra"]).ok();
+            fixture.get("zebra", "/").status(200);
+            fixture.acc(&["stop", "zebra"]).ok();
         }
-        let worker = bed.server().unwrap();
+        let worker = fixture.server().unwrap();
         fs::remove_file(&socket).unwrap();
         // The server may be there first.
-        bed.monitor();
+        fixture.monitor();
         wait_until("a sleeper is woken again", SOON, || {
-            let status = bed.get("zebra", "/").status;
+            let status = fixture.get("zebra", "/").status;
             holds(status == 200, status)
         });
         assert_eq!(
-            (of(&socket), bed.server().unwrap().pid),
+            (of(&socket), fixture.server().unwrap().pid),
             (right, worker.pid),
             "the server's process stays"
         );
-        bed.acc(&["events"]).ok().says(&[
+        fixture.acc(&["events"]).ok().says(&[
             "creating them again: `wake.sock`",
             "had another owner or mode",
         ]);
@@ -270,10 +279,10 @@ fn the_edge_reaches_a_socket_whatever_the_application_did_to_it() {
         return;
     }
     for combination in nginx() {
-        let Some(bed) = bed(combination) else {
+        let Some(fixture) = fixture(combination) else {
             continue;
         };
-        bed.acc(&["boot"]).ok();
+        fixture.acc(&["boot"]).ok();
         let gid = edge().gid.as_raw();
         let cases = [
             ("plain", "", ""),
@@ -287,7 +296,7 @@ fn the_edge_reaches_a_socket_whatever_the_application_did_to_it() {
             ("folder", "", "os.chmod(os.path.dirname(path), 0o700)"),
         ];
         for (name, before, after) in cases {
-            let dir = bed.model(
+            let dir = fixture.model(
                 name,
                 "command = [\"python3\", \"app.py\"]\n[env]\nAPP_SOCKET = \"{{ socket }}\"\n",
             );
@@ -297,19 +306,20 @@ fn the_edge_reaches_a_socket_whatever_the_application_did_to_it() {
                 PYTHON.replace("BEFORE", before).replace("AFTER", after),
             )
             .unwrap();
-            bed.create(name, name);
-            let folder = bed.run().join("sock").join(name);
+            fixture.create(name, name);
+            let folder = fixture.run().join("sock").join(name);
             let seen = || (of(&folder), of(&folder.join("app.sock")));
             assert_eq!(
                 seen(),
                 ((NOBODY, gid, 0o2710), (NOBODY, gid, 0o660)),
                 "{name} ({combination:?})"
             );
-            bed.get(name, "/").status(200);
+            fixture.get(name, "/").status(200);
             // Later on, too: a pass notices.
             fs::set_permissions(folder.join("app.sock"), fs::Permissions::from_mode(0o600))
                 .unwrap();
-            bed.monitor()
+            fixture
+                .monitor()
                 .says(&["the edge could not connect to its socket"]);
             assert_eq!(
                 seen(),
@@ -322,27 +332,28 @@ fn the_edge_reaches_a_socket_whatever_the_application_did_to_it() {
 
 #[test]
 fn a_boot_without_a_user_for_the_edge_is_one_clear_error() {
-    let Some(bed) = bed(Combination::REAL) else {
+    let Some(fixture) = fixture(Combination::REAL) else {
         return;
     };
-    let config = fs::read_to_string(bed.config()).unwrap();
+    let config = fs::read_to_string(fixture.config()).unwrap();
     for (user, why) in [
         ("nobody", "which instances also run as"),
         ("no-such-user", "there is no user `no-such-user`"),
         ("root", "which is root"),
     ] {
         fs::write(
-            bed.config(),
+            fixture.config(),
             config.replace(USERS, &format!("user = \"{user}\"")),
         )
         .unwrap();
-        bed.acc(&["boot"])
+        fixture
+            .acc(&["boot"])
             .error(1)
             .says(&["`edge.user`", why, "hint: "]);
-        bed.acc(&["doctor"]).code(1).says(&[why]);
-        assert!(!bed.run().exists(), "something was made");
+        fixture.acc(&["doctor"]).code(1).says(&[why]);
+        assert!(!fixture.run().exists(), "something was made");
     }
-    fs::write(bed.config(), config).unwrap();
+    fs::write(fixture.config(), config).unwrap();
 }
 
 /// Hardened hosts have 027 or 077, some old scripts 000.
@@ -350,37 +361,37 @@ fn a_boot_without_a_user_for_the_edge_is_one_clear_error() {
 fn the_umask_of_who_boots_decides_nothing() {
     for combination in Combination::ALL {
         for umask in ["000", "027", "077"] {
-            let Some(bed) = bed(combination) else {
+            let Some(fixture) = fixture(combination) else {
                 continue;
             };
             let under = |arguments: &[&str]| {
                 let script = format!("umask {umask}; exec \"$0\" \"$@\"");
-                let command = bed.command(arguments);
+                let command = fixture.command(arguments);
                 let mut shell = Command::new("sh");
                 shell
                     .arg("-c")
                     .arg(script)
                     .arg(command.get_program())
                     .args(command.get_args())
-                    .current_dir(&bed.dir);
+                    .current_dir(&fixture.dir);
                 run::run(&mut shell, COMMAND).ok()
             };
             under(&["boot"]);
             under(&["create", "zebra", "--model", "tester"]);
-            bed.get("zebra", "/").status(200);
+            fixture.get("zebra", "/").status(200);
             under(&["stop", "zebra"]);
-            bed.get("zebra", "/").status(200);
+            fixture.get("zebra", "/").status(200);
             let mut open = Vec::new();
-            written_by_others(&bed.home(), &mut open);
-            written_by_others(&bed.run(), &mut open);
+            written_by_others(&fixture.home(), &mut open);
+            written_by_others(&fixture.run(), &mut open);
             assert!(
                 open.is_empty(),
                 "umask {umask} ({combination:?}): {open:#?}"
             );
             under(&["halt"]);
-            fs::remove_dir_all(bed.run()).unwrap();
+            fs::remove_dir_all(fixture.run()).unwrap();
             under(&["boot"]);
-            bed.get("zebra", "/").status(200);
+            fixture.get("zebra", "/").status(200);
         }
     }
 }

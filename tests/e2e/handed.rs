@@ -8,13 +8,13 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::crowd::crowd;
-use crate::support::bed::SOON;
+use crate::support::fixture::SOON;
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, now, processes, wait_until};
+use crate::support::{Combination, Fixture, now, processes, wait_until};
 
 /// The demo application with a log, on a socket that it is handed or binds, with these further
 /// arguments and keys.
-fn model(bed: &Bed, name: &str, listen: &str, keys: &str, arguments: &str) {
+fn model(fixture: &Fixture, name: &str, listen: &str, keys: &str, arguments: &str) {
     let address = match listen {
         "fd" => "",
         "tcp" => r#""--port", "{{ port }}","#,
@@ -29,60 +29,70 @@ command = ["{{{{ acc }}}}", "demo-app", {address} "--name", "{{{{ name }}}}", "-
 start = "5s"
 "#
     );
-    bed.model(name, &text);
+    fixture.model(name, &text);
 }
 
-fn socket_of(bed: &Bed, name: &str) -> String {
-    bed.info(name)["listen"]["unix"]
+fn socket_of(fixture: &Fixture, name: &str) -> String {
+    fixture.info(name)["listen"]["unix"]
         .as_str()
         .unwrap()
         .to_owned()
 }
 
 pub fn a_crowd_on_a_handed_socket_makes_one_start(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
-    model(&bed, "handed", "fd", "", r#", "--start-delay", "200ms""#);
-    bed.acc(&["create", "zebra", "--model", "handed", "--asleep"])
+    model(
+        &fixture,
+        "handed",
+        "fd",
+        "",
+        r#", "--start-delay", "200ms""#,
+    );
+    fixture
+        .acc(&["create", "zebra", "--model", "handed", "--asleep"])
         .ok();
     assert_eq!(
-        crowd(&bed, 500, "/"),
+        crowd(&fixture, 500, "/"),
         BTreeMap::from([("200".to_owned(), 500)])
     );
-    assert_eq!(bed.told("zebra", "START").len(), 1);
-    assert_eq!(bed.info("zebra")["wakes"], 1);
+    assert_eq!(fixture.told("zebra", "START").len(), 1);
+    assert_eq!(fixture.info("zebra")["wakes"], 1);
     // Asleep nobody has the socket any more, and the next start gets another.
-    let info = bed.info("zebra");
+    let info = fixture.info("zebra");
     assert_eq!(
         (&info["handed"], &info["notifies"]),
         (&true.into(), &false.into()),
         "{info}"
     );
-    let (first, socket) = (bed.pid("zebra"), socket_of(&bed, "zebra"));
-    bed.monitor_until_asleep("zebra");
+    let (first, socket) = (fixture.pid("zebra"), socket_of(&fixture, "zebra"));
+    fixture.monitor_until_asleep("zebra");
     assert!(!processes::alive(first));
     let refused = UnixStream::connect(&socket).unwrap_err().kind();
     assert_eq!(refused, ErrorKind::NotFound);
-    bed.send(&bed.ask("POST", "zebra", "/echo").body("x"))
+    fixture
+        .send(&fixture.ask("POST", "zebra", "/echo").body("x"))
         .status(200);
-    bed.acc(&["restart", "zebra"]).ok();
-    bed.get("zebra", "/").status(200);
-    bed.acc(&["stop", "--now", "zebra"]).ok();
-    assert_eq!(bed.told("zebra", "START").len(), 3);
+    fixture.acc(&["restart", "zebra"]).ok();
+    fixture.get("zebra", "/").status(200);
+    fixture.acc(&["stop", "--now", "zebra"]).ok();
+    assert_eq!(fixture.told("zebra", "START").len(), 3);
     // It dies by itself while awake: the next request starts it again.
-    bed.get("zebra", "/").status(200);
-    let _ = bed.ask("GET", "zebra", "/crash").send(bed.address());
+    fixture.get("zebra", "/").status(200);
+    let _ = fixture
+        .ask("GET", "zebra", "/crash")
+        .send(fixture.address());
     wait_until("the crash is noticed", SOON, || {
-        let phase = bed.phase("zebra");
+        let phase = fixture.phase("zebra");
         holds(phase == "failed", phase)
     });
-    bed.acc(&["start", "zebra"]).ok();
-    bed.get("zebra", "/").status(200);
+    fixture.acc(&["start", "zebra"]).ok();
+    fixture.get("zebra", "/").status(200);
 }
 
 pub fn it_ends_before_it_accepts_and_everybody_is_told(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
     for (name, keys) in [
@@ -90,21 +100,23 @@ pub fn it_ends_before_it_accepts_and_everybody_is_told(combination: Combination)
         ("dies-untold", "ready = \"notify\""),
         ("dies-unwell", "health = \"/health\""),
     ] {
-        model(&bed, name, "fd", keys, r#", "--exit-at-start", "7""#);
-        bed.acc(&["create", "zebra", "--model", name, "--asleep"])
+        model(&fixture, name, "fd", keys, r#", "--exit-at-start", "7""#);
+        fixture
+            .acc(&["create", "zebra", "--model", name, "--asleep"])
             .ok();
         let began = now();
         let posts = std::thread::scope(|scope| {
             let post = || {
-                bed.ask("POST", "zebra", "/echo")
+                fixture
+                    .ask("POST", "zebra", "/echo")
                     .body("x")
-                    .send(bed.address())
+                    .send(fixture.address())
                     .unwrap()
                     .status
             };
             let posts: Vec<_> = (0..10).map(|_| scope.spawn(post)).collect();
             assert_eq!(
-                crowd(&bed, 30, "/"),
+                crowd(&fixture, 30, "/"),
                 BTreeMap::from([("503".to_owned(), 30)])
             );
             posts
@@ -120,7 +132,7 @@ pub fn it_ends_before_it_accepts_and_everybody_is_told(combination: Combination)
             began.elapsed() < Duration::from_secs(5),
             "an application that has ended was waited for"
         );
-        let info = bed.info("zebra");
+        let info = fixture.info("zebra");
         assert_eq!(
             (&info["phase"], &info["failure"]),
             (
@@ -129,51 +141,54 @@ pub fn it_ends_before_it_accepts_and_everybody_is_told(combination: Combination)
             ),
             "{name}: {info}"
         );
-        let refused = UnixStream::connect(socket_of(&bed, "zebra"))
+        let refused = UnixStream::connect(socket_of(&fixture, "zebra"))
             .map(drop)
             .unwrap_err()
             .kind();
         assert_eq!(refused, ErrorKind::NotFound, "it leaves nothing behind");
         assert_eq!(
-            bed.told("zebra", "START").len(),
+            fixture.told("zebra", "START").len(),
             1,
             "it was started more than once"
         );
-        bed.acc(&["destroy", "zebra"]).ok();
-        bed.acc(&["purge", "zebra"]).ok();
-        bed.assert_no_trace_of("zebra");
+        fixture.acc(&["destroy", "zebra"]).ok();
+        fixture.acc(&["purge", "zebra"]).ok();
+        fixture.assert_no_trace_of("zebra");
     }
 }
 
 pub fn it_is_ready_when_it_says_so(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
     for listen in ["fd", "unix", "tcp"] {
         for health in ["", "health = \"/health\"\n"] {
             model(
-                &bed,
+                &fixture,
                 "says",
                 listen,
                 &format!("{health}ready = \"notify\""),
                 r#", "--ready-delay", "300ms""#,
             );
-            bed.acc(&["create", "zebra", "--model", "says", "--asleep"])
+            fixture
+                .acc(&["create", "zebra", "--model", "says", "--asleep"])
                 .ok();
-            bed.send(&bed.ask("POST", "zebra", "/echo").body("x"))
+            fixture
+                .send(&fixture.ask("POST", "zebra", "/echo").body("x"))
                 .status(200);
-            let log = std::fs::read_to_string(bed.instance("zebra").join("data/demo.log")).unwrap();
+            let log =
+                std::fs::read_to_string(fixture.instance("zebra").join("data/demo.log")).unwrap();
             let said = log.find("READY").unwrap();
             assert!(
                 log.find("POST").is_some_and(|asked| said < asked),
                 "{listen}: it was asked before it was ready:\n{log}"
             );
-            bed.monitor_until_asleep("zebra");
-            bed.get("zebra", "/").status(200);
-            bed.acc(&["stop", "zebra"]).ok();
-            bed.acc(&["destroy", "zebra"]).ok();
-            bed.acc(&["purge", "zebra"]).ok();
-            bed.assert_no_trace_of("zebra");
+            fixture.monitor_until_asleep("zebra");
+            fixture.get("zebra", "/").status(200);
+            fixture.acc(&["stop", "zebra"]).ok();
+            fixture.acc(&["destroy", "zebra"]).ok();
+            fixture.acc(&["purge", "zebra"]).ok();
+            fixture.assert_no_trace_of("zebra");
         }
     }
 }
@@ -181,7 +196,7 @@ pub fn it_is_ready_when_it_says_so(combination: Combination) {
 /// A script that says it for a program that does not: `systemd-notify` waits until it was heard,
 /// and is.
 pub fn a_script_says_it_for_the_application(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
     if crate::support::need::find("systemd-notify").is_none() {
@@ -191,70 +206,81 @@ pub fn a_script_says_it_for_the_application(combination: Combination) {
     }
     let script = "(sleep 0.3; systemd-notify --ready --status=done; echo heard $? >&2) & \
                   exec env -u NOTIFY_SOCKET {{ acc }} demo-app --socket {{ socket }} --log {{ data }}/demo.log";
-    bed.model(
+    fixture.model(
         "script",
         &format!("ready = \"notify\"\ncommand = [\"/bin/sh\", \"-c\", \"{script}\"]\n"),
     );
-    bed.acc(&["create", "zebra", "--model", "script", "--asleep"])
+    fixture
+        .acc(&["create", "zebra", "--model", "script", "--asleep"])
         .ok();
     let began = now();
-    bed.get("zebra", "/").status(200);
+    fixture.get("zebra", "/").status(200);
     assert!(
         began.elapsed() >= Duration::from_millis(300),
         "it was asked before it was ready"
     );
     wait_until("systemd-notify is content", SOON, || {
-        let log = std::fs::read_to_string(bed.instance("zebra").join("log/app.log")).unwrap();
+        let log = std::fs::read_to_string(fixture.instance("zebra").join("log/app.log")).unwrap();
         holds(log.contains("heard 0"), log)
     });
 }
 
 pub fn it_never_says_that_it_is_ready(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
     model(
-        &bed,
+        &fixture,
         "silent",
         "fd",
         "ready = \"notify\"",
         r#", "--ready-delay", "1h""#,
     );
-    bed.acc(&["create", "zebra", "--model", "silent", "--asleep"])
+    fixture
+        .acc(&["create", "zebra", "--model", "silent", "--asleep"])
         .ok();
-    bed.acc(&["start", "zebra"])
+    fixture
+        .acc(&["start", "zebra"])
         .error(5)
         .says(&["READY=1", "last status: `listening, not ready yet`"]);
-    bed.wait_phase("zebra", "failed");
+    fixture.wait_phase("zebra", "failed");
     assert_eq!(
-        bed.told("zebra", "TERM").len(),
+        fixture.told("zebra", "TERM").len(),
         1,
         "it was not ended in order"
     );
 }
 
 pub fn the_server_is_killed_while_it_wakes(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
     for keys in ["", "ready = \"notify\""] {
-        model(&bed, "slow", "fd", keys, r#", "--start-delay", "1500ms""#);
-        bed.acc(&["create", "zebra", "--model", "slow", "--asleep"])
+        model(
+            &fixture,
+            "slow",
+            "fd",
+            keys,
+            r#", "--start-delay", "1500ms""#,
+        );
+        fixture
+            .acc(&["create", "zebra", "--model", "slow", "--asleep"])
             .ok();
-        bed.wait_server(None);
+        fixture.wait_server(None);
         let first = std::thread::scope(|scope| {
             let held = scope.spawn(|| {
-                bed.ask("POST", "zebra", "/echo")
+                fixture
+                    .ask("POST", "zebra", "/echo")
                     .body("x")
-                    .send(bed.address())
+                    .send(fixture.address())
             });
-            bed.wait_phase("zebra", "waking");
+            fixture.wait_phase("zebra", "waking");
             wait_until("it runs", SOON, || {
-                holds(!bed.told("zebra", "START").is_empty(), "not yet")
+                holds(!fixture.told("zebra", "START").is_empty(), "not yet")
             });
             // The worker alone: nobody brings back all of it in the time that nginx has for its
             // second try.
-            let workers = processes::of(&bed.dir)
+            let workers = processes::of(&fixture.dir)
                 .into_iter()
                 .filter(|p| p.command.contains(" worker --sockets "));
             workers.for_each(|p| processes::signal(p.pid, Signal::SIGKILL));
@@ -265,27 +291,31 @@ pub fn the_server_is_killed_while_it_wakes(combination: Combination) {
             first.unwrap().status(200);
         }
         wait_until("it answers", SOON, || {
-            match bed.ask("GET", "zebra", "/").send(bed.address()) {
+            match fixture.ask("GET", "zebra", "/").send(fixture.address()) {
                 Ok(reply) => holds(reply.status == 200, reply.status),
                 Err(e) => Err(e.to_string()),
             }
         });
-        assert_eq!(bed.told("zebra", "START").len(), 1, "it was started again");
-        let posts = bed
+        assert_eq!(
+            fixture.told("zebra", "START").len(),
+            1,
+            "it was started again"
+        );
+        let posts = fixture
             .told("zebra", "REQ")
             .iter()
             .filter(|l| l.contains("POST"))
             .count();
         assert!(posts <= 1, "a POST was delivered {posts} times");
-        bed.acc(&["stop", "zebra"]).ok();
-        bed.acc(&["destroy", "zebra"]).ok();
-        bed.acc(&["purge", "zebra"]).ok();
+        fixture.acc(&["stop", "zebra"]).ok();
+        fixture.acc(&["destroy", "zebra"]).ok();
+        fixture.acc(&["purge", "zebra"]).ok();
     }
 }
 
 /// The next worker has not heard what was said to the one before, and needs nothing of it.
 pub fn the_server_is_upgraded_while_it_wakes(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
     let variants = [
@@ -298,16 +328,18 @@ pub fn the_server_is_upgraded_while_it_wakes(combination: Combination) {
             .chain([("gnu", "unix", "ready = \"notify\"", "--ready-delay")])
     {
         model(
-            &bed,
+            &fixture,
             name,
             listen,
             keys,
             &format!(r#", "{slow}", "1500ms""#),
         );
-        bed.acc(&["create", name, "--model", name, "--asleep"]).ok();
+        fixture
+            .acc(&["create", name, "--model", name, "--asleep"])
+            .ok();
     }
     let workers = || {
-        processes::of(&bed.dir)
+        processes::of(&fixture.dir)
             .into_iter()
             .filter(|p| p.command.contains(" worker --sockets "))
             .map(|p| p.pid)
@@ -315,15 +347,15 @@ pub fn the_server_is_upgraded_while_it_wakes(combination: Combination) {
     for name in ["zebra", "okapi", "gnu"] {
         std::thread::scope(|scope| {
             let send = |method: &'static str| {
-                scope.spawn(|| bed.send(&bed.ask(method, name, "/echo").body("held")))
+                scope.spawn(|| fixture.send(&fixture.ask(method, name, "/echo").body("held")))
             };
             let held = [send("GET"), send("POST"), send("POST")];
-            bed.wait_phase(name, "waking");
+            fixture.wait_phase(name, "waking");
             wait_until("it runs", SOON, || {
-                holds(!bed.told(name, "START").is_empty(), "not yet")
+                holds(!fixture.told(name, "START").is_empty(), "not yet")
             });
             let before: Vec<i32> = workers().collect();
-            processes::signal(bed.master(), Signal::SIGUSR2);
+            processes::signal(fixture.master(), Signal::SIGUSR2);
             wait_until("another worker serves", SOON, || {
                 holds(workers().any(|pid| !before.contains(&pid)), "not yet")
             });
@@ -331,10 +363,15 @@ pub fn the_server_is_upgraded_while_it_wakes(combination: Combination) {
                 held.join().unwrap().status(200);
             }
         });
-        bed.get(name, "/").status(200);
-        assert_eq!(bed.told(name, "START").len(), 1, "{name} was started again");
+        fixture.get(name, "/").status(200);
         assert_eq!(
-            bed.told(name, "REQ")
+            fixture.told(name, "START").len(),
+            1,
+            "{name} was started again"
+        );
+        assert_eq!(
+            fixture
+                .told(name, "REQ")
                 .iter()
                 .filter(|l| l.contains("POST"))
                 .count(),

@@ -2,13 +2,13 @@
 //! network.
 
 use crate::support::wait::holds;
-use crate::support::{Ask, Bed, Combination, http, wait_until};
+use crate::support::{Ask, Combination, Fixture, http, wait_until};
 
 pub fn one_host_has_many_spellings(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
+    fixture.create("zebra", "tester");
     let spellings = [
         "zebra.apps.localhost",
         "ZEBRA.Apps.LocalHost",
@@ -19,10 +19,11 @@ pub fn one_host_has_many_spellings(combination: Combination) {
     for state in ["awake", "asleep"] {
         for host in spellings {
             if state == "asleep" {
-                bed.acc(&["stop", "zebra"]).ok();
+                fixture.acc(&["stop", "zebra"]).ok();
             }
             assert!(
-                bed.send(&Ask::new("GET", host, "/"))
+                fixture
+                    .send(&Ask::new("GET", host, "/"))
                     .status(200)
                     .text()
                     .contains("zebra"),
@@ -31,7 +32,7 @@ pub fn one_host_has_many_spellings(combination: Combination) {
         }
         let absolute = "GET http://zebra.apps.localhost/ HTTP/1.1\r\nHost: elsewhere.example.org\r\nConnection: close\r\n\r\n";
         assert_eq!(
-            http::raw(bed.address(), absolute.as_bytes())
+            http::raw(fixture.address(), absolute.as_bytes())
                 .unwrap()
                 .status,
             200,
@@ -41,11 +42,11 @@ pub fn one_host_has_many_spellings(combination: Combination) {
 }
 
 pub fn unknown_and_wrong_hosts(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    let unknown = bed.get("nobody", "/").status(404);
+    fixture.create("zebra", "tester");
+    let unknown = fixture.get("nobody", "/").status(404);
     assert!(
         unknown
             .header("cache-control")
@@ -66,10 +67,10 @@ pub fn unknown_and_wrong_hosts(combination: Combination) {
         ("\u{e9}.apps.localhost", 400),
         (&long, 404),
     ] {
-        let reply = bed.send(&Ask::new("GET", host, "/"));
+        let reply = fixture.send(&Ask::new("GET", host, "/"));
         assert_eq!(reply.status, status, "{host:.60}");
     }
-    let raw = |text: &str| http::raw(bed.address(), text.as_bytes()).map(|r| r.status);
+    let raw = |text: &str| http::raw(fixture.address(), text.as_bytes()).map(|r| r.status);
     let zebra = "zebra.apps.localhost";
     for (text, what) in [
         (
@@ -100,7 +101,7 @@ pub fn unknown_and_wrong_hosts(combination: Combination) {
     }
     // Both lengths at once: nginx refuses it, acc passes it on as one request without doubt; the
     // second is never a request of its own.
-    let before = bed.told("zebra", "REQ").len();
+    let before = fixture.told("zebra", "REQ").len();
     let smuggle = format!(
         "POST /echo HTTP/1.1\r\nHost: {zebra}\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: {zebra}\r\n\r\n"
     );
@@ -110,25 +111,27 @@ pub fn unknown_and_wrong_hosts(combination: Combination) {
         (200, 1)
     };
     assert_eq!(raw(&smuggle).unwrap(), status, "both lengths");
-    bed.get("zebra", "/").status(200);
+    fixture.get("zebra", "/").status(200);
     assert_eq!(
-        bed.told("zebra", "REQ").len(),
+        fixture.told("zebra", "REQ").len(),
         before + passed + 1,
         "a smuggled request reached the instance"
     );
-    assert!(bed.json(&["list"]).as_array().unwrap().len() == 1 && bed.phase("zebra") == "awake");
+    assert!(
+        fixture.json(&["list"]).as_array().unwrap().len() == 1 && fixture.phase("zebra") == "awake"
+    );
 }
 
 pub fn clients_cannot_set_what_only_the_edge_may(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
+    fixture.create("zebra", "tester");
     for state in ["awake", "asleep"] {
         if state == "asleep" {
-            bed.acc(&["stop", "zebra"]).ok();
+            fixture.acc(&["stop", "zebra"]).ok();
         }
-        let mut ask = bed.ask("GET", "zebra", "/headers");
+        let mut ask = fixture.ask("GET", "zebra", "/headers");
         for (name, value) in [
             ("X-Acc-Connect", "0.001"),
             ("X-Acc-Status", "504"),
@@ -142,7 +145,7 @@ pub fn clients_cannot_set_what_only_the_edge_may(combination: Combination) {
             .header("X-Forwarded-Proto", "https")
             .header("X-Forwarded-Host", "evil")
             .header("Forwarded", "for=10.9.8.7");
-        let seen = bed.send(&ask).status(200).text().to_lowercase();
+        let seen = fixture.send(&ask).status(200).text().to_lowercase();
         assert!(
             !seen.contains("10.9.8.7") && !seen.contains("x-acc-") && !seen.contains("evil"),
             "{state}: {seen}"
@@ -157,33 +160,37 @@ pub fn clients_cannot_set_what_only_the_edge_may(combination: Combination) {
         );
     }
     // A POST is not made repeatable, nor refused, by headers a client makes up.
-    bed.acc(&["stop", "zebra"]).ok();
-    bed.send(
-        &bed.ask("POST", "zebra", "/echo")
-            .header("X-Acc-Connect", "0.5")
-            .body("x"),
-    )
-    .status(200);
+    fixture.acc(&["stop", "zebra"]).ok();
+    fixture
+        .send(
+            &fixture
+                .ask("POST", "zebra", "/echo")
+                .header("X-Acc-Connect", "0.5")
+                .body("x"),
+        )
+        .status(200);
 }
 
 pub fn a_browser_gets_the_waiting_page(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.page_after, s.idle) = ("100ms", "60s")) else {
+    let Some(fixture) = Fixture::with(combination, |s| (s.page_after, s.idle) = ("100ms", "60s"))
+    else {
         return;
     };
-    bed.acc(&[
-        "create",
-        "zebra",
-        "--model",
-        "tester",
-        "--set",
-        "start_delay=1500ms",
-        "--asleep",
-    ])
-    .ok();
+    fixture
+        .acc(&[
+            "create",
+            "zebra",
+            "--model",
+            "tester",
+            "--set",
+            "start_delay=1500ms",
+            "--asleep",
+        ])
+        .ok();
     std::thread::scope(|scope| {
-        let api = scope.spawn(|| bed.get("zebra", "/"));
-        let page = bed
-            .send(&bed.ask("GET", "zebra", "/").browser())
+        let api = scope.spawn(|| fixture.get("zebra", "/"));
+        let page = fixture
+            .send(&fixture.ask("GET", "zebra", "/").browser())
             .status(503);
         assert!(
             page.header("content-type")
@@ -206,9 +213,9 @@ pub fn a_browser_gets_the_waiting_page(combination: Combination) {
     });
     wait_until(
         "the browser's reload reaches the application",
-        crate::support::bed::SOON,
+        crate::support::fixture::SOON,
         || {
-            let reply = bed.send(&bed.ask("GET", "zebra", "/").browser());
+            let reply = fixture.send(&fixture.ask("GET", "zebra", "/").browser());
             holds(
                 reply.status == 200 && reply.text().contains("zebra"),
                 reply.status,

@@ -12,7 +12,7 @@ use acc::service::outcome::{Outcome, Reloaded};
 use clap::CommandFactory;
 use serde_json::Value;
 
-use crate::support::{Bed, Combination, wait_until};
+use crate::support::{Combination, Fixture, wait_until};
 
 /// Commands that print no JSON of their own.
 const WITHOUT_JSON: [&str; 3] = ["completions", "man", "server"];
@@ -100,7 +100,7 @@ fn documented(text: &str, heading: &str) -> Vec<String> {
 
 /// All that was printed, by the section of the document that describes it.
 struct Seen {
-    bed: Bed,
+    fixture: Fixture,
     sections: BTreeMap<&'static str, Shape>,
     commands: BTreeSet<String>,
     instances: Vec<Value>,
@@ -110,7 +110,10 @@ impl Seen {
     /// Runs a command, which ends with this code, and adds each value that it prints to `section`.
     #[track_caller]
     fn run(&mut self, section: &'static str, code: i32, arguments: &[&str]) -> Vec<Value> {
-        let done = self.bed.acc(&[arguments, &["--json"]].concat()).code(code);
+        let done = self
+            .fixture
+            .acc(&[arguments, &["--json"]].concat())
+            .code(code);
         let values: Vec<Value> = serde_json::Deserializer::from_str(&done.out)
             .into_iter()
             .map(|v| v.unwrap_or_else(|e| panic!("{e}: {done:?}")))
@@ -184,7 +187,7 @@ secret = true
 
 /// Instances in every state whose fields differ, and what commands say about them.
 fn verbs(seen: &mut Seen) {
-    seen.bed.model("dies", DIES);
+    seen.fixture.model("dies", DIES);
     let full = [
         "create",
         "shop",
@@ -202,12 +205,12 @@ fn verbs(seen: &mut Seen) {
         &["create", "blog", "--model", "tester-tcp", "--asleep"],
     );
     seen.run(VERBS, 0, &["create", "wiki", "--model", "dies", "--asleep"]);
-    seen.bed.get("shop", "/").status(200);
+    seen.fixture.get("shop", "/").status(200);
     for _ in 0..2 {
-        seen.bed.acc(&["start", "wiki", "--json"]).code(1);
+        seen.fixture.acc(&["start", "wiki", "--json"]).code(1);
     }
-    wait_until("the use is known", crate::support::bed::SOON, || {
-        let info = seen.bed.info("shop");
+    wait_until("the use is known", crate::support::fixture::SOON, || {
+        let info = seen.fixture.info("shop");
         crate::support::holds(info["last_active_at"].is_string(), info)
     });
     for name in ["shop", "blog", "wiki"] {
@@ -229,37 +232,37 @@ fn verbs(seen: &mut Seen) {
 
 fn host_commands(seen: &mut Seen) {
     seen.run("`boot`", 0, &["boot"]);
-    seen.bed.model("secret", SECRET);
+    seen.fixture.model("secret", SECRET);
     seen.run("`models`", 0, &["models"]);
-    let one = seen.bed.json(&["models", "tester"]);
+    let one = seen.fixture.json(&["models", "tester"]);
     seen.add("`models`", &Value::Array(vec![one]));
     seen.run("`config check`", 0, &["config", "check"]);
-    let shown = seen.bed.json(&["config", "show"]);
-    let text = seen.bed.acc(&["config", "show"]).ok().out;
+    let shown = seen.fixture.json(&["config", "show"]);
+    let text = seen.fixture.acc(&["config", "show"]).ok().out;
     let read: Value = toml::from_str(&text).unwrap();
     assert_eq!(shown, read, "the settings are those of a config file");
-    seen.bed.acc(&["doctor"]);
-    let done = seen.bed.acc(&["doctor", "--json"]);
+    seen.fixture.acc(&["doctor"]);
+    let done = seen.fixture.acc(&["doctor", "--json"]);
     seen.commands.insert("doctor".to_owned());
     seen.add("`doctor`", &serde_json::from_str(&done.out).unwrap());
     seen.run("`prove`", 0, &["prove", "--cycles", "1", "--clients", "2"]);
     seen.add_rare();
     // One setting that changes, and one that waits for a restart.
-    let config = fs::read_to_string(seen.bed.config()).unwrap();
+    let config = fs::read_to_string(seen.fixture.config()).unwrap();
     let other = config
         .replace("max_waiting = 1000", "max_waiting = 999")
         .replace(
             "domain = \"apps.localhost\"",
             "domain = \"other.localhost\"",
         );
-    fs::write(seen.bed.config(), other).unwrap();
+    fs::write(seen.fixture.config(), other).unwrap();
     seen.run("`reload`", 0, &["reload"]);
-    let warned = seen.bed.acc(&["boot", "--json"]).ok();
+    let warned = seen.fixture.acc(&["boot", "--json"]).ok();
     let warning: Value = serde_json::from_str(&warned.err).unwrap();
     assert!(warning["warning"].is_string(), "{warning}");
     assert_eq!(warning.as_object().unwrap().len(), 1, "{warning}");
     seen.add("`boot`", &serde_json::from_str(&warned.out).unwrap());
-    fs::write(seen.bed.config(), config).unwrap();
+    fs::write(seen.fixture.config(), config).unwrap();
     seen.run("`halt`", 0, &["halt"]);
     seen.run("`halt`", 0, &["halt"]);
     seen.run("`boot`", 0, &["boot"]);
@@ -267,11 +270,11 @@ fn host_commands(seen: &mut Seen) {
 
 #[test]
 fn every_field_is_documented() {
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "60s") else {
         return;
     };
     let mut seen = Seen {
-        bed,
+        fixture,
         sections: BTreeMap::new(),
         commands: BTreeSet::new(),
         instances: Vec::new(),
@@ -311,14 +314,14 @@ fn every_field_is_documented() {
 
 #[test]
 fn every_kind_of_error_has_its_exit_code() {
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| {
+    let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| {
         (s.idle, s.wake_timeout) = ("60s", "1s")
     }) else {
         return;
     };
-    bed.model("dies", DIES);
-    bed.model("silent", SILENT);
-    bed.create("shop", "tester");
+    fixture.model("dies", DIES);
+    fixture.model("silent", SILENT);
+    fixture.create("shop", "tester");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json.md");
     let text = fs::read_to_string(path).unwrap();
     let documented = documented(&text, "Errors and exit codes");
@@ -330,7 +333,7 @@ fn every_kind_of_error_has_its_exit_code() {
         ("denied", 4, &["destroy", "shop"]),
         ("timed_out", 5, &["create", "blog", "--model", "silent"]),
     ] {
-        let done = bed.acc(&[arguments, &["--json"]].concat()).code(code);
+        let done = fixture.acc(&[arguments, &["--json"]].concat()).code(code);
         assert_eq!(done.out, "", "an error is not among the data");
         let error: Value = serde_json::from_str(&done.err).unwrap();
         assert_eq!(error["error"]["kind"], kind, "{error}");

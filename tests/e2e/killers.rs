@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use crate::support::http::{connect, read_head};
-use crate::support::{Bed, Combination, need};
+use crate::support::{Combination, Fixture, need};
 
 /// Writes down each request that it has read before it does anything about it. `pool`: it is
 /// forked, and the one that serves dies alone.
@@ -36,26 +36,26 @@ while True:
     c, _ = s.accept(); threading.Thread(target=serve, args=(c,), daemon=True).start()
 "#;
 
-fn bed(combination: Combination, kind: &str) -> Option<Bed> {
+fn fixture(combination: Combination, kind: &str) -> Option<Fixture> {
     if !need::programs(&["python3"]) {
         return None;
     }
-    let bed = Bed::with(combination, |s| s.idle = "60s")?;
-    let dir = bed.model(
+    let fixture = Fixture::with(combination, |s| s.idle = "60s")?;
+    let dir = fixture.model(
         "mortal",
         &format!("command = [\"python3\", \"-u\", \"app.py\", \"{{{{ socket }}}}\", \"{kind}\"]\n"),
     );
     fs::create_dir_all(dir.join("files")).unwrap();
     fs::write(dir.join("files/app.py"), APP).unwrap();
-    bed.create("zebra", "mortal");
-    Some(bed)
+    fixture.create("zebra", "mortal");
+    Some(fixture)
 }
 
 /// Sends a request; its status, 0 if it has none, and how often the application has read it.
-fn ask(bed: &Bed, method: &str, target: &str) -> (u16, usize) {
-    let log = bed.instance("zebra").join("data/asked");
+fn ask(fixture: &Fixture, method: &str, target: &str) -> (u16, usize) {
+    let log = fixture.instance("zebra").join("data/asked");
     let _ = fs::remove_file(&log);
-    let status = match bed.ask(method, "zebra", target).open(bed.address()) {
+    let status = match fixture.ask(method, "zebra", target).open(fixture.address()) {
         Ok(mut open) => {
             let _ = open.body.read_to_end(&mut Vec::new());
             open.reply.status
@@ -73,10 +73,10 @@ fn ask(bed: &Bed, method: &str, target: &str) -> (u16, usize) {
 }
 
 /// It is awake and serves, and nothing is held against it.
-fn mended(bed: &Bed) {
-    bed.acc(&["restart", "zebra"]).ok();
-    bed.acc(&["reset", "zebra"]);
-    bed.get("zebra", "/").status(200);
+fn mended(fixture: &Fixture) {
+    fixture.acc(&["restart", "zebra"]).ok();
+    fixture.acc(&["reset", "zebra"]);
+    fixture.get("zebra", "/").status(200);
 }
 
 pub fn each_is_read_as_often_as_it_may_be(combination: Combination) {
@@ -87,7 +87,7 @@ pub fn each_is_read_as_often_as_it_may_be(combination: Combination) {
         ("GET", "/die-late", 200, 1),
     ];
     for (kind, cases) in [("alone", &cases[..]), ("pool", &cases[..2])] {
-        let Some(bed) = bed(combination, kind) else {
+        let Some(fixture) = fixture(combination, kind) else {
             return;
         };
         for &(method, target, status, most) in cases {
@@ -95,17 +95,17 @@ pub fn each_is_read_as_often_as_it_may_be(combination: Combination) {
                 if state != "awake" {
                     // Without the seconds of grace that a drain gives to connections of clients
                     // that are gone.
-                    bed.acc(&["stop", "--now", "zebra"]).ok();
+                    fixture.acc(&["stop", "--now", "zebra"]).ok();
                 }
                 // Whoever woke it has a connection to it, and keeps it for the next request.
                 if state == "pooled" {
-                    bed.get("zebra", "/").status(200);
+                    fixture.get("zebra", "/").status(200);
                 }
-                let (said, reads) = ask(&bed, method, target);
+                let (said, reads) = ask(&fixture, method, target);
                 let what = format!("{method} {target} {state} {kind} ({combination:?})");
                 assert_eq!(said, status, "{what}: read {reads} times");
                 assert!((1..=most).contains(&reads), "{what}: read {reads} times");
-                mended(&bed);
+                mended(&fixture);
             }
         }
     }
@@ -113,12 +113,12 @@ pub fn each_is_read_as_often_as_it_may_be(combination: Combination) {
 
 /// On a connection of its client that is kept, and was used before.
 pub fn so_is_one_on_a_kept_connection(combination: Combination) {
-    let Some(bed) = bed(combination, "alone") else {
+    let Some(fixture) = fixture(combination, "alone") else {
         return;
     };
     for (method, most) in [("GET", 2), ("POST", 1)] {
-        let log = bed.instance("zebra").join("data/asked");
-        let mut client = connect(bed.address()).unwrap();
+        let log = fixture.instance("zebra").join("data/asked");
+        let mut client = connect(fixture.address()).unwrap();
         client
             .set_read_timeout(Some(Duration::from_secs(60)))
             .unwrap();
@@ -132,7 +132,7 @@ pub fn so_is_one_on_a_kept_connection(combination: Combination) {
             write!(
                 client,
                 "{method} {target} HTTP/1.1\r\nHost: {}\r\n{length}\r\n",
-                bed.host("zebra")
+                fixture.host("zebra")
             )
             .unwrap();
             let mut open = read_head(client.try_clone().unwrap(), method).unwrap();
@@ -148,6 +148,6 @@ pub fn so_is_one_on_a_kept_connection(combination: Combination) {
             (1..=most).contains(&reads),
             "{method}: read {reads} times ({combination:?})"
         );
-        mended(&bed);
+        mended(&fixture);
     }
 }

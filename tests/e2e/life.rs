@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
-use crate::support::bed::SOON;
+use crate::support::fixture::SOON;
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, processes, wait_until};
+use crate::support::{Combination, Fixture, processes, wait_until};
 
 pub fn it_is_created_answers_sleeps_and_wakes(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
-    let info = bed.create("zebra", "tester");
+    let info = fixture.create("zebra", "tester");
     for key in [
         "id",
         "name",
@@ -39,7 +39,7 @@ pub fn it_is_created_answers_sleeps_and_wakes(combination: Combination) {
     assert!(
         info["listen"]["unix"]
             .as_str()
-            .is_some_and(|p| p.starts_with(bed.run().to_str().unwrap())),
+            .is_some_and(|p| p.starts_with(fixture.run().to_str().unwrap())),
         "{info}"
     );
     assert!(
@@ -47,40 +47,47 @@ pub fn it_is_created_answers_sleeps_and_wakes(combination: Combination) {
         "the operator's start is no use: {info}"
     );
     assert!(
-        bed.acc(&["info", "zebra"])
+        fixture
+            .acc(&["info", "zebra"])
             .ok()
             .out
             .contains("last used   never")
-            && bed.acc(&["list"]).ok().out.contains(" never ")
+            && fixture.acc(&["list"]).ok().out.contains(" never ")
     );
-    assert!(bed.get("zebra", "/").status(200).text().contains("zebra"));
+    assert!(
+        fixture
+            .get("zebra", "/")
+            .status(200)
+            .text()
+            .contains("zebra")
+    );
     wait_until("the request is seen as use, before any pass", SOON, || {
-        let info = bed.info("zebra");
+        let info = fixture.info("zebra");
         holds(info["last_active_at"].is_string(), info)
     });
 
-    let first = bed.pid("zebra");
-    let plan = bed.acc(&["monitor", "--dry-run"]).ok();
+    let first = fixture.pid("zebra");
+    let plan = fixture.acc(&["monitor", "--dry-run"]).ok();
     assert!(plan.out.contains("zebra"), "{plan:?}");
-    bed.monitor_until_asleep("zebra");
+    fixture.monitor_until_asleep("zebra");
     assert!(
         !processes::alive(first),
         "the process of a sleeping instance lives"
     );
-    assert!(bed.info("zebra")["pid"].is_null());
+    assert!(fixture.info("zebra")["pid"].is_null());
     assert!(
-        bed.told("zebra", "TERM").len() == 1 && bed.told("zebra", "EXIT").len() == 1,
+        fixture.told("zebra", "TERM").len() == 1 && fixture.told("zebra", "EXIT").len() == 1,
         "it was not ended in order"
     );
 
-    bed.get("zebra", "/").status(200);
-    let info = bed.info("zebra");
+    fixture.get("zebra", "/").status(200);
+    let info = fixture.info("zebra");
     assert_eq!(info["phase"], "awake", "{info}");
-    assert_ne!(bed.pid("zebra"), first);
-    assert_eq!(bed.told("zebra", "START").len(), 2);
+    assert_ne!(fixture.pid("zebra"), first);
+    assert_eq!(fixture.told("zebra", "START").len(), 2);
     // The wake just now counts as use: a pass right after it changes nothing.
-    bed.monitor();
-    let kinds: Vec<String> = bed
+    fixture.monitor();
+    let kinds: Vec<String> = fixture
         .json(&["events", "zebra"])
         .as_array()
         .unwrap()
@@ -93,86 +100,92 @@ pub fn it_is_created_answers_sleeps_and_wakes(combination: Combination) {
             "no `{kind}` in {kinds:?}"
         );
     }
-    let list = bed.json(&["list"]);
+    let list = fixture.json(&["list"]);
     assert_eq!(list.as_array().unwrap().len(), 1);
     assert_eq!(list[0]["name"], "zebra");
 }
 
 pub fn a_verb_on_what_is_already_so_changes_nothing(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
-    bed.create("zebra", "tester");
-    let pid = bed.pid("zebra");
-    bed.acc(&["start", "zebra"]).ok().says(&["already"]);
-    assert_eq!(bed.pid("zebra"), pid);
-    bed.acc(&["stop", "zebra"]).ok();
-    assert_eq!(bed.phase("zebra"), "asleep");
-    bed.acc(&["sleep", "zebra"]).ok().says(&["already"]);
-    bed.acc(&["wake", "zebra"]).ok();
-    let second = bed.pid("zebra");
+    fixture.create("zebra", "tester");
+    let pid = fixture.pid("zebra");
+    fixture.acc(&["start", "zebra"]).ok().says(&["already"]);
+    assert_eq!(fixture.pid("zebra"), pid);
+    fixture.acc(&["stop", "zebra"]).ok();
+    assert_eq!(fixture.phase("zebra"), "asleep");
+    fixture.acc(&["sleep", "zebra"]).ok().says(&["already"]);
+    fixture.acc(&["wake", "zebra"]).ok();
+    let second = fixture.pid("zebra");
     assert_ne!(second, pid);
-    bed.acc(&["restart", "zebra"]).ok();
-    assert_ne!(bed.pid("zebra"), second);
+    fixture.acc(&["restart", "zebra"]).ok();
+    assert_ne!(fixture.pid("zebra"), second);
     assert!(!processes::alive(second));
-    bed.get("zebra", "/").status(200);
-    bed.acc(&["stop", "--now", "zebra"]).ok();
-    assert_eq!(bed.told("zebra", "START").len(), 3);
+    fixture.get("zebra", "/").status(200);
+    fixture.acc(&["stop", "--now", "zebra"]).ok();
+    assert_eq!(fixture.told("zebra", "START").len(), 3);
 }
 
 pub fn disabled_it_never_wakes_and_pinned_it_never_sleeps(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "300ms") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "300ms") else {
         return;
     };
-    bed.create("zebra", "tester");
-    bed.acc(&["disable", "zebra"]).ok();
-    bed.wait_phase("zebra", "asleep");
-    let reply = bed.get("zebra", "/").status(503);
+    fixture.create("zebra", "tester");
+    fixture.acc(&["disable", "zebra"]).ok();
+    fixture.wait_phase("zebra", "asleep");
+    let reply = fixture.get("zebra", "/").status(503);
     assert!(
         reply
             .header("cache-control")
             .is_some_and(|c| c.contains("no-store")),
         "{reply:?}"
     );
-    assert_eq!(bed.phase("zebra"), "asleep");
-    bed.acc(&["start", "zebra"]).error(4).says(&["hint:"]);
+    assert_eq!(fixture.phase("zebra"), "asleep");
+    fixture.acc(&["start", "zebra"]).error(4).says(&["hint:"]);
 
-    bed.acc(&["enable", "zebra"]).ok();
-    bed.get("zebra", "/").status(200);
-    bed.acc(&["pin", "zebra"]).ok();
-    assert_eq!(bed.info("zebra")["desired"], "up");
-    let pid = bed.pid("zebra");
+    fixture.acc(&["enable", "zebra"]).ok();
+    fixture.get("zebra", "/").status(200);
+    fixture.acc(&["pin", "zebra"]).ok();
+    assert_eq!(fixture.info("zebra")["desired"], "up");
+    let pid = fixture.pid("zebra");
     // Much longer than the idle timeout, seen by the monitor again and again.
     let began = crate::support::now();
     while began.elapsed() < Duration::from_millis(1200) {
-        bed.monitor();
+        fixture.monitor();
     }
-    assert_eq!(bed.pid("zebra"), pid);
-    bed.acc(&["enable", "zebra"]).ok();
-    bed.monitor_until_asleep("zebra");
+    assert_eq!(fixture.pid("zebra"), pid);
+    fixture.acc(&["enable", "zebra"]).ok();
+    fixture.monitor_until_asleep("zebra");
 }
 
 pub fn it_listens_on_tcp(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
-    let info = bed.create("zebra", "tester-tcp");
+    let info = fixture.create("zebra", "tester-tcp");
     let address: std::net::SocketAddr = info["listen"]["tcp"].as_str().unwrap().parse().unwrap();
     assert!(address.ip().is_loopback());
-    bed.get("zebra", "/").status(200);
-    bed.monitor_until_asleep("zebra");
+    fixture.get("zebra", "/").status(200);
+    fixture.monitor_until_asleep("zebra");
     assert!(
         std::net::TcpStream::connect(address).is_err(),
         "something listens on the port of a sleeping instance"
     );
-    bed.get("zebra", "/").status(200);
-    bed.get("zebra", "/").status(200);
+    fixture.get("zebra", "/").status(200);
+    fixture.get("zebra", "/").status(200);
     // Another program takes the port of the sleeper: never its traffic, and acc finds another.
-    bed.acc(&["stop", "zebra"]).ok();
+    fixture.acc(&["stop", "zebra"]).ok();
     let thief = std::net::TcpListener::bind(address).unwrap();
     thief.set_nonblocking(true).unwrap();
-    assert!(bed.get("zebra", "/").status(200).text().contains("zebra"));
-    let another = bed.info("zebra")["listen"]["tcp"]
+    assert!(
+        fixture
+            .get("zebra", "/")
+            .status(200)
+            .text()
+            .contains("zebra")
+    );
+    let another = fixture.info("zebra")["listen"]["tcp"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -185,7 +198,7 @@ pub fn it_listens_on_tcp(combination: Combination) {
         ),
         format!("pid {}", std::process::id()),
     );
-    bed.acc(&["events", "zebra"]).ok().says(&[
+    fixture.acc(&["events", "zebra"]).ok().says(&[
         "port_changed",
         &from,
         "taken by another program",
@@ -193,11 +206,11 @@ pub fn it_listens_on_tcp(combination: Combination) {
     ]);
     // Also once nginx has the new map, and through another sleep.
     for _ in 0..50 {
-        bed.get("zebra", "/").status(200);
+        fixture.get("zebra", "/").status(200);
     }
-    bed.acc(&["restart", "zebra"]).ok();
-    bed.get("zebra", "/").status(200);
-    assert_eq!(bed.info("zebra")["listen"]["tcp"], another);
+    fixture.acc(&["restart", "zebra"]).ok();
+    fixture.get("zebra", "/").status(200);
+    assert_eq!(fixture.info("zebra")["listen"]["tcp"], another);
     assert_eq!(
         thief.accept().unwrap_err().kind(),
         std::io::ErrorKind::WouldBlock,
@@ -206,32 +219,33 @@ pub fn it_listens_on_tcp(combination: Combination) {
 }
 
 pub fn its_port_is_taken_and_there_is_no_other(combination: Combination) {
-    let Some(bed) = Bed::unbooted(combination, |_| {}) else {
+    let Some(fixture) = Fixture::unbooted(combination, |_| {}) else {
         return;
     };
-    let first = bed.first_port();
-    bed.configure(&crate::support::Settings {
+    let first = fixture.first_port();
+    fixture.configure(&crate::support::Settings {
         ports: format!("{first}-{first}"),
         ..Default::default()
     });
-    bed.acc(&["boot"]).ok();
-    bed.acc(&["create", "zebra", "--model", "tester-tcp", "--asleep"])
+    fixture.acc(&["boot"]).ok();
+    fixture
+        .acc(&["create", "zebra", "--model", "tester-tcp", "--asleep"])
         .ok();
     let thief = std::net::TcpListener::bind(("127.0.0.1", first)).unwrap();
     let who = format!("pid {}", std::process::id());
-    bed.acc(&["start", "zebra"]).error(1).says(&[
+    fixture.acc(&["start", "zebra"]).error(1).says(&[
         &format!("port 127.0.0.1:{first} is taken"),
         &who,
         "no port is free",
     ]);
-    bed.get("zebra", "/").status(503);
+    fixture.get("zebra", "/").status(503);
     drop(thief);
-    bed.acc(&["start", "zebra"]).ok();
-    bed.get("zebra", "/").status(200);
+    fixture.acc(&["start", "zebra"]).ok();
+    fixture.get("zebra", "/").status(200);
 }
 
 pub fn it_has_other_hosts_and_is_named_by_number(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
     let create = [
@@ -246,78 +260,85 @@ pub fn it_has_other_hosts_and_is_named_by_number(combination: Combination) {
         "15m",
         "--asleep",
     ];
-    bed.acc(&create).ok();
-    let info = bed.info("tester");
+    fixture.acc(&create).ok();
+    let info = fixture.info("tester");
     assert_eq!(
         (&info["phase"], &info["owner"], &info["idle_timeout_s"]),
         (&"asleep".into(), &"a@example.org".into(), &900.0.into()),
         "{info}"
     );
     let id = info["id"].to_string();
-    assert_eq!(bed.info(&id), info);
-    let ask = |host: &str| bed.send(&crate::support::Ask::new("GET", host, "/"));
+    assert_eq!(fixture.info(&id), info);
+    let ask = |host: &str| fixture.send(&crate::support::Ask::new("GET", host, "/"));
     ask("www.example.org").status(200);
     ask("WWW.Example.ORG.").status(200);
-    bed.get("tester", "/").status(200);
-    bed.acc(&[
-        "create",
-        "other",
-        "--model",
-        "tester",
-        "--host",
-        "www.example.org",
-    ])
-    .refused()
-    .says(&["www.example.org"]);
+    fixture.get("tester", "/").status(200);
+    fixture
+        .acc(&[
+            "create",
+            "other",
+            "--model",
+            "tester",
+            "--host",
+            "www.example.org",
+        ])
+        .refused()
+        .says(&["www.example.org"]);
     // A second one made from the model's name gets the next free one.
-    bed.acc(&["create", "--model", "tester", "--asleep"]).ok();
-    assert_eq!(bed.json(&["list"]).as_array().unwrap().len(), 2);
+    fixture
+        .acc(&["create", "--model", "tester", "--asleep"])
+        .ok();
+    assert_eq!(fixture.json(&["list"]).as_array().unwrap().len(), 2);
     assert_eq!(
-        bed.json(&["list", "--phase", "asleep"])
+        fixture
+            .json(&["list", "--phase", "asleep"])
             .as_array()
             .unwrap()
             .len(),
         1
     );
-    bed.acc(&["stop", &id]).ok();
+    fixture.acc(&["stop", &id]).ok();
 }
 
 pub fn the_python_model_works(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
     if !std::path::Path::new("/usr/bin/python3").exists() {
         crate::support::need::skipped("not installed: /usr/bin/python3");
         return;
     }
-    bed.create("pony", "python-http");
-    assert!(bed.get("pony", "/").status(200).text().contains("pony"));
-    bed.monitor_until_asleep("pony");
-    assert!(bed.get("pony", "/").status(200).text().contains("pony"));
+    fixture.create("pony", "python-http");
+    assert!(fixture.get("pony", "/").status(200).text().contains("pony"));
+    fixture.monitor_until_asleep("pony");
+    assert!(fixture.get("pony", "/").status(200).text().contains("pony"));
 }
 
 pub fn the_server_puts_it_to_sleep_by_itself(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| {
+    let Some(fixture) = Fixture::with(combination, |s| {
         (s.check_every, s.idle) = ("200ms", "500ms")
     }) else {
         return;
     };
-    bed.create("zebra", "tester");
-    bed.wait_phase("zebra", "asleep");
-    bed.get("zebra", "/").status(200);
-    bed.wait_phase("zebra", "asleep");
+    fixture.create("zebra", "tester");
+    fixture.wait_phase("zebra", "asleep");
+    fixture.get("zebra", "/").status(200);
+    fixture.wait_phase("zebra", "asleep");
     // One that dies by itself is noticed at once and wakes again.
-    bed.acc(&["pin", "zebra"]).ok();
-    let pid = bed.pid("zebra");
-    let _ = bed.ask("GET", "zebra", "/crash").send(bed.address());
+    fixture.acc(&["pin", "zebra"]).ok();
+    let pid = fixture.pid("zebra");
+    let _ = fixture
+        .ask("GET", "zebra", "/crash")
+        .send(fixture.address());
     wait_until("a pinned instance that crashed is up again", SOON, || {
-        let info = bed.info("zebra");
+        let info = fixture.info("zebra");
         holds(
             info["phase"] == "awake" && info["pid"].as_i64().is_some_and(|p| p != i64::from(pid)),
             info,
         )
     });
-    bed.acc(&["events", "zebra"])
+    fixture
+        .acc(&["events", "zebra"])
         .ok()
         .says(&["exited with code 3 while it served"]);
 }

@@ -4,20 +4,20 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::support::bed::SOON;
+use crate::support::fixture::SOON;
 use crate::support::wait::holds;
-use crate::support::{Ask, Bed, Combination, wait_until};
+use crate::support::{Ask, Combination, Fixture, wait_until};
 
-fn log(bed: &Bed, name: &str, file: &str) -> PathBuf {
-    bed.home().join("log/access").join(name).join(file)
+fn log(fixture: &Fixture, name: &str, file: &str) -> PathBuf {
+    fixture.home().join("log/access").join(name).join(file)
 }
 
 /// The one line with this target, once it is there; in which of the two files.
-fn line(bed: &Bed, name: &str, target: &str) -> (Line, &'static str) {
+fn line(fixture: &Fixture, name: &str, target: &str) -> (Line, &'static str) {
     let mut found = None;
     wait_until(&format!("`{target}` is written down"), SOON, || {
         for file in ["access.log", "uncounted.log"] {
-            let text = fs::read_to_string(log(bed, name, file)).unwrap_or_default();
+            let text = fs::read_to_string(log(fixture, name, file)).unwrap_or_default();
             let lines: Vec<&str> = text
                 .lines()
                 .filter(|line| line.contains(&format!(" {target} HTTP/1.1\"")))
@@ -83,23 +83,24 @@ impl Line {
 }
 
 pub fn each_request_has_its_line(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| {
+    let Some(fixture) = Fixture::with(combination, |s| {
         (s.idle, s.max_body, s.page_after) = ("60s", "100KiB", "100ms")
     }) else {
         return;
     };
     for model in ["tester", "tester-tcp"] {
-        bed.acc(&[
-            "create",
-            "zebra",
-            "--model",
-            model,
-            "--set",
-            "start_delay=200ms",
-        ])
-        .ok();
-        let seen = |target: &str| line(&bed, "zebra", target);
-        bed.get("zebra", "/?awake").status(200);
+        fixture
+            .acc(&[
+                "create",
+                "zebra",
+                "--model",
+                model,
+                "--set",
+                "start_delay=200ms",
+            ])
+            .ok();
+        let seen = |target: &str| line(&fixture, "zebra", target);
+        fixture.get("zebra", "/?awake").status(200);
         let (awake, file) = seen("/?awake");
         assert_eq!(
             (awake.status, awake.wake, awake.upstream, file),
@@ -111,7 +112,8 @@ pub fn each_request_has_its_line(combination: Combination) {
             ("zebra.apps.localhost", true),
             "{awake:?}"
         );
-        bed.send(&bed.ask("POST", "zebra", "/echo?body").body("x"))
+        fixture
+            .send(&fixture.ask("POST", "zebra", "/echo?body").body("x"))
             .status(200);
         let (posted, file) = seen("/echo?body");
         assert_eq!(
@@ -119,8 +121,8 @@ pub fn each_request_has_its_line(combination: Combination) {
             (200, None, Some(200), "access.log"),
             "{combination:?}"
         );
-        bed.acc(&["stop", "zebra"]).ok();
-        bed.get("zebra", "/none?woken").status(404);
+        fixture.acc(&["stop", "zebra"]).ok();
+        fixture.get("zebra", "/none?woken").status(404);
         let (woken, file) = seen("/none?woken");
         assert_eq!(
             (woken.status, woken.upstream, file),
@@ -131,8 +133,9 @@ pub fn each_request_has_its_line(combination: Combination) {
             woken.wake.is_some_and(|wake| (0.1..20.0).contains(&wake)),
             "{woken:?} ({combination:?})"
         );
-        bed.acc(&["stop", "zebra"]).ok();
-        bed.send(&bed.ask("GET", "zebra", "/?page").browser())
+        fixture.acc(&["stop", "zebra"]).ok();
+        fixture
+            .send(&fixture.ask("GET", "zebra", "/?page").browser())
             .status(503);
         let (page, file) = seen("/?page");
         assert_eq!(
@@ -144,8 +147,9 @@ pub fn each_request_has_its_line(combination: Combination) {
             page.wake.is_some_and(|wake| wake >= 0.1) && page.sent > 100,
             "{page:?} ({combination:?})"
         );
-        bed.wait_phase("zebra", "awake");
-        bed.send(&bed.ask("POST", "zebra", "/crash?broken").body("x"))
+        fixture.wait_phase("zebra", "awake");
+        fixture
+            .send(&fixture.ask("POST", "zebra", "/crash?broken").body("x"))
             .status(502);
         let (broken, file) = seen("/crash?broken");
         assert_eq!(
@@ -153,45 +157,49 @@ pub fn each_request_has_its_line(combination: Combination) {
             (502, None, "access.log"),
             "{combination:?}"
         );
-        refused(&bed, combination);
-        bed.acc(&["destroy", "--force", "zebra"]).ok();
-        bed.acc(&["purge", "zebra"]).ok();
-        bed.send(&Ask::new("GET", "zebra.apps.localhost", "/?nobody"))
+        refused(&fixture, combination);
+        fixture.acc(&["destroy", "--force", "zebra"]).ok();
+        fixture.acc(&["purge", "zebra"]).ok();
+        fixture
+            .send(&Ask::new("GET", "zebra.apps.localhost", "/?nobody"))
             .status(404);
-        assert!(!log(&bed, "zebra", "").exists(), "{combination:?}");
+        assert!(!log(&fixture, "zebra", "").exists(), "{combination:?}");
     }
 }
 
 /// What is no use of the application is not written down as if it were.
-fn refused(bed: &Bed, combination: Combination) {
+fn refused(fixture: &Fixture, combination: Combination) {
     for (at, ask) in [
-        bed.ask("POST", "zebra", "/?large")
+        fixture
+            .ask("POST", "zebra", "/?large")
             .body(vec![0; 200 * 1024]),
-        bed.ask("TRACE", "zebra", "/?trace"),
-        bed.ask("GET", "zebra", "/?coding")
+        fixture.ask("TRACE", "zebra", "/?trace"),
+        fixture
+            .ask("GET", "zebra", "/?coding")
             .header("Transfer-Encoding", "gzip, chunked"),
     ]
     .into_iter()
     .enumerate()
     {
         let (target, status) = [("/?large", 413), ("/?trace", 405), ("/?coding", 501)][at];
-        bed.send(&ask).status(status);
-        let (own, file) = line(bed, "zebra", target);
+        fixture.send(&ask).status(status);
+        let (own, file) = line(fixture, "zebra", target);
         assert_eq!(
             (own.status, own.wake, own.upstream, file),
             (status, None, None, "uncounted.log"),
             "{combination:?}"
         );
     }
-    bed.acc(&["disable", "zebra"]).ok();
-    bed.get("zebra", "/?disabled").status(503);
-    let (own, file) = line(bed, "zebra", "/?disabled");
+    fixture.acc(&["disable", "zebra"]).ok();
+    fixture.get("zebra", "/?disabled").status(503);
+    let (own, file) = line(fixture, "zebra", "/?disabled");
     assert_eq!(
         (own.status, own.wake, own.upstream, file),
         (503, None, None, "uncounted.log"),
         "{combination:?}"
     );
-    bed.acc(&["logs", "zebra", "--access", "-n", "1000"])
+    fixture
+        .acc(&["logs", "zebra", "--access", "-n", "1000"])
         .ok()
         .says(&["/?awake", "/?disabled", "/?large"]);
 }
@@ -200,20 +208,24 @@ fn refused(bed: &Bed, combination: Combination) {
 #[test]
 fn what_is_asked_of_nobody_fills_no_disk() {
     for combination in [Combination::REAL, Combination::BUILTIN] {
-        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
             continue;
         };
         for n in 0..50 {
-            bed.send(&bed.ask("GET", &format!("nobody{n}"), "/"))
+            fixture
+                .send(&fixture.ask("GET", &format!("nobody{n}"), "/"))
                 .status(404);
-            bed.send(&bed.ask("TRACE", &format!("nobody{n}"), "/"))
+            fixture
+                .send(&fixture.ask("TRACE", &format!("nobody{n}"), "/"))
                 .status(405);
         }
-        bed.create("zebra", "tester");
-        bed.get("zebra", "/?last").status(200);
-        line(&bed, "zebra", "/?last");
+        fixture.create("zebra", "tester");
+        fixture.get("zebra", "/?last").status(200);
+        line(&fixture, "zebra", "/?last");
         assert_eq!(
-            fs::read_dir(bed.home().join("log/access")).unwrap().count(),
+            fs::read_dir(fixture.home().join("log/access"))
+                .unwrap()
+                .count(),
             1,
             "{combination:?}"
         );

@@ -5,24 +5,24 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::bed::{COMMAND, SOON};
+use crate::support::fixture::{COMMAND, SOON};
 use crate::support::wait::{holds, wait_until};
-use crate::support::{Bed, Combination, need, processes, run};
+use crate::support::{Combination, Fixture, need, processes, run};
 
 const LOCKS: [&str; 3] = ["owner.lock", "owner.next", "server.lock"];
 
 #[test]
 fn their_modes_do_not_depend_on_the_umask() {
     for combination in [Combination::REAL, Combination::BUILTIN] {
-        let Some(bed) = Bed::unbooted(combination, |_| {}) else {
+        let Some(fixture) = Fixture::unbooted(combination, |_| {}) else {
             continue;
         };
-        let boot = bed.command(&["boot"]);
+        let boot = fixture.command(&["boot"]);
         let mut wide = Command::new("sh");
         wide.args(["-c", "umask 0; exec \"$@\"", "sh"])
             .arg(boot.get_program())
             .args(boot.get_args())
-            .current_dir(&bed.dir);
+            .current_dir(&fixture.dir);
         run::run(&mut wide, COMMAND).ok();
         let mode =
             |path: std::path::PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -33,14 +33,14 @@ fn their_modes_do_not_depend_on_the_umask() {
         };
         for name in LOCKS.iter().chain(more).chain(&["control.sock"]) {
             let mode =
-                mode(bed.run().join(name)) & if name.ends_with("sock") { 0o077 } else { 0o777 };
+                mode(fixture.run().join(name)) & if name.ends_with("sock") { 0o077 } else { 0o777 };
             assert_eq!(
                 mode,
                 if name.ends_with("sock") { 0 } else { 0o600 },
                 "{name} ({combination:?})"
             );
         }
-        assert_eq!(mode(bed.home().join("acc.db")), 0o600);
+        assert_eq!(mode(fixture.home().join("acc.db")), 0o600);
     }
 }
 
@@ -84,24 +84,24 @@ fn strangers_who_hold_one_from_before_are_in_nobodys_way() {
         (Combination::REAL, "--shared"),
         (Combination::BUILTIN, "--exclusive"),
     ] {
-        let Some(bed) = Bed::unbooted(combination, |s| s.idle = "60s") else {
+        let Some(fixture) = Fixture::unbooted(combination, |s| s.idle = "60s") else {
             continue;
         };
-        fs::create_dir(bed.run()).unwrap();
+        fs::create_dir(fixture.run()).unwrap();
         let held: Vec<Stranger> = LOCKS
             .iter()
             .map(|name| {
-                let path = bed.run().join(name);
+                let path = fixture.run().join(name);
                 fs::write(&path, "1").unwrap();
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
                 Stranger::holding(&path, how)
             })
             .collect();
-        bed.acc(&["boot"]).ok();
-        bed.create("zebra", "tester");
-        bed.acc(&["stop", "zebra"]).ok();
+        fixture.acc(&["boot"]).ok();
+        fixture.create("zebra", "tester");
+        fixture.acc(&["stop", "zebra"]).ok();
         let worker = || {
-            processes::of(&bed.dir)
+            processes::of(&fixture.dir)
                 .into_iter()
                 .find(|p| p.command.contains(" worker "))
         };
@@ -110,8 +110,8 @@ fn strangers_who_hold_one_from_before_are_in_nobodys_way() {
         wait_until("another worker serves", SOON, || {
             holds(worker().is_some_and(|w| w.pid != before.pid), "none")
         });
-        bed.get("zebra", "/").status(200);
-        bed.acc(&["halt"]).ok();
+        fixture.get("zebra", "/").status(200);
+        fixture.acc(&["halt"]).ok();
         drop(held);
     }
 }

@@ -4,45 +4,50 @@ use std::io::Read;
 use std::time::Duration;
 
 use crate::support::wait::pause;
-use crate::support::{Bed, Combination, now, processes};
+use crate::support::{Combination, Fixture, now, processes};
 
 pub fn a_web_socket_opens_through_a_wake_and_keeps_it_awake(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "400ms") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "400ms") else {
         return;
     };
-    bed.acc(&[
-        "create",
-        "zebra",
-        "--model",
-        "tester",
-        "--set",
-        "start_delay=200ms",
-        "--asleep",
-    ])
-    .ok();
-    let mut socket = bed.web_socket("zebra");
+    fixture
+        .acc(&[
+            "create",
+            "zebra",
+            "--model",
+            "tester",
+            "--set",
+            "start_delay=200ms",
+            "--asleep",
+        ])
+        .ok();
+    let mut socket = fixture.web_socket("zebra");
     assert_eq!(socket.echo("one").unwrap(), "one");
-    let pid = bed.pid("zebra");
+    let pid = fixture.pid("zebra");
     // Silent, but open, for several idle timeouts.
     let began = now();
     while began.elapsed() < Duration::from_millis(1500) {
-        bed.monitor();
+        fixture.monitor();
     }
-    assert_eq!(bed.pid("zebra"), pid);
+    assert_eq!(fixture.pid("zebra"), pid);
     assert_eq!(socket.echo("two").unwrap(), "two");
     socket.close();
-    bed.monitor_until_asleep("zebra");
+    fixture.monitor_until_asleep("zebra");
 }
 
 pub fn a_stream_longer_than_the_idle_timeout_is_not_cut(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "400ms") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "400ms") else {
         return;
     };
-    bed.acc(&["create", "zebra", "--model", "tester", "--asleep"])
+    fixture
+        .acc(&["create", "zebra", "--model", "tester", "--asleep"])
         .ok();
     for target in ["/stream?seconds=2", "/stream?seconds=2&kind=sse"] {
         let began = now();
-        let mut open = bed.ask("GET", "zebra", target).open(bed.address()).unwrap();
+        let mut open = fixture
+            .ask("GET", "zebra", target)
+            .open(fixture.address())
+            .unwrap();
         assert_eq!(open.reply.status, 200);
         let mut first = [0; 1];
         open.body.read_exact(&mut first).unwrap();
@@ -50,14 +55,14 @@ pub fn a_stream_longer_than_the_idle_timeout_is_not_cut(combination: Combination
             began.elapsed() < Duration::from_millis(1500),
             "the stream was held back until it had ended"
         );
-        let pid = bed.pid("zebra");
+        let pid = fixture.pid("zebra");
         let monitor = std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
                 let mut rest = Vec::new();
                 open.body.read_to_end(&mut rest).map(|_| rest.len())
             });
             while !reader.is_finished() {
-                bed.monitor();
+                fixture.monitor();
             }
             reader.join().unwrap()
         });
@@ -67,24 +72,25 @@ pub fn a_stream_longer_than_the_idle_timeout_is_not_cut(combination: Combination
             "the stream ended early"
         );
         assert_eq!(
-            bed.told("zebra", "START").len(),
+            fixture.told("zebra", "START").len(),
             1,
             "it was restarted within its own stream"
         );
         assert!(processes::alive(pid));
     }
-    bed.monitor_until_asleep("zebra");
+    fixture.monitor_until_asleep("zebra");
 }
 
 pub fn an_operators_stop_waits_for_what_is_in_flight(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
-    bed.create("zebra", "tester");
+    fixture.create("zebra", "tester");
     std::thread::scope(|scope| {
         let slow = scope.spawn(|| {
-            bed.send(
-                &bed.ask("GET", "zebra", "/slow?ms=1500")
+            fixture.send(
+                &fixture
+                    .ask("GET", "zebra", "/slow?ms=1500")
                     .header("X-Id", "slow-one"),
             )
         });
@@ -93,20 +99,21 @@ pub fn an_operators_stop_waits_for_what_is_in_flight(combination: Combination) {
             Duration::from_secs(5),
             || {
                 crate::support::wait::holds(
-                    bed.told("zebra", "REQ")
+                    fixture
+                        .told("zebra", "REQ")
                         .iter()
                         .any(|l| l.contains("slow-one")),
                     "no request seen",
                 )
             },
         );
-        let stop = scope.spawn(|| bed.acc(&["stop", "zebra"]));
+        let stop = scope.spawn(|| fixture.acc(&["stop", "zebra"]));
         pause(Duration::from_millis(300));
         // Comes while it drains: held, then answered by the next run.
-        let late = scope.spawn(|| bed.get("zebra", "/"));
+        let late = scope.spawn(|| fixture.get("zebra", "/"));
         slow.join().unwrap().status(200);
         stop.join().unwrap();
         late.join().unwrap().status(200);
     });
-    assert_eq!(bed.told("zebra", "START").len(), 2);
+    assert_eq!(fixture.told("zebra", "START").len(), 2);
 }

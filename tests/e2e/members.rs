@@ -1,8 +1,8 @@
 //! An instance is all of its processes, whatever they call themselves and wherever they go.
 
-use crate::support::bed::SOON;
+use crate::support::fixture::SOON;
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, need, processes, wait_until};
+use crate::support::{Combination, Fixture, need, processes, wait_until};
 
 /// Listens on the unix socket of its first argument, answers each request with its pid, and runs
 /// what stands in `BEFORE`, `AFTER` (once it listens), and in the body of a request.
@@ -25,8 +25,8 @@ while True:
 "#;
 
 /// A model with this application.
-fn model(bed: &Bed, name: &str, before: &str, after: &str) {
-    let dir = bed.model(
+fn model(fixture: &Fixture, name: &str, before: &str, after: &str) {
+    let dir = fixture.model(
         name,
         "command = [\"python3\", \"-u\", \"app.py\", \"{{ socket }}\"]\n",
     );
@@ -41,7 +41,7 @@ fn model(bed: &Bed, name: &str, before: &str, after: &str) {
 /// The name of a process (`/proc/PID/comm`) is its own choice: it hides nothing, and keeps acc from
 /// nothing.
 pub fn its_name_may_be_any_bytes(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
     if !need::programs(&["python3"]) {
@@ -53,30 +53,30 @@ pub fn its_name_may_be_any_bytes(combination: Combination) {
     {
         let instance = format!("zebra{number}");
         model(
-            &bed,
+            &fixture,
             &instance,
             &format!("open('/proc/self/comm', 'wb').write(b'{name}')"),
             "",
         );
-        bed.create(&instance, &instance);
-        let pid = bed.pid(&instance);
-        bed.get(&instance, "/").status(200);
-        let pass = bed.monitor();
+        fixture.create(&instance, &instance);
+        let pid = fixture.pid(&instance);
+        fixture.get(&instance, "/").status(200);
+        let pass = fixture.monitor();
         assert!(
             pass.out.is_empty(),
             "a pass has something to say: {}",
             pass.out
         );
-        bed.acc(&["stop", "--now", &instance]).ok();
+        fixture.acc(&["stop", "--now", &instance]).ok();
         assert!(!processes::alive(pid));
-        bed.get(&instance, "/").status(200);
-        let pid = bed.pid(&instance);
-        bed.acc(&["destroy", "--force", &instance]).ok();
-        bed.acc(&["purge", &instance]).ok();
+        fixture.get(&instance, "/").status(200);
+        let pid = fixture.pid(&instance);
+        fixture.acc(&["destroy", "--force", &instance]).ok();
+        fixture.acc(&["purge", &instance]).ok();
         wait_until("it has ended", SOON, || holds(!processes::alive(pid), pid));
-        bed.create(&instance, &instance);
+        fixture.create(&instance, &instance);
     }
-    // And the bed is halted with all of them awake.
+    // And the fixture is halted with all of them awake.
 }
 
 /// What it runs in a session of its own, twice forked, with nothing open: `sleep` of a length that
@@ -102,8 +102,8 @@ fn sleepers(length: &str) -> Vec<i32> {
 
 /// Can acc make control groups that count processes here? A host that gives none is no fault of the
 /// test's machine.
-fn has_groups(bed: &Bed) -> bool {
-    let said = bed.acc(&["doctor"]).out;
+fn has_groups(fixture: &Fixture) -> bool {
+    let said = fixture.acc(&["doctor"]).out;
     let has =
         !said.contains("cannot create control groups") && !said.contains("but the controller");
     if !has {
@@ -133,36 +133,36 @@ pub fn what_it_has_started_ends_with_it(combination: Combination) {
     if !need::root("to make control groups") || !need::programs(&["python3"]) {
         return;
     }
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    if !has_groups(&bed) {
+    if !has_groups(&fixture) {
         return;
     }
     let length = length();
-    model(&bed, "strays", &away(&length), "");
-    bed.create("zebra", "strays");
+    model(&fixture, "strays", &away(&length), "");
+    fixture.create("zebra", "strays");
     wait_for_one(&length);
-    bed.acc(&["stop", "zebra"]).ok();
+    fixture.acc(&["stop", "zebra"]).ok();
     assert_eq!(sleepers(&length), [0; 0], "after a stop");
-    bed.get("zebra", "/").status(200);
+    fixture.get("zebra", "/").status(200);
     wait_for_one(&length);
-    bed.acc(&["stop", "--now", "zebra"]).ok();
+    fixture.acc(&["stop", "--now", "zebra"]).ok();
     assert_eq!(sleepers(&length), [0; 0], "after a stop at once");
     // Its first process is killed.
-    bed.get("zebra", "/").status(200);
+    fixture.get("zebra", "/").status(200);
     wait_for_one(&length);
-    processes::signal(bed.pid("zebra"), nix::sys::signal::Signal::SIGKILL);
-    bed.wait_phase("zebra", "failed");
+    processes::signal(fixture.pid("zebra"), nix::sys::signal::Signal::SIGKILL);
+    fixture.wait_phase("zebra", "failed");
     assert_eq!(sleepers(&length), [0; 0], "after its death");
-    bed.acc(&["start", "zebra"]).ok();
+    fixture.acc(&["start", "zebra"]).ok();
     wait_for_one(&length);
-    bed.acc(&["destroy", "--force", "zebra"]).ok();
+    fixture.acc(&["destroy", "--force", "zebra"]).ok();
     assert_eq!(sleepers(&length), [0; 0], "after destroy");
-    bed.acc(&["purge", "zebra"]).ok();
-    bed.create("okapi", "strays");
+    fixture.acc(&["purge", "zebra"]).ok();
+    fixture.create("okapi", "strays");
     wait_for_one(&length);
-    bed.acc(&["halt"]).ok();
+    fixture.acc(&["halt"]).ok();
     assert_eq!(sleepers(&length), [0; 0], "after halt");
 }
 
@@ -172,52 +172,52 @@ pub fn what_was_left_by_a_crash_ends_at_the_boot(combination: Combination) {
     if !need::root("to make control groups") || !need::programs(&["python3"]) {
         return;
     }
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    if !has_groups(&bed) {
+    if !has_groups(&fixture) {
         return;
     }
     let length = length();
-    model(&bed, "strays", &away(&length), "");
-    bed.create("zebra", "strays");
-    // It is not of the bed by anything that can be seen of it.
-    processes::cut_power(&bed.dir);
+    model(&fixture, "strays", &away(&length), "");
+    fixture.create("zebra", "strays");
+    // It is not of the fixture by anything that can be seen of it.
+    processes::cut_power(&fixture.dir);
     wait_for_one(&length);
-    bed.acc(&["boot"]).ok();
+    fixture.acc(&["boot"]).ok();
     wait_until("it is ended", SOON, || {
         holds(sleepers(&length).is_empty(), "it runs")
     });
-    bed.get("zebra", "/").status(200);
-    bed.acc(&["stop", "zebra"]).ok();
+    fixture.get("zebra", "/").status(200);
+    fixture.acc(&["stop", "zebra"]).ok();
     assert_eq!(sleepers(&length), [0; 0]);
 }
 
 /// A child that has inherited the listening socket and outlives the application does not keep it
 /// from waking.
 pub fn an_inherited_socket_is_not_in_the_way(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
     if !need::programs(&["python3"]) {
         return;
     }
     model(
-        &bed,
+        &fixture,
         "heirs",
         "",
         "if os.fork() == 0:\n    os.setsid()\n    while True: time.sleep(100)",
     );
-    bed.create("zebra", "heirs");
+    fixture.create("zebra", "heirs");
     for _ in 0..3 {
-        bed.acc(&["stop", "zebra"]).ok();
-        bed.get("zebra", "/").status(200);
+        fixture.acc(&["stop", "zebra"]).ok();
+        fixture.get("zebra", "/").status(200);
     }
 }
 
 /// Told at once, and nothing of it is left.
 pub fn one_that_goes_into_the_background_is_told(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
     if !need::programs(&["python3"]) {
@@ -225,8 +225,8 @@ pub fn one_that_goes_into_the_background_is_told(combination: Combination) {
     }
     let away = "if os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)";
     for (name, before, after) in [("early", "", away), ("late", away, "")] {
-        model(&bed, name, before, after);
-        let done = bed
+        model(&fixture, name, before, after);
+        let done = fixture
             .acc(&["create", "zebra", "--model", name])
             .error(1)
             .says(&["hint:"]);
@@ -235,9 +235,9 @@ pub fn one_that_goes_into_the_background_is_told(combination: Combination) {
                 || done.err.contains("exited with code 0"),
             "{done:?}"
         );
-        bed.acc(&["info", "zebra"]).error(3);
+        fixture.acc(&["info", "zebra"]).error(3);
         wait_until("nothing of it is left", SOON, || {
-            let left = processes::of(&bed.dir)
+            let left = processes::of(&fixture.dir)
                 .into_iter()
                 .find(|p| p.command.contains("app.py"));
             holds(left.is_none(), format!("{left:?}"))
@@ -252,10 +252,11 @@ pub fn one_that_forks_without_end_is_bounded(combination: Combination) {
         return;
     }
     let limits = "[limits]\nprocesses = 30\n";
-    let Some(bed) = Bed::with(combination, |s| (s.rules, s.idle) = (limits.into(), "60s")) else {
+    let Some(fixture) = Fixture::with(combination, |s| (s.rules, s.idle) = (limits.into(), "60s"))
+    else {
         return;
     };
-    if !has_groups(&bed) {
+    if !has_groups(&fixture) {
         return;
     }
     let forks = "\
@@ -263,26 +264,26 @@ pub fn one_that_forks_without_end_is_bounded(combination: Combination) {
         try:\n    while n < 200:\n        if os.fork() == 0: os.setsid(); s.close(); time.sleep(1000000)\n        n += 1\n\
         except BlockingIOError: pass\n\
         open('data/forks', 'w').write(str(n))";
-    model(&bed, "forks", "", forks);
-    bed.create("zebra", "forks");
-    bed.get("zebra", "/").status(200);
-    let forks: usize = std::fs::read_to_string(bed.instance("zebra").join("data/forks"))
+    model(&fixture, "forks", "", forks);
+    fixture.create("zebra", "forks");
+    fixture.get("zebra", "/").status(200);
+    let forks: usize = std::fs::read_to_string(fixture.instance("zebra").join("data/forks"))
         .unwrap()
         .parse()
         .unwrap();
     assert!((20..30).contains(&forks), "{forks}");
-    bed.create("okapi", "hello");
-    bed.get("okapi", "/").status(200);
-    bed.acc(&["stop", "zebra"]).ok();
+    fixture.create("okapi", "hello");
+    fixture.get("okapi", "/").status(200);
+    fixture.acc(&["stop", "zebra"]).ok();
     // And again: what a kill has forbidden is allowed to the next run.
-    bed.get("zebra", "/").status(200);
-    bed.acc(&["stop", "--now", "zebra"]).ok();
-    bed.get("zebra", "/").status(200);
+    fixture.get("zebra", "/").status(200);
+    fixture.acc(&["stop", "--now", "zebra"]).ok();
+    fixture.get("zebra", "/").status(200);
 }
 
 /// A process beside the first that has work to finish when it is asked to end.
 pub fn one_beside_it_finishes_its_work(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
     if !need::programs(&["python3"]) {
@@ -294,14 +295,14 @@ pub fn one_beside_it_finishes_its_work(combination: Combination) {
         signal.signal(signal.SIGTERM, finish)\n\
         if os.fork() == 0:\n    os.setsid()\n    while True: time.sleep(100)\n\
         signal.signal(signal.SIGTERM, signal.SIG_DFL)";
-    model(&bed, "workers", worker, "");
-    bed.create("zebra", "workers");
+    model(&fixture, "workers", worker, "");
+    fixture.create("zebra", "workers");
     for times in 1..=2 {
-        bed.acc(&["stop", "zebra"]).ok();
+        fixture.acc(&["stop", "zebra"]).ok();
         assert_eq!(
-            std::fs::read_to_string(bed.instance("zebra").join("data/done")).unwrap(),
+            std::fs::read_to_string(fixture.instance("zebra").join("data/done")).unwrap(),
             "x".repeat(times)
         );
-        bed.get("zebra", "/").status(200);
+        fixture.get("zebra", "/").status(200);
     }
 }

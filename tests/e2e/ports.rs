@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::support::bed::SOON;
+use crate::support::fixture::SOON;
 use crate::support::wait::{holds, wait_until};
-use crate::support::{Bed, Combination, need, processes};
+use crate::support::{Combination, Fixture, need, processes};
 
 /// Says when it has started, listens half a second later, and answers `own`; asked for `/close` it
 /// stops listening and lives on. When its port is taken it takes another, as many do.
@@ -144,8 +144,8 @@ impl Thief {
     }
 }
 
-fn address(bed: &Bed, name: &str) -> SocketAddr {
-    bed.info(name)["listen"]["tcp"]
+fn address(fixture: &Fixture, name: &str) -> SocketAddr {
+    fixture.info(name)["listen"]["tcp"]
         .as_str()
         .unwrap()
         .parse()
@@ -153,32 +153,36 @@ fn address(bed: &Bed, name: &str) -> SocketAddr {
 }
 
 /// With the model and a sleeping instance of it.
-fn bed(combination: Combination, how: &str) -> Option<Bed> {
+fn fixture(combination: Combination, how: &str) -> Option<Fixture> {
     if !need::programs(&["python3"]) {
         return None;
     }
-    Some(with_app(Bed::with(combination, |s| s.idle = "60s")?, how))
+    Some(with_app(
+        Fixture::with(combination, |s| s.idle = "60s")?,
+        how,
+    ))
 }
 
-fn model(bed: &Bed, name: &str, text: &str, script: &str) {
-    let files = bed.model(name, text).join("files");
+fn model(fixture: &Fixture, name: &str, text: &str, script: &str) {
+    let files = fixture.model(name, text).join("files");
     std::fs::create_dir_all(&files).unwrap();
     std::fs::write(files.join("app.py"), script).unwrap();
 }
 
-fn with_app(bed: Bed, how: &str) -> Bed {
-    model(&bed, "app", APP, APP_PY);
-    bed.acc(&[
-        "create",
-        "zebra",
-        "--model",
-        "app",
-        "--set",
-        &format!("how={how}"),
-    ])
-    .ok();
-    bed.acc(&["stop", "zebra"]).ok();
-    bed
+fn with_app(fixture: Fixture, how: &str) -> Fixture {
+    model(&fixture, "app", APP, APP_PY);
+    fixture
+        .acc(&[
+            "create",
+            "zebra",
+            "--model",
+            "app",
+            "--set",
+            &format!("how={how}"),
+        ])
+        .ok();
+    fixture.acc(&["stop", "zebra"]).ok();
+    fixture
 }
 
 /// Somebody listens first, at any address that takes its connections, after acc has looked and
@@ -187,7 +191,7 @@ pub fn a_stranger_that_listens_first_is_never_asked(combination: Combination) {
     if !need::programs(&["python3"]) {
         return;
     }
-    let Some(mut bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(mut fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
     for (ip, how) in [
@@ -197,16 +201,16 @@ pub fn a_stranger_that_listens_first_is_never_asked(combination: Combination) {
         ("127.0.0.1", "reuse"),
         ("0.0.0.0", "reuse"),
     ] {
-        bed = with_app(bed, how);
-        let before = address(&bed, "zebra");
-        let started = bed.instance("zebra").join("data/started");
+        fixture = with_app(fixture, how);
+        let before = address(&fixture, "zebra");
+        let started = fixture.instance("zebra").join("data/started");
         std::fs::remove_file(&started).unwrap();
         let socket = Thief::bound(
             SocketAddr::new(ip.parse::<IpAddr>().unwrap(), before.port()),
             how == "reuse",
         );
         let (reply, heard) = std::thread::scope(|scope| {
-            let asking = scope.spawn(|| bed.get("zebra", "/first"));
+            let asking = scope.spawn(|| fixture.get("zebra", "/first"));
             wait_until("the application to start", SOON, || {
                 holds(started.exists(), "not yet")
             });
@@ -217,20 +221,20 @@ pub fn a_stranger_that_listens_first_is_never_asked(combination: Combination) {
             reply.status == 503 && heard.is_empty(),
             "{ip} {how}: {reply:?}, {heard}"
         );
-        bed.wait_phase("zebra", "failed");
-        let events = bed.acc(&["events", "zebra"]).ok();
+        fixture.wait_phase("zebra", "failed");
+        let events = fixture.acc(&["events", "zebra"]).ok();
         events.says(&[
             "is not part of the instance",
             &format!("pid {}, `", std::process::id()),
         ]);
-        bed.acc(&["reset", "zebra"]).ok();
+        fixture.acc(&["reset", "zebra"]).ok();
         assert_eq!(
-            bed.get("zebra", "/").status(200).text(),
+            fixture.get("zebra", "/").status(200).text(),
             "own",
             "{ip} {how}"
         );
-        bed.acc(&["destroy", "--force", "zebra"]).ok();
-        bed.acc(&["purge", "zebra"]).ok();
+        fixture.acc(&["destroy", "--force", "zebra"]).ok();
+        fixture.acc(&["purge", "zebra"]).ok();
     }
 }
 
@@ -240,17 +244,17 @@ pub fn a_stranger_of_another_user_is_never_asked(combination: Combination) {
     if !need::root("instances of another user") || !need::programs(&["python3"]) {
         return;
     }
-    let Some(bed) =
-        Bed::of_tenants(combination, |s| s.idle = "60s").map(|bed| with_app(bed, "plain"))
+    let Some(fixture) = Fixture::of_tenants(combination, |s| s.idle = "60s")
+        .map(|fixture| with_app(fixture, "plain"))
     else {
         return;
     };
-    let before = address(&bed, "zebra");
-    let started = bed.instance("zebra").join("data/started");
+    let before = address(&fixture, "zebra");
+    let started = fixture.instance("zebra").join("data/started");
     std::fs::remove_file(&started).unwrap();
     let socket = Thief::bound(before, false);
     let (reply, heard) = std::thread::scope(|scope| {
-        let asking = scope.spawn(|| bed.get("zebra", "/first"));
+        let asking = scope.spawn(|| fixture.get("zebra", "/first"));
         wait_until("the application to start", SOON, || {
             holds(started.exists(), "not yet")
         });
@@ -261,30 +265,31 @@ pub fn a_stranger_of_another_user_is_never_asked(combination: Combination) {
         reply.status == 503 && heard.is_empty(),
         "{reply:?}, {heard}"
     );
-    bed.wait_phase("zebra", "failed");
-    bed.acc(&["events", "zebra"])
+    fixture.wait_phase("zebra", "failed");
+    fixture
+        .acc(&["events", "zebra"])
         .ok()
         .says(&["a program of user 0 that is not part of the instance"]);
-    bed.acc(&["reset", "zebra"]).ok();
-    assert_eq!(bed.get("zebra", "/close").status(200).text(), "own");
-    let before = address(&bed, "zebra");
+    fixture.acc(&["reset", "zebra"]).ok();
+    assert_eq!(fixture.get("zebra", "/close").status(200).text(), "own");
+    let before = address(&fixture, "zebra");
     wait_until("it to close its port", SOON, || {
         holds(std::net::TcpStream::connect(before).is_err(), "it is open")
     });
     let thief = Thief::listening(Thief::bound(before, false));
     wait_displaced(
-        &bed,
+        &fixture,
         "zebra",
         "a program of user 0 that is not part of the instance",
     );
-    assert_eq!(bed.get("zebra", "/").status(200).text(), "own");
+    assert_eq!(fixture.get("zebra", "/").status(200).text(), "own");
     assert_eq!(thief.end(), "", "somebody else was asked");
 }
 
 /// Waits until an event says that, and that nothing says the operator has asked.
-fn wait_displaced(bed: &Bed, name: &str, why: &str) {
+fn wait_displaced(fixture: &Fixture, name: &str, why: &str) {
     wait_until("it to be displaced", SOON, || {
-        let events = bed.acc(&["events", name]).ok().out;
+        let events = fixture.acc(&["events", name]).ok().out;
         holds(
             events.contains("displaced")
                 && events.contains(why)
@@ -292,7 +297,7 @@ fn wait_displaced(bed: &Bed, name: &str, why: &str) {
             events,
         )
     });
-    let events = bed.acc(&["events", name]).ok().out;
+    let events = fixture.acc(&["events", name]).ok().out;
     // The stop at the beginning of the test, and no other.
     assert!(
         events.matches("stopped by the operator").count() <= 1,
@@ -302,11 +307,11 @@ fn wait_displaced(bed: &Bed, name: &str, why: &str) {
 
 /// It stops listening while it runs, and somebody else takes the port: noticed without a pass.
 pub fn a_port_that_an_awake_instance_has_lost_is_noticed(combination: Combination) {
-    let Some(bed) = bed(combination, "plain") else {
+    let Some(fixture) = fixture(combination, "plain") else {
         return;
     };
-    assert_eq!(bed.get("zebra", "/close").status(200).text(), "own");
-    let before = address(&bed, "zebra");
+    assert_eq!(fixture.get("zebra", "/close").status(200).text(), "own");
+    let before = address(&fixture, "zebra");
     wait_until("it to close its port", SOON, || {
         holds(std::net::TcpStream::connect(before).is_err(), "it is open")
     });
@@ -314,66 +319,73 @@ pub fn a_port_that_an_awake_instance_has_lost_is_noticed(combination: Combinatio
     if combination.edge == "builtin" {
         // Also before it is noticed: acc asks at every connection, and the request waits for the
         // next run.
-        assert_eq!(bed.get("zebra", "/lost").status(200).text(), "own");
+        assert_eq!(fixture.get("zebra", "/lost").status(200).text(), "own");
     }
-    wait_displaced(&bed, "zebra", "is not part of the instance");
-    assert_eq!(bed.get("zebra", "/").status(200).text(), "own");
-    assert_ne!(address(&bed, "zebra"), before);
+    wait_displaced(&fixture, "zebra", "is not part of the instance");
+    assert_eq!(fixture.get("zebra", "/").status(200).text(), "own");
+    assert_ne!(address(&fixture, "zebra"), before);
     assert_eq!(thief.end(), "", "somebody else was asked");
 }
 
 /// It sets `SO_REUSEPORT`, and another program of its user joins it.
 pub fn who_joins_the_port_of_an_awake_instance_is_noticed(combination: Combination) {
-    let Some(bed) = bed(combination, "reuse") else {
+    let Some(fixture) = fixture(combination, "reuse") else {
         return;
     };
-    assert_eq!(bed.get("zebra", "/").status(200).text(), "own");
-    let before = address(&bed, "zebra");
+    assert_eq!(fixture.get("zebra", "/").status(200).text(), "own");
+    let before = address(&fixture, "zebra");
     let thief = Thief::listening(Thief::bound(before, true));
-    wait_displaced(&bed, "zebra", "is not part of the instance");
-    assert_eq!(bed.get("zebra", "/").status(200).text(), "own");
-    assert_ne!(address(&bed, "zebra"), before);
+    wait_displaced(&fixture, "zebra", "is not part of the instance");
+    assert_eq!(fixture.get("zebra", "/").status(200).text(), "own");
+    assert_ne!(address(&fixture, "zebra"), before);
     assert_eq!(thief.end(), "", "somebody else was asked");
 }
 
 /// One that does not listen any more is started again, and one that does is left alone.
 pub fn one_that_stops_listening_is_started_again(combination: Combination) {
-    let Some(bed) = bed(combination, "plain") else {
+    let Some(fixture) = fixture(combination, "plain") else {
         return;
     };
-    assert_eq!(bed.get("zebra", "/").status(200).text(), "own");
-    let pid = bed.pid("zebra");
-    assert_eq!(bed.monitor().out, "");
-    bed.get("zebra", "/close").status(200);
-    assert_eq!(bed.get("zebra", "/").status(200).text(), "own");
-    wait_displaced(&bed, "zebra", "no longer listens on");
-    assert_ne!(bed.pid("zebra"), pid);
+    assert_eq!(fixture.get("zebra", "/").status(200).text(), "own");
+    let pid = fixture.pid("zebra");
+    assert_eq!(fixture.monitor().out, "");
+    fixture.get("zebra", "/close").status(200);
+    assert_eq!(fixture.get("zebra", "/").status(200).text(), "own");
+    wait_displaced(&fixture, "zebra", "no longer listens on");
+    assert_ne!(fixture.pid("zebra"), pid);
     assert!(!processes::alive(pid));
 }
 
 /// The file of its unix socket is removed under it: noticed at once. Another program puts its own
 /// there: a pass notices.
 pub fn one_whose_socket_is_gone_is_started_again(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    let path = PathBuf::from(bed.info("zebra")["listen"]["unix"].as_str().unwrap());
+    fixture.create("zebra", "tester");
+    let path = PathBuf::from(fixture.info("zebra")["listen"]["unix"].as_str().unwrap());
     for replaced in [false, true] {
-        bed.get("zebra", "/").status(200);
-        let pid = bed.pid("zebra");
-        assert_eq!(bed.monitor().out, "");
+        fixture.get("zebra", "/").status(200);
+        let pid = fixture.pid("zebra");
+        assert_eq!(fixture.monitor().out, "");
         let thief = replaced.then(|| UnixListener::bind(path.with_extension("other")).unwrap());
         if replaced {
             std::fs::rename(path.with_extension("other"), &path).unwrap();
-            bed.monitor()
+            fixture
+                .monitor()
                 .says(&["zebra", "displaced", "is not part of the instance"]);
         } else {
             std::fs::remove_file(&path).unwrap();
-            wait_displaced(&bed, "zebra", "can no longer be reached");
+            wait_displaced(&fixture, "zebra", "can no longer be reached");
         }
-        assert!(bed.get("zebra", "/").status(200).text().contains("zebra"));
-        assert_ne!(bed.pid("zebra"), pid);
+        assert!(
+            fixture
+                .get("zebra", "/")
+                .status(200)
+                .text()
+                .contains("zebra")
+        );
+        assert_ne!(fixture.pid("zebra"), pid);
         drop(thief);
     }
 }
@@ -383,42 +395,43 @@ pub fn every_process_of_an_instance_may_listen_for_it(combination: Combination) 
     if !need::programs(&["python3"]) {
         return;
     }
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    model(&bed, "family", FAMILY, FAMILY_PY);
+    model(&fixture, "family", FAMILY, FAMILY_PY);
     for how in ["exec", "child", "session", "workers", "orphaned", "daemon"] {
-        if how == "daemon" && !marked(&bed) {
+        if how == "daemon" && !marked(&fixture) {
             // Its parent has ended and it has a session of its own: only a control group, or a
             // mark, tells whose it is.
             continue;
         }
-        bed.acc(&[
-            "create",
-            how,
-            "--model",
-            "family",
-            "--set",
-            &format!("how={how}"),
-        ])
-        .ok();
-        assert_eq!(bed.get(how, "/").status(200).text(), "own", "{how}");
-        let pid = bed.pid(how);
-        assert_eq!(bed.monitor().out, "", "{how}");
+        fixture
+            .acc(&[
+                "create",
+                how,
+                "--model",
+                "family",
+                "--set",
+                &format!("how={how}"),
+            ])
+            .ok();
+        assert_eq!(fixture.get(how, "/").status(200).text(), "own", "{how}");
+        let pid = fixture.pid(how);
+        assert_eq!(fixture.monitor().out, "", "{how}");
         assert_eq!(
-            (bed.phase(how), bed.pid(how)),
+            (fixture.phase(how), fixture.pid(how)),
             ("awake".to_owned(), pid),
             "{how}"
         );
-        bed.acc(&["stop", how]).ok();
+        fixture.acc(&["stop", how]).ok();
     }
 }
 
 /// Do instances keep anything by which they are known wherever they go?
-fn marked(bed: &Bed) -> bool {
-    let pid = bed.create("marked", "tester")["pid"]
+fn marked(fixture: &Fixture) -> bool {
+    let pid = fixture.create("marked", "tester")["pid"]
         .as_i64()
-        .unwrap_or_else(|| bed.pid("marked").into());
+        .unwrap_or_else(|| fixture.pid("marked").into());
     let read = |file: &str| {
         String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default())
             .into_owned()
@@ -428,30 +441,31 @@ fn marked(bed: &Bed) -> bool {
 
 /// Two installations of one user that were given the same port, and wake at the same time.
 pub fn two_installations_with_one_port_keep_their_requests_apart(combination: Combination) {
-    let Some(one) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(one) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
     let first = one.first_port();
     let ports = format!("{first}-{}", first + 3);
-    let Some(other) = Bed::with(combination, |s| (s.idle, s.ports) = ("60s", ports)) else {
+    let Some(other) = Fixture::with(combination, |s| (s.idle, s.ports) = ("60s", ports)) else {
         return;
     };
-    for (bed, name) in [(&one, "zebra"), (&other, "okapi")] {
-        bed.acc(&[
-            "create",
-            name,
-            "--model",
-            "tester-tcp",
-            "--set",
-            "start_delay=300ms",
-            "--asleep",
-        ])
-        .ok();
+    for (fixture, name) in [(&one, "zebra"), (&other, "okapi")] {
+        fixture
+            .acc(&[
+                "create",
+                name,
+                "--model",
+                "tester-tcp",
+                "--set",
+                "start_delay=300ms",
+                "--asleep",
+            ])
+            .ok();
     }
     assert_eq!(address(&one, "zebra"), address(&other, "okapi"));
     std::thread::scope(|scope| {
         let asked = [(&one, "zebra"), (&other, "okapi")]
-            .map(|(bed, name)| (name, scope.spawn(move || bed.get(name, "/"))));
+            .map(|(fixture, name)| (name, scope.spawn(move || fixture.get(name, "/"))));
         for (name, asking) in asked {
             let reply = asking.join().unwrap();
             let of = format!("name: {name}\n");
@@ -461,9 +475,9 @@ pub fn two_installations_with_one_port_keep_their_requests_apart(combination: Co
             );
         }
     });
-    for (bed, name) in [(&one, "zebra"), (&other, "okapi")] {
-        bed.acc(&["reset", name]).ok();
-        assert!(bed.get(name, "/").status(200).text().contains(name));
+    for (fixture, name) in [(&one, "zebra"), (&other, "okapi")] {
+        fixture.acc(&["reset", name]).ok();
+        assert!(fixture.get(name, "/").status(200).text().contains(name));
     }
     assert_ne!(address(&one, "zebra"), address(&other, "okapi"));
 }

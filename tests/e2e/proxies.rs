@@ -5,31 +5,30 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 
-use crate::support::bed::SOON;
+use crate::support::fixture::SOON;
 use crate::support::http::{connect, read_head};
 use crate::support::wait::holds;
-use crate::support::{Ask, Bed, Combination, wait_until};
+use crate::support::{Ask, Combination, Fixture, wait_until};
 
 const TRUST: &str = "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]";
 
-fn bed(combination: Combination, edge: &str, rules: &str) -> Option<Bed> {
-    let bed = Bed::with(combination, |s| {
+fn fixture(combination: Combination, edge: &str, rules: &str) -> Option<Fixture> {
+    let fixture = Fixture::with(combination, |s| {
         s.idle = "60s";
         s.edge = edge.to_owned();
         s.rules = rules.to_owned();
     })?;
-    bed.create("zebra", "tester");
-    Some(bed)
+    fixture.create("zebra", "tester");
+    Some(fixture)
 }
 
 /// What the instance was told, all of it but what is about its connection.
-fn told(bed: &Bed, headers: &[(&str, &str)]) -> BTreeMap<String, String> {
-    let ask = headers
-        .iter()
-        .fold(bed.ask("GET", "zebra", "/headers"), |ask, (name, value)| {
-            ask.header(name, value)
-        });
-    read(&bed.send(&ask).status(200).json())
+fn told(fixture: &Fixture, headers: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let ask = headers.iter().fold(
+        fixture.ask("GET", "zebra", "/headers"),
+        |ask, (name, value)| ask.header(name, value),
+    );
+    read(&fixture.send(&ask).status(200).json())
 }
 
 fn read(headers: &serde_json::Value) -> BTreeMap<String, String> {
@@ -43,8 +42,8 @@ fn read(headers: &serde_json::Value) -> BTreeMap<String, String> {
 }
 
 /// What it should be told.
-fn expected(bed: &Bed, client: &str, scheme: &str, port: u16) -> BTreeMap<String, String> {
-    let host = bed.host("zebra");
+fn expected(fixture: &Fixture, client: &str, scheme: &str, port: u16) -> BTreeMap<String, String> {
+    let host = fixture.host("zebra");
     let quoted = if client.contains(':') {
         format!("\"[{client}]\"")
     } else {
@@ -72,10 +71,10 @@ type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str, u16);
 
 /// The same on all four combinations, awake or asleep: what is expected is written down once.
 pub fn instances_are_told_the_same_by_both_edges(combination: Combination) {
-    let Some(bed) = bed(combination, TRUST, "") else {
+    let Some(fixture) = fixture(combination, TRUST, "") else {
         return;
     };
-    let own = bed.address().port();
+    let own = fixture.address().port();
     let (chain, proto, port) = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Port");
     let cases: [Case<'_>; 15] = [
         (&[], "127.0.0.1", "http", own),
@@ -169,19 +168,19 @@ pub fn instances_are_told_the_same_by_both_edges(combination: Combination) {
     for state in ["awake", "asleep"] {
         for (headers, client, scheme, port) in cases {
             if state == "asleep" {
-                bed.acc(&["stop", "zebra"]).ok();
+                fixture.acc(&["stop", "zebra"]).ok();
             }
             assert_eq!(
-                told(&bed, headers),
-                expected(&bed, client, scheme, port),
+                told(&fixture, headers),
+                expected(&fixture, client, scheme, port),
                 "{headers:?} ({state}, {combination:?})"
             );
         }
         if state == "asleep" {
-            bed.acc(&["stop", "zebra"]).ok();
+            fixture.acc(&["stop", "zebra"]).ok();
         }
         let passed = told(
-            &bed,
+            &fixture,
             &[
                 (chain, "203.0.113.9"),
                 ("CF-Connecting-IP", "203.0.113.9"),
@@ -198,12 +197,12 @@ pub fn instances_are_told_the_same_by_both_edges(combination: Combination) {
             "{passed:?}"
         );
         // Two clients of the proxy, one after the other on the same connection.
-        let mut proxy = connect(bed.address()).unwrap();
+        let mut proxy = connect(fixture.address()).unwrap();
         for client in ["203.0.113.9", "203.0.113.10"] {
             write!(
                 proxy,
                 "GET /headers HTTP/1.1\r\nHost: {}\r\n{chain}: {client}\r\n\r\n",
-                bed.host("zebra")
+                fixture.host("zebra")
             )
             .unwrap();
             let mut open = read_head(proxy.try_clone().unwrap(), "GET").unwrap();
@@ -211,7 +210,7 @@ pub fn instances_are_told_the_same_by_both_edges(combination: Combination) {
             open.body.read_to_end(&mut body).unwrap();
             assert_eq!(
                 read(&serde_json::from_slice(&body).unwrap()),
-                expected(&bed, client, "http", own),
+                expected(&fixture, client, "http", own),
                 "{state} ({combination:?})"
             );
         }
@@ -227,7 +226,8 @@ pub fn instances_are_told_the_same_by_both_edges(combination: Combination) {
                 "zebra.apps.localhost"
             };
             let seen = read(
-                &bed.send(&Ask::new("GET", spelled, "/headers"))
+                &fixture
+                    .send(&Ask::new("GET", spelled, "/headers"))
                     .status(200)
                     .json(),
             );
@@ -241,7 +241,7 @@ pub fn instances_are_told_the_same_by_both_edges(combination: Combination) {
 }
 
 pub fn a_reload_says_who_is_believed_and_how_clients_come(combination: Combination) {
-    let Some(bed) = bed(combination, "trusted_proxies = [\"192.0.2.0/24\"]", "") else {
+    let Some(fixture) = fixture(combination, "trusted_proxies = [\"192.0.2.0/24\"]", "") else {
         return;
     };
     let said = [
@@ -250,65 +250,73 @@ pub fn a_reload_says_who_is_believed_and_how_clients_come(combination: Combinati
         ("X-Forwarded-Port", "444"),
         ("True-Client-IP", "9.9.9.9"),
     ];
-    let own = bed.address().port();
+    let own = fixture.address().port();
     assert_eq!(
-        told(&bed, &said),
-        expected(&bed, "127.0.0.1", "http", own),
+        told(&fixture, &said),
+        expected(&fixture, "127.0.0.1", "http", own),
         "of a stranger ({combination:?})"
     );
     assert_eq!(
-        bed.info("zebra")["url"],
+        fixture.info("zebra")["url"],
         format!("http://zebra.apps.localhost:{own}/")
     );
-    let before = fs::read_to_string(bed.config()).unwrap();
+    let before = fs::read_to_string(fixture.config()).unwrap();
     let public =
         "trusted_proxies = [\"127.0.0.0/8\"]\npublic_scheme = \"https\"\npublic_port = 8443";
     fs::write(
-        bed.config(),
+        fixture.config(),
         before.replace("trusted_proxies = [\"192.0.2.0/24\"]", public),
     )
     .unwrap();
-    bed.acc(&["reload"]).ok();
+    fixture.acc(&["reload"]).ok();
     wait_until("the reload is in force", SOON, || {
-        let mut seen = told(&bed, &said);
+        let mut seen = told(&fixture, &said);
         holds(
             seen.remove("true-client-ip").is_some()
-                && seen == expected(&bed, "203.0.113.9", "https", 444),
+                && seen == expected(&fixture, "203.0.113.9", "https", 444),
             format!("{seen:?}"),
         )
     });
     // Of a proxy that says nothing.
     assert_eq!(
-        told(&bed, &[]),
-        expected(&bed, "127.0.0.1", "https", 8443),
+        told(&fixture, &[]),
+        expected(&fixture, "127.0.0.1", "https", 8443),
         "{combination:?}"
     );
     assert_eq!(
-        told(&bed, &[("X-Forwarded-Proto", "http")]),
-        expected(&bed, "127.0.0.1", "http", 80),
+        told(&fixture, &[("X-Forwarded-Proto", "http")]),
+        expected(&fixture, "127.0.0.1", "http", 80),
         "{combination:?}"
     );
     assert_eq!(
-        bed.info("zebra")["url"],
+        fixture.info("zebra")["url"],
         "https://zebra.apps.localhost:8443/"
     );
-    bed.acc(&["list"])
+    fixture
+        .acc(&["list"])
         .ok()
         .says(&["https://zebra.apps.localhost:8443/"]);
-    let dir = bed.model("linked", "command = [\"{{ acc }}\", \"demo-app\", \"--socket\", \"{{ socket }}\", \"--name\", \"{{ url }}\"]\n");
+    let dir = fixture.model("linked", "command = [\"{{ acc }}\", \"demo-app\", \"--socket\", \"{{ socket }}\", \"--name\", \"{{ url }}\"]\n");
     assert!(dir.is_dir());
-    bed.acc(&["create", "okapi", "--model", "linked"])
+    fixture
+        .acc(&["create", "okapi", "--model", "linked"])
         .ok()
         .says(&["https://okapi.apps.localhost:8443/"]);
     assert!(
-        bed.get("okapi", "/")
+        fixture
+            .get("okapi", "/")
             .status(200)
             .text()
             .contains("name: https://okapi.apps.localhost:8443/\n"),
         "{combination:?}"
     );
-    fs::write(bed.config(), before.replace("192.0.2.0/24", "everybody")).unwrap();
-    bed.acc(&["reload"])
+    fs::write(
+        fixture.config(),
+        before.replace("192.0.2.0/24", "everybody"),
+    )
+    .unwrap();
+    fixture
+        .acc(&["reload"])
         .error(2)
         .says(&["edge.trusted_proxies[0]: not a network such as"]);
 }
@@ -316,18 +324,19 @@ pub fn a_reload_says_who_is_believed_and_how_clients_come(combination: Combinati
 /// Rules, logs and limits go by the believed client, and never by the proxy.
 pub fn the_believed_client_is_the_one_that_counts(combination: Combination) {
     let rules = "[[rules]]\nclient = \"203.0.113.0/24\"\nwake = false\n";
-    let Some(bed) = bed(combination, &format!("{TRUST}\nper_client = 2"), rules) else {
+    let Some(fixture) = fixture(combination, &format!("{TRUST}\nper_client = 2"), rules) else {
         return;
     };
     let ask = |target: &str, client: &str| {
-        bed.ask("GET", "zebra", target)
+        fixture
+            .ask("GET", "zebra", target)
             .header("X-Forwarded-For", client)
     };
-    bed.acc(&["stop", "zebra"]).ok();
-    bed.send(&ask("/", "203.0.113.9")).status(503);
-    bed.send(&ask("/", "198.51.100.9")).status(200);
-    bed.send(&ask("/", "203.0.113.9")).status(200);
-    let log = bed.home().join("log/access/zebra/access.log");
+    fixture.acc(&["stop", "zebra"]).ok();
+    fixture.send(&ask("/", "203.0.113.9")).status(503);
+    fixture.send(&ask("/", "198.51.100.9")).status(200);
+    fixture.send(&ask("/", "203.0.113.9")).status(200);
+    let log = fixture.home().join("log/access/zebra/access.log");
     wait_until("the believed client is in the log", SOON, || {
         let text = fs::read_to_string(&log).unwrap_or_default();
         holds(
@@ -338,27 +347,28 @@ pub fn the_believed_client_is_the_one_that_counts(combination: Combination) {
     });
     for state in ["awake", "asleep"] {
         if state == "asleep" {
-            bed.acc(&["stop", "zebra"]).ok();
+            fixture.acc(&["stop", "zebra"]).ok();
         }
         let mut held: Vec<_> = (0..2)
             .map(|_| {
                 ask("/stream?seconds=60", "198.51.100.9")
-                    .open(bed.address())
+                    .open(fixture.address())
                     .unwrap()
             })
             .collect();
         assert!(held.iter().all(|open| open.reply.status == 200));
         assert_eq!(
-            bed.send(&ask("/", "198.51.100.9")).status,
+            fixture.send(&ask("/", "198.51.100.9")).status,
             429,
             "{state} ({combination:?})"
         );
-        bed.send(&ask("/", "198.51.100.10")).status(200);
+        fixture.send(&ask("/", "198.51.100.10")).status(200);
         // The proxy itself, of whom nobody knows how many it stands for.
         let more: Vec<_> = (0..5)
             .map(|_| {
-                bed.ask("GET", "zebra", "/stream?seconds=60")
-                    .open(bed.address())
+                fixture
+                    .ask("GET", "zebra", "/stream?seconds=60")
+                    .open(fixture.address())
                     .unwrap()
                     .reply
                     .status
@@ -367,9 +377,9 @@ pub fn the_believed_client_is_the_one_that_counts(combination: Combination) {
         assert_eq!(more, [200; 5], "{state} ({combination:?})");
         held.clear();
         wait_until("its places are free again", SOON, || {
-            let status = bed.send(&ask("/", "198.51.100.9")).status;
+            let status = fixture.send(&ask("/", "198.51.100.9")).status;
             holds(status == 200, status)
         });
     }
-    bed.acc(&["stop", "zebra", "--now"]).ok();
+    fixture.acc(&["stop", "zebra", "--now"]).ok();
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Ask, Bed, Combination, now};
+use crate::support::{Ask, Combination, Fixture, now};
 
 const RULES: &str = r#"
 [[rules]]
@@ -18,12 +18,13 @@ wake = false
 "#;
 
 pub fn what_may_not_wake_does_not(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.rules = RULES.into()) else {
+    let Some(fixture) = Fixture::with(combination, |s| s.rules = RULES.into()) else {
         return;
     };
-    bed.acc(&["create", "zebra", "--model", "tester", "--asleep"])
+    fixture
+        .acc(&["create", "zebra", "--model", "tester", "--asleep"])
         .ok();
-    let reply = bed.get("zebra", "/health").status(503);
+    let reply = fixture.get("zebra", "/health").status(503);
     assert!(reply.header("retry-after").is_some(), "{reply:?}");
     assert!(
         reply
@@ -31,40 +32,44 @@ pub fn what_may_not_wake_does_not(combination: Combination) {
             .is_some_and(|c| c.contains("no-store")),
         "{reply:?}"
     );
-    bed.send(&bed.ask("OPTIONS", "zebra", "/")).status(503);
-    assert_eq!(bed.phase("zebra"), "asleep");
-    assert!(bed.told("zebra", "START").is_empty());
-    let bot = |bed: &Bed| -> Ask {
-        bed.ask("GET", "zebra", "/")
+    fixture
+        .send(&fixture.ask("OPTIONS", "zebra", "/"))
+        .status(503);
+    assert_eq!(fixture.phase("zebra"), "asleep");
+    assert!(fixture.told("zebra", "START").is_empty());
+    let bot = |fixture: &Fixture| -> Ask {
+        fixture
+            .ask("GET", "zebra", "/")
             .header("User-Agent", "Mozilla uptimebot/2.0")
     };
-    bed.send(&bot(&bed)).status(200);
-    assert_eq!(bed.phase("zebra"), "awake");
-    bed.get("zebra", "/health").status(204);
+    fixture.send(&bot(&fixture)).status(200);
+    assert_eq!(fixture.phase("zebra"), "awake");
+    fixture.get("zebra", "/health").status(204);
 }
 
 pub fn what_does_not_count_does_not_keep_it_awake(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.rules, s.idle) = (RULES.into(), "1s")) else {
+    let Some(fixture) = Fixture::with(combination, |s| (s.rules, s.idle) = (RULES.into(), "1s"))
+    else {
         return;
     };
-    bed.create("zebra", "tester");
+    fixture.create("zebra", "tester");
     // Asked all the time, but only by monitors: it falls asleep after about its idle timeout.
     let began = now();
-    while bed.phase("zebra") == "awake" {
+    while fixture.phase("zebra") == "awake" {
         assert!(
             began.elapsed() < Duration::from_secs(15),
             "requests that do not count keep it awake"
         );
-        let _ = bed.get("zebra", "/health");
-        bed.monitor();
+        let _ = fixture.get("zebra", "/health");
+        fixture.monitor();
     }
     // Asked by people it stays.
-    bed.get("zebra", "/").status(200);
-    let pid = bed.pid("zebra");
+    fixture.get("zebra", "/").status(200);
+    let pid = fixture.pid("zebra");
     let began = now();
     while began.elapsed() < Duration::from_secs(3) {
-        bed.get("zebra", "/").status(200);
-        bed.monitor();
+        fixture.get("zebra", "/").status(200);
+        fixture.monitor();
     }
-    assert_eq!(bed.pid("zebra"), pid);
+    assert_eq!(fixture.pid("zebra"), pid);
 }

@@ -4,9 +4,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::support::bed::SOON;
+use crate::support::fixture::SOON;
 use crate::support::wait::{holds, wait_until};
-use crate::support::{Bed, Combination, need};
+use crate::support::{Combination, Fixture, need};
 
 /// Listens where it is told, and answers 503.
 const LISTEN_PY: &str = r#"
@@ -25,11 +25,11 @@ while True:
     c.close()
 "#;
 
-fn model(bed: &Bed, name: &str, listen: &str, more: &str, arguments: &str) {
+fn model(fixture: &Fixture, name: &str, listen: &str, more: &str, arguments: &str) {
     let text = format!(
         "listen = \"{listen}\"\n{more}command = [\"python3\", \"app.py\", {arguments}]\n[timeouts]\nstart = \"1s\"\n"
     );
-    let dir = bed.model(name, &text);
+    let dir = fixture.model(name, &text);
     fs::create_dir_all(dir.join("files")).unwrap();
     fs::write(dir.join("files/app.py"), LISTEN_PY).unwrap();
 }
@@ -38,7 +38,7 @@ pub fn where_it_listens_instead_and_what_it_said(combination: Combination) {
     if !need::programs(&["python3"]) {
         return;
     }
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
     let free = std::net::TcpListener::bind("127.0.0.1:0")
@@ -48,22 +48,28 @@ pub fn where_it_listens_instead_and_what_it_said(combination: Combination) {
         .port();
     let port = format!("\"{free}{{% if false %}}{{{{ port }}}}{{% endif %}}\"");
     model(
-        &bed,
+        &fixture,
         "other",
         "tcp",
         "",
         &format!("\"4\", \"127.0.0.1\", {port}"),
     );
-    model(&bed, "file", "unix", "", "\"u\", \"{{ socket }}.other\"");
     model(
-        &bed,
+        &fixture,
+        "file",
+        "unix",
+        "",
+        "\"u\", \"{{ socket }}.other\"",
+    );
+    model(
+        &fixture,
         "port",
         "unix",
         "",
         &format!("\"4\", \"127.0.0.1\", \"{free}{{% if false %}}{{{{ socket }}}}{{% endif %}}\""),
     );
     model(
-        &bed,
+        &fixture,
         "unwell",
         "unix",
         "health = \"/up\"\n",
@@ -78,7 +84,7 @@ pub fn where_it_listens_instead_and_what_it_said(combination: Combination) {
             "file",
             format!(
                 "; it listens on `{}.other` instead",
-                bed.run().join("sock/file/app.sock").display()
+                fixture.run().join("sock/file/app.sock").display()
             ),
         ),
         (
@@ -91,17 +97,18 @@ pub fn where_it_listens_instead_and_what_it_said(combination: Combination) {
         ),
     ];
     if std::net::TcpListener::bind("[::1]:0").is_ok() {
-        model(&bed, "six", "tcp", "", "\"6\", \"::1\", \"{{ port }}\"");
+        model(&fixture, "six", "tcp", "", "\"6\", \"::1\", \"{{ port }}\"");
         wanted.push(("six", "; it listens on `[::1]:".to_owned()));
     }
     for (name, why) in wanted {
-        let kept = bed.home().join("log/failed").join(format!("{name}.log"));
-        let said = bed.acc(&["create", name, "--model", name]).error(5).says(&[
-            &why,
-            "line 39",
-            "line 10\n",
-            &kept.display().to_string(),
-        ]);
+        let kept = fixture
+            .home()
+            .join("log/failed")
+            .join(format!("{name}.log"));
+        let said = fixture
+            .acc(&["create", name, "--model", name])
+            .error(5)
+            .says(&[&why, "line 39", "line 10\n", &kept.display().to_string()]);
         assert!(
             !said.err.contains("line 9\n"),
             "more than 30 lines: {}",
@@ -117,23 +124,24 @@ pub fn where_it_listens_instead_and_what_it_said(combination: Combination) {
         );
     }
     // A wake tells the same, by its event.
-    bed.acc(&["create", "later", "--model", "other", "--asleep"])
+    fixture
+        .acc(&["create", "later", "--model", "other", "--asleep"])
         .ok();
-    bed.get("later", "/").status(503);
+    fixture.get("later", "/").status(503);
     let elsewhere = format!("it listens on `127.0.0.1:{free}` instead");
     wait_until("its event", SOON, || {
-        let told = bed.acc(&["events", "later"]).ok().out;
+        let told = fixture.acc(&["events", "later"]).ok().out;
         holds(
             told.contains("failed") && told.contains(&elsewhere),
             told.clone(),
         )
     });
-    bed.wait_phase("later", "failed");
+    fixture.wait_phase("later", "failed");
 }
 
 pub fn why_its_program_cannot_be_run(combination: Combination) {
     let as_user = need::is_root();
-    let Some(bed) = Bed::with(combination, |s| {
+    let Some(fixture) = Fixture::with(combination, |s| {
         s.idle = "60s";
         if as_user {
             s.top = "user = \"nobody\"".to_owned();
@@ -142,7 +150,7 @@ pub fn why_its_program_cannot_be_run(combination: Combination) {
         return;
     };
     let script = |name: &str, first: &str, mode: u32| {
-        let dir = bed.model(
+        let dir = fixture.model(
             name,
             "listen = \"unix\"\ncommand = [\"./run\", \"{{ socket }}\"]\n",
         );
@@ -154,11 +162,11 @@ pub fn why_its_program_cannot_be_run(combination: Combination) {
     script("by-env", "#!/usr/bin/env sh\r\necho\r\n", 0o755);
     script("missing", "#!/no/such/interpreter\n", 0o755);
     script("foreign", "MZ\u{1}\u{2}", 0o755);
-    let closed = bed.dir.join("closed");
+    let closed = fixture.dir.join("closed");
     fs::create_dir(&closed).unwrap();
     fs::copy("/bin/true", closed.join("true")).unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
-    bed.model(
+    fixture.model(
         "barred",
         &format!(
             "listen = \"unix\"\ncommand = [\"{}\", \"{{{{ socket }}}}\"]\n",
@@ -180,15 +188,17 @@ pub fn why_its_program_cannot_be_run(combination: Combination) {
     ];
     wanted.extend(as_user.then_some(("barred", enter.as_str())));
     for (name, why) in wanted {
-        bed.acc(&["create", name, "--model", name])
+        fixture
+            .acc(&["create", name, "--model", name])
             .error(1)
             .says(&[why]);
         let later = format!("{name}-later");
-        bed.acc(&["create", &later, "--model", name, "--asleep"])
+        fixture
+            .acc(&["create", &later, "--model", name, "--asleep"])
             .ok();
-        bed.get(&later, "/").status(503);
+        fixture.get(&later, "/").status(503);
         wait_until("its event", SOON, || {
-            let told = bed.acc(&["events", &later]).ok().out;
+            let told = fixture.acc(&["events", &later]).ok().out;
             holds(
                 ["failed", "could not be started", why]
                     .iter()

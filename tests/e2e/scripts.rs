@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::support::bed::{ACC, COMMAND};
+use crate::support::fixture::{ACC, COMMAND};
 use crate::support::{Combination, Done, need, processes, run};
 
 /// Longest a run of the set-up may take; it does not build here.

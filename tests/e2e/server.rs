@@ -3,27 +3,28 @@
 use nix::sys::signal::Signal;
 
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, Settings, processes, wait_until};
+use crate::support::{Combination, Fixture, Settings, processes, wait_until};
 
 /// Ends the server with `signal` while one instance is awake and one asleep; both must work with
 /// the next server.
 fn ended_by(combination: Combination, signal: Signal) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    bed.create("okapi", "tester-tcp");
-    bed.acc(&["create", "tapir", "--model", "tester", "--asleep"])
+    fixture.create("zebra", "tester");
+    fixture.create("okapi", "tester-tcp");
+    fixture
+        .acc(&["create", "tapir", "--model", "tester", "--asleep"])
         .ok();
-    let (zebra, okapi) = (bed.pid("zebra"), bed.pid("okapi"));
-    let before = bed.wait_server(None);
+    let (zebra, okapi) = (fixture.pid("zebra"), fixture.pid("okapi"));
+    let before = fixture.wait_server(None);
     match signal {
-        Signal::SIGKILL => drop(bed.kill_server()),
+        Signal::SIGKILL => drop(fixture.kill_server()),
         other => processes::signal(before, other),
     }
     wait_until(
         "the old server has ended",
-        crate::support::bed::SOON,
+        crate::support::fixture::SOON,
         || holds(!processes::alive(before), before),
     );
     assert!(
@@ -32,31 +33,38 @@ fn ended_by(combination: Combination, signal: Signal) {
     );
     if combination.edge == "nginx" {
         // nginx reaches an awake instance without acc.
-        assert!(bed.get("zebra", "/").status(200).text().contains("zebra"));
+        assert!(
+            fixture
+                .get("zebra", "/")
+                .status(200)
+                .text()
+                .contains("zebra")
+        );
     }
     // supervisord starts it again by itself; without supervisord `acc boot` repairs what is
     // missing.
-    bed.acc(&["boot"]).ok();
-    bed.wait_server(Some(before));
-    wait_until("the edge answers", crate::support::bed::SOON, || match bed
-        .ask("GET", "zebra", "/")
-        .send(bed.address())
-    {
-        Ok(reply) => holds(reply.status == 200, reply.status),
-        Err(e) => Err(e.to_string()),
-    });
+    fixture.acc(&["boot"]).ok();
+    fixture.wait_server(Some(before));
+    wait_until(
+        "the edge answers",
+        crate::support::fixture::SOON,
+        || match fixture.ask("GET", "zebra", "/").send(fixture.address()) {
+            Ok(reply) => holds(reply.status == 200, reply.status),
+            Err(e) => Err(e.to_string()),
+        },
+    );
     assert_eq!(
-        (bed.pid("zebra"), bed.pid("okapi")),
+        (fixture.pid("zebra"), fixture.pid("okapi")),
         (zebra, okapi),
         "an awake instance was started again"
     );
-    bed.get("okapi", "/").status(200);
-    bed.get("tapir", "/").status(200);
-    assert_eq!(bed.told("zebra", "START").len(), 1);
+    fixture.get("okapi", "/").status(200);
+    fixture.get("tapir", "/").status(200);
+    assert_eq!(fixture.told("zebra", "START").len(), 1);
     // The new server can stop what the old one started, and says how it ended.
-    bed.acc(&["stop", "zebra", "okapi"]).ok();
+    fixture.acc(&["stop", "zebra", "okapi"]).ok();
     assert!(!processes::alive(zebra) && !processes::alive(okapi));
-    bed.get("zebra", "/").status(200);
+    fixture.get("zebra", "/").status(200);
 }
 
 pub fn one_that_is_gone_is_told(combination: Combination) {
@@ -65,27 +73,27 @@ pub fn one_that_is_gone_is_told(combination: Combination) {
     if combination.supervisor != "builtin" {
         return;
     }
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
-    bed.create("zebra", "tester");
+    fixture.create("zebra", "tester");
     let line = "acc's server is not running";
-    assert!(!bed.acc(&["list"]).ok().err.contains(line));
-    bed.kill_server();
+    assert!(!fixture.acc(&["list"]).ok().err.contains(line));
+    fixture.kill_server();
     for command in [
         &["list"][..],
         &["info", "zebra"],
         &["stop", "zebra"],
         &["create", "okapi", "--model", "tester", "--asleep"],
     ] {
-        let done = bed.acc(command).ok();
+        let done = fixture.acc(command).ok();
         assert_eq!(done.err.matches(line).count(), 1, "{done:?}");
         assert!(
             done.err.contains("`acc boot`") && !done.out.contains(line),
             "{done:?}"
         );
     }
-    let done = bed.acc(&["list", "--json"]).ok();
+    let done = fixture.acc(&["list", "--json"]).ok();
     assert_eq!(
         serde_json::from_str::<serde_json::Value>(&done.out)
             .unwrap()
@@ -95,11 +103,11 @@ pub fn one_that_is_gone_is_told(combination: Combination) {
         2
     );
     assert!(done.err.starts_with("{\"warning\":"), "{done:?}");
-    bed.acc(&["boot"]).ok();
-    assert!(!bed.acc(&["list"]).ok().err.contains(line));
-    bed.acc(&["halt"]).ok();
+    fixture.acc(&["boot"]).ok();
+    assert!(!fixture.acc(&["list"]).ok().err.contains(line));
+    fixture.acc(&["halt"]).ok();
     assert!(
-        !bed.acc(&["list"]).ok().err.contains(line),
+        !fixture.acc(&["list"]).ok().err.contains(line),
         "it was halted in order"
     );
 }
@@ -113,30 +121,34 @@ pub fn it_is_ended_in_order_while_instances_are_awake(combination: Combination) 
 }
 
 pub fn it_reads_its_config_again(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    assert_eq!(bed.info("zebra")["idle_timeout_s"], 60.0);
-    bed.configure(&Settings {
+    fixture.create("zebra", "tester");
+    assert_eq!(fixture.info("zebra")["idle_timeout_s"], 60.0);
+    fixture.configure(&Settings {
         idle: "300ms",
         check_every: "200ms",
         ..Settings::default()
     });
-    let server = bed.wait_server(None);
+    let server = fixture.wait_server(None);
     processes::signal(server, Signal::SIGHUP);
-    bed.wait_phase("zebra", "asleep");
-    assert_eq!(bed.wait_server(None), server, "it was restarted, not told");
+    fixture.wait_phase("zebra", "asleep");
+    assert_eq!(
+        fixture.wait_server(None),
+        server,
+        "it was restarted, not told"
+    );
     // What needs a restart waits for it, and vetoes nothing else.
-    let file = std::fs::read_to_string(bed.config()).unwrap();
+    let file = std::fs::read_to_string(fixture.config()).unwrap();
     let more = file
         .replace(
             "domain = \"apps.localhost\"",
             "domain = \"other.localhost\"",
         )
         .replace("timeout = \"300ms\"", "timeout = \"7s\"");
-    std::fs::write(bed.config(), &more).unwrap();
-    let hangs = bed.acc(&["config", "show"]).ok().says(&[
+    std::fs::write(fixture.config(), &more).unwrap();
+    let hangs = fixture.acc(&["config", "show"]).ok().says(&[
         "`idle.timeout` is \"300ms\" in the running server, but \"7s\" in the config",
         "acc reload",
     ]);
@@ -147,13 +159,13 @@ pub fn it_reads_its_config_again(combination: Combination) {
     processes::signal(server, Signal::SIGHUP);
     wait_until(
         "the other settings are in force",
-        crate::support::bed::SOON,
+        crate::support::fixture::SOON,
         || {
-            let shown = bed.acc(&["config", "show"]).ok();
+            let shown = fixture.acc(&["config", "show"]).ok();
             holds(shown.out.contains("timeout = \"7s\""), format!("{shown:?}"))
         },
     );
-    let shown = bed.acc(&["config", "show"]).ok().says(&[
+    let shown = fixture.acc(&["config", "show"]).ok().says(&[
         "`domain` is \"apps.localhost\" in the running server, but \"other.localhost\" in the config",
         "`acc boot`",
     ]);
@@ -161,20 +173,24 @@ pub fn it_reads_its_config_again(combination: Combination) {
         shown.out.contains("domain = \"apps.localhost\"") && !shown.err.contains("idle"),
         "{shown:?}"
     );
-    let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
+    let log = std::fs::read_to_string(fixture.home().join("log/server.log")).unwrap();
     assert!(
         log.contains("needs `acc halt`") && log.contains("key=\"domain\""),
         "{log}"
     );
-    bed.get("zebra", "/").status(200);
-    std::fs::write(bed.config(), &file).unwrap();
+    fixture.get("zebra", "/").status(200);
+    std::fs::write(fixture.config(), &file).unwrap();
     processes::signal(server, Signal::SIGHUP);
     // A config that is wrong changes nothing.
-    std::fs::write(bed.dir.join("good"), std::fs::read(bed.config()).unwrap()).unwrap();
-    std::fs::write(bed.config(), "nonsense = true\n").unwrap();
+    std::fs::write(
+        fixture.dir.join("good"),
+        std::fs::read(fixture.config()).unwrap(),
+    )
+    .unwrap();
+    std::fs::write(fixture.config(), "nonsense = true\n").unwrap();
     processes::signal(server, Signal::SIGHUP);
-    bed.get("zebra", "/").status(200);
+    fixture.get("zebra", "/").status(200);
     assert!(processes::alive(server));
-    std::fs::rename(bed.dir.join("good"), bed.config()).unwrap();
-    bed.get("zebra", "/").status(200);
+    std::fs::rename(fixture.dir.join("good"), fixture.config()).unwrap();
+    fixture.get("zebra", "/").status(200);
 }

@@ -5,25 +5,26 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::support::bed::SOON;
+use crate::support::fixture::SOON;
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, processes, wait_until};
+use crate::support::{Combination, Fixture, processes, wait_until};
 
 /// Changes the config.
-fn change(bed: &Bed, from: &str, to: &str) {
-    let text = fs::read_to_string(bed.config()).unwrap();
+fn change(fixture: &Fixture, from: &str, to: &str) {
+    let text = fs::read_to_string(fixture.config()).unwrap();
     assert!(text.contains(from), "no {from} in {text}");
-    fs::write(bed.config(), text.replacen(from, to, 1)).unwrap();
+    fs::write(fixture.config(), text.replacen(from, to, 1)).unwrap();
 }
 
 /// A slip of the hand in the config must not keep anybody from looking, stopping, waking and
 /// halting.
 pub fn a_config_with_faults_stops_nothing_that_runs(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.check_every) = ("60s", "300ms")) else {
+    let Some(fixture) = Fixture::with(combination, |s| (s.idle, s.check_every) = ("60s", "300ms"))
+    else {
         return;
     };
-    bed.create("zebra", "tester");
-    let good = fs::read_to_string(bed.config()).unwrap();
+    fixture.create("zebra", "tester");
+    let good = fs::read_to_string(fixture.config()).unwrap();
     for (from, to, said) in [
         ("timeout = \"60s\"", "timeout = \"sixty\"", "idle.timeout: "),
         ("timeout = \"60s\"", "timeout = \"60s", "not TOML: "),
@@ -33,10 +34,10 @@ pub fn a_config_with_faults_stops_nothing_that_runs(combination: Combination) {
             "idel: unknown key, did you mean `idle`?",
         ),
     ] {
-        change(&bed, from, to);
-        bed.acc(&["config", "check"]).error(2).says(&[said]);
-        bed.acc(&["boot"]).error(2).says(&[said]);
-        bed.acc(&["reload"]).error(2).says(&[said]);
+        change(&fixture, from, to);
+        fixture.acc(&["config", "check"]).error(2).says(&[said]);
+        fixture.acc(&["boot"]).error(2).says(&[said]);
+        fixture.acc(&["reload"]).error(2).says(&[said]);
         for words in [
             ["list"].as_slice(),
             &["info", "zebra"],
@@ -48,22 +49,22 @@ pub fn a_config_with_faults_stops_nothing_that_runs(combination: Combination) {
             &["start", "zebra"],
             &["monitor", "--dry-run"],
         ] {
-            let done = bed.acc(words).ok().says(&[
+            let done = fixture.acc(words).ok().says(&[
                 "warning: invalid settings in `",
                 said,
                 "acc still runs with the previous settings",
             ]);
             assert_eq!(done.err.matches("warning:").count(), 1, "{done:?}");
         }
-        assert_eq!(bed.json(&["list"])[0]["phase"], "awake");
-        bed.get("zebra", "/").status(200);
-        fs::write(bed.config(), &good).unwrap();
-        assert_eq!(bed.acc(&["list"]).ok().err, "");
+        assert_eq!(fixture.json(&["list"])[0]["phase"], "awake");
+        fixture.get("zebra", "/").status(200);
+        fs::write(fixture.config(), &good).unwrap();
+        assert_eq!(fixture.acc(&["list"]).ok().err, "");
     }
     // The server dies meanwhile: it comes back with the settings it had.
-    change(&bed, "timeout = \"60s\"", "timeout = \"sixty\"");
+    change(&fixture, "timeout = \"60s\"", "timeout = \"sixty\"");
     let worker = || {
-        processes::of(&bed.dir)
+        processes::of(&fixture.dir)
             .into_iter()
             .find(|p| p.command.contains(" worker --sockets "))
             .map(|p| p.pid)
@@ -73,34 +74,35 @@ pub fn a_config_with_faults_stops_nothing_that_runs(combination: Combination) {
     wait_until("another worker serves", SOON, || {
         holds(worker().is_some_and(|pid| pid != before), before)
     });
-    bed.acc(&["create", "okapi", "--model", "tester"]).ok();
-    bed.get("okapi", "/").status(200);
-    bed.acc(&["halt"])
+    fixture.acc(&["create", "okapi", "--model", "tester"]).ok();
+    fixture.get("okapi", "/").status(200);
+    fixture
+        .acc(&["halt"])
         .ok()
         .says(&["halted: 2 instances put to sleep"]);
-    bed.assert_nothing_runs();
+    fixture.assert_nothing_runs();
     // Now there is nothing to go by but the file.
-    bed.acc(&["list"]).error(2).says(&["idle.timeout: "]);
-    bed.acc(&["halt"]).error(2);
-    fs::write(bed.config(), &good).unwrap();
+    fixture.acc(&["list"]).error(2).says(&["idle.timeout: "]);
+    fixture.acc(&["halt"]).error(2);
+    fs::write(fixture.config(), &good).unwrap();
 }
 
 pub fn what_waits_for_a_restart_is_not_shown_as_if_it_were_in_force(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    let url = bed.info("zebra")["url"].clone();
-    let good = fs::read_to_string(bed.config()).unwrap();
+    fixture.create("zebra", "tester");
+    let url = fixture.info("zebra")["url"].clone();
+    let good = fs::read_to_string(fixture.config()).unwrap();
     change(
-        &bed,
+        &fixture,
         "domain = \"apps.localhost\"",
         "domain = \"other.localhost\"",
     );
-    change(&bed, "listen = [\"127.0.0.1:", "listen = [\"127.0.0.2:");
-    change(&bed, "timeout = \"60s\"", "timeout = \"50s\"");
+    change(&fixture, "listen = [\"127.0.0.1:", "listen = [\"127.0.0.2:");
+    change(&fixture, "timeout = \"60s\"", "timeout = \"50s\"");
     for words in [["list"].as_slice(), &["info", "zebra"]] {
-        let done = bed.acc(words).ok().says(&[
+        let done = fixture.acc(words).ok().says(&[
             "`domain` and `edge.listen` wait for a restart",
             "`idle.timeout` waits for `acc reload`",
         ]);
@@ -109,70 +111,74 @@ pub fn what_waits_for_a_restart_is_not_shown_as_if_it_were_in_force(combination:
             "{done:?}"
         );
     }
-    assert_eq!(bed.info("zebra")["url"], url);
-    let done = bed.acc(&["boot"]).ok().says(&[
+    assert_eq!(fixture.info("zebra")["url"], url);
+    let done = fixture.acc(&["boot"]).ok().says(&[
         "listening on 127.0.0.1:",
         "needs a restart",
         "`edge.listen`",
     ]);
     assert!(!done.err.contains("127.0.0.2"), "{done:?}");
-    let doctor = bed
+    let doctor = fixture
         .acc(&["doctor"])
         .says(&["`edge.listen` is [\"127.0.0.1:"])
         .out;
     assert!(!doctor.contains("nothing listens on"), "{doctor}");
-    bed.acc(&["create", "okapi", "--model", "tester", "--asleep"])
+    fixture
+        .acc(&["create", "okapi", "--model", "tester", "--asleep"])
         .ok()
         .says(&["http://okapi.apps.localhost:"]);
-    bed.acc(&["reload"]).ok();
-    let done = bed.acc(&["list"]).ok().says(&["wait for a restart"]);
+    fixture.acc(&["reload"]).ok();
+    let done = fixture.acc(&["list"]).ok().says(&["wait for a restart"]);
     assert!(!done.err.contains("reload"), "{done:?}");
-    bed.acc(&["halt"]).ok();
+    fixture.acc(&["halt"]).ok();
     assert!(
-        !bed.acc(&["list"])
+        !fixture
+            .acc(&["list"])
             .ok()
             .says(&["http://zebra.other.localhost:"])
             .err
             .contains("restart")
     );
-    bed.acc(&["boot"]).ok();
+    fixture.acc(&["boot"]).ok();
     assert_eq!(
-        bed.acc(&["list"])
+        fixture
+            .acc(&["list"])
             .ok()
             .says(&["http://zebra.other.localhost:"])
             .err,
         ""
     );
-    bed.acc(&["halt"]).ok();
-    fs::write(bed.config(), good).unwrap();
+    fixture.acc(&["halt"]).ok();
+    fs::write(fixture.config(), good).unwrap();
 }
 
 pub fn a_reload_says_what_is_in_force_and_what_waits(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    let server = bed.wait_server(None);
-    bed.acc(&["reload"])
+    fixture.create("zebra", "tester");
+    let server = fixture.wait_server(None);
+    fixture
+        .acc(&["reload"])
         .ok()
         .says(&["acc.toml`: no setting in force has changed"]);
-    change(&bed, "timeout = \"60s\"", "timeout = \"50s\"");
-    change(&bed, "max_body = \"1GiB\"", "max_body = \"1KiB\"");
+    change(&fixture, "timeout = \"60s\"", "timeout = \"50s\"");
+    change(&fixture, "max_body = \"1GiB\"", "max_body = \"1KiB\"");
     change(
-        &bed,
+        &fixture,
         "domain = \"apps.localhost\"",
         "domain = \"other.localhost\"",
     );
-    let done = bed.acc(&["reload"]).ok().says(&[
+    let done = fixture.acc(&["reload"]).ok().says(&[
         "- `edge.max_body` is \"1KiB\", it was \"1GiB\"",
         "- `idle.timeout` is \"50s\", it was \"1m\"",
         "warning: `domain` is \"apps.localhost\" in the running server, but \"other.localhost\" in the config: apply it with `acc halt` and `acc boot`",
     ]);
     assert_eq!(done.err.lines().count(), 4, "{done:?}");
-    assert_eq!(bed.info("zebra")["idle_timeout_s"], 50.0);
-    let large = bed.ask("POST", "zebra", "/echo").body(vec![b'x'; 5000]);
-    bed.send(&large).status(413);
-    let told = bed.json(&["reload"]);
+    assert_eq!(fixture.info("zebra")["idle_timeout_s"], 50.0);
+    let large = fixture.ask("POST", "zebra", "/echo").body(vec![b'x'; 5000]);
+    fixture.send(&large).status(413);
+    let told = fixture.json(&["reload"]);
     assert_eq!(
         (
             &told["changed"].as_array().unwrap().len(),
@@ -182,20 +188,22 @@ pub fn a_reload_says_what_is_in_force_and_what_waits(combination: Combination) {
         "{told}"
     );
     // A file with faults changes nothing, also nothing of what is good in it.
-    change(&bed, "timeout = \"50s\"", "timeout = \"40s\"");
-    change(&bed, "drain = ", "drian = ");
-    bed.acc(&["reload"])
+    change(&fixture, "timeout = \"50s\"", "timeout = \"40s\"");
+    change(&fixture, "drain = ", "drian = ");
+    fixture
+        .acc(&["reload"])
         .error(2)
         .says(&["stop.drian: unknown key, did you mean `drain`?"]);
-    change(&bed, "drian = ", "drain = ");
-    assert_eq!(bed.info("zebra")["idle_timeout_s"], 50.0);
-    assert_eq!(bed.wait_server(None), server);
-    bed.acc(&["halt"]).ok();
-    bed.acc(&["reload"])
+    change(&fixture, "drian = ", "drain = ");
+    assert_eq!(fixture.info("zebra")["idle_timeout_s"], 50.0);
+    assert_eq!(fixture.wait_server(None), server);
+    fixture.acc(&["halt"]).ok();
+    fixture
+        .acc(&["reload"])
         .error(1)
         .says(&["no server is running", "`acc boot`"]);
     change(
-        &bed,
+        &fixture,
         "domain = \"other.localhost\"",
         "domain = \"apps.localhost\"",
     );

@@ -5,18 +5,18 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
-use crate::support::bed::SOON;
+use crate::support::fixture::SOON;
 use crate::support::wait::{holds, pause};
-use crate::support::{Bed, Combination, processes, wait_until};
+use crate::support::{Combination, Fixture, processes, wait_until};
 
 const MANY: usize = 40;
 
 pub fn many_are_made_and_nothing_stirs(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
     let workers = || -> BTreeSet<i32> {
-        processes::of(&bed.dir)
+        processes::of(&fixture.dir)
             .into_iter()
             .filter(|p| p.command.starts_with("nginx: worker"))
             .map(|p| p.pid)
@@ -24,18 +24,20 @@ pub fn many_are_made_and_nothing_stirs(combination: Combination) {
     };
     if combination.edge == "nginx" {
         // nginx listens a moment before it has workers.
-        bed.get("nobody", "/");
+        fixture.get("nobody", "/");
         wait_until("nginx has workers", SOON, || {
             holds(!workers().is_empty(), "none")
         });
     }
     let before = workers();
     for _ in 0..MANY {
-        bed.acc(&["create", "--model", "tester", "--asleep"]).ok();
+        fixture
+            .acc(&["create", "--model", "tester", "--asleep"])
+            .ok();
     }
     assert_eq!(workers(), before, "nginx was reloaded");
 
-    let all: BTreeSet<String> = bed
+    let all: BTreeSet<String> = fixture
         .json(&["list"])
         .as_array()
         .unwrap()
@@ -45,7 +47,7 @@ pub fn many_are_made_and_nothing_stirs(combination: Combination) {
     assert_eq!(all.len(), MANY);
     let (mut pages, mut after) = (Vec::new(), String::new());
     loop {
-        let page = bed.json(&[
+        let page = fixture.json(&[
             "list", "--phase", "asleep", "--limit", "7", "--after", &after,
         ]);
         let names: Vec<String> = page
@@ -64,7 +66,8 @@ pub fn many_are_made_and_nothing_stirs(combination: Combination) {
         "every one once, in order"
     );
     assert!(
-        bed.json(&["list", "--phase", "awake", "--limit", "7"])
+        fixture
+            .json(&["list", "--phase", "awake", "--limit", "7"])
             .as_array()
             .unwrap()
             .is_empty()
@@ -77,7 +80,7 @@ pub fn many_are_made_and_nothing_stirs(combination: Combination) {
     );
     loop {
         let words: Vec<&str> = command.split(' ').skip(1).collect();
-        let page = bed.acc(&words).ok();
+        let page = fixture.acc(&words).ok();
         shown.extend(
             page.out
                 .lines()
@@ -95,8 +98,8 @@ pub fn many_are_made_and_nothing_stirs(combination: Combination) {
     }
     assert_eq!(shown, pages);
 
-    let server = bed.server().unwrap().pid;
-    let own: Vec<i32> = processes::of(&bed.dir)
+    let server = fixture.server().unwrap().pid;
+    let own: Vec<i32> = processes::of(&fixture.dir)
         .iter()
         .filter(|p| p.pid == server || p.parent == server)
         .map(|p| p.pid)

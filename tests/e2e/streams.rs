@@ -4,25 +4,25 @@
 use std::io::Read;
 use std::time::Duration;
 
-use crate::support::{Bed, Combination, holds, wait_until};
+use crate::support::{Combination, Fixture, holds, wait_until};
 
 /// With ten minutes for what ends by itself: a restart that waited for a stream would not end in
 /// this test's time.
 pub fn a_restart_ends_them_in_order(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.drain) = ("60s", "10min")) else {
+    let Some(fixture) = Fixture::with(combination, |s| (s.idle, s.drain) = ("60s", "10min")) else {
         return;
     };
-    bed.create("zebra", "tester");
-    let mut sockets: Vec<_> = (0..20).map(|_| bed.web_socket("zebra")).collect();
+    fixture.create("zebra", "tester");
+    let mut sockets: Vec<_> = (0..20).map(|_| fixture.web_socket("zebra")).collect();
     for socket in &mut sockets {
         assert_eq!(socket.echo("a").unwrap(), "a");
     }
-    let ask = bed
+    let ask = fixture
         .ask("GET", "zebra", "/stream?kind=sse&seconds=300")
         .header("Accept", "text/event-stream");
     let readers: Vec<_> = (0..3)
         .map(|_| {
-            let mut open = ask.open(bed.address()).unwrap();
+            let mut open = ask.open(fixture.address()).unwrap();
             assert_eq!(
                 (open.reply.status, open.reply.header("content-type")),
                 (200, Some("text/event-stream"))
@@ -34,14 +34,14 @@ pub fn a_restart_ends_them_in_order(combination: Combination) {
             })
         })
         .collect();
-    let before = bed.pid("zebra");
+    let before = fixture.pid("zebra");
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while bed.pid("zebra") == before {
-                bed.get("zebra", "/").status(200);
+            while fixture.pid("zebra") == before {
+                fixture.get("zebra", "/").status(200);
             }
         });
-        bed.acc(&["restart", "zebra"]).ok();
+        fixture.acc(&["restart", "zebra"]).ok();
     });
     for socket in sockets {
         assert_eq!(socket.goodbye(), Some(1001));
@@ -57,22 +57,22 @@ pub fn a_restart_ends_them_in_order(combination: Combination) {
 
 /// What ends by itself is waited for, however many streams are open beside it.
 pub fn a_stop_waits_for_what_ends_by_itself(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.drain) = ("60s", "10min")) else {
+    let Some(fixture) = Fixture::with(combination, |s| (s.idle, s.drain) = ("60s", "10min")) else {
         return;
     };
-    bed.create("zebra", "tester");
-    let mut socket = bed.web_socket("zebra");
+    fixture.create("zebra", "tester");
+    let mut socket = fixture.web_socket("zebra");
     assert_eq!(socket.echo("a").unwrap(), "a");
-    let asked = bed.told("zebra", "REQ").len();
-    let slow = bed.ask("GET", "zebra", "/slow?ms=4000");
+    let asked = fixture.told("zebra", "REQ").len();
+    let slow = fixture.ask("GET", "zebra", "/slow?ms=4000");
     std::thread::scope(|scope| {
-        let answered = scope.spawn(|| slow.send(bed.address()).unwrap());
+        let answered = scope.spawn(|| slow.send(fixture.address()).unwrap());
         wait_until("it is asked", Duration::from_secs(20), || {
-            holds(bed.told("zebra", "REQ").len() > asked, "not asked")
+            holds(fixture.told("zebra", "REQ").len() > asked, "not asked")
         });
-        bed.acc(&["stop", "zebra"]).ok();
+        fixture.acc(&["stop", "zebra"]).ok();
         assert_eq!(answered.join().unwrap().status, 200);
     });
     assert_eq!(socket.goodbye(), Some(1001));
-    assert_eq!(bed.phase("zebra"), "asleep");
+    assert_eq!(fixture.phase("zebra"), "asleep");
 }

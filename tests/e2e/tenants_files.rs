@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::support::bed::SOON;
+use crate::support::fixture::SOON;
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, Mounted, need, processes, wait_until};
+use crate::support::{Combination, Fixture, Mounted, need, processes, wait_until};
 
 const MIB: u64 = 1024 * 1024;
 /// Of all logs of an instance together.
@@ -25,8 +25,8 @@ fn on_disk(dir: &Path) -> u64 {
         .sum()
 }
 
-fn logs(bed: &Bed) -> PathBuf {
-    bed.instance("zebra").join("log")
+fn logs(fixture: &Fixture) -> PathBuf {
+    fixture.instance("zebra").join("log")
 }
 
 /// Makes folders in folders, deeper than any path may be.
@@ -44,24 +44,24 @@ fn dig(into: &Path, levels: usize) {
 #[test]
 fn a_log_that_is_a_hole_costs_nothing_and_is_shown_at_once() {
     for combination in [Combination::REAL, Combination::BUILTIN] {
-        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
             continue;
         };
-        bed.create("zebra", "tester");
-        let log = logs(&bed).join("app.log");
+        fixture.create("zebra", "tester");
+        let log = logs(&fixture).join("app.log");
         fs::OpenOptions::new()
             .write(true)
             .open(&log)
             .unwrap()
             .set_len(40 << 30)
             .unwrap();
-        let shown = bed.acc(&["logs", "zebra"]).ok();
+        let shown = fixture.acc(&["logs", "zebra"]).ok();
         assert!(shown.out.len() < 1024 * 1024, "{}", shown.out.len());
         wait_until("the log is cut", SOON, || {
             holds(fs::metadata(&log).unwrap().len() == 0, "not cut")
         });
-        assert!(on_disk(&logs(&bed)) < LOGS_MAX, "{combination:?}");
-        bed.get("zebra", "/").status(200);
+        assert!(on_disk(&logs(&fixture)) < LOGS_MAX, "{combination:?}");
+        fixture.get("zebra", "/").status(200);
     }
 }
 
@@ -70,16 +70,17 @@ fn a_log_that_is_a_hole_costs_nothing_and_is_shown_at_once() {
 #[test]
 fn who_writes_without_end_does_not_fill_the_disk() {
     for combination in [Combination::REAL, Combination::BUILTIN] {
-        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
             continue;
         };
-        bed.model(
+        fixture.model(
             "loud",
             "command = [\"/bin/sh\", \"-c\", \"{{ acc }} demo-app --socket {{ socket }} --name {{ name }} & exec yes a line of a log\"]\n",
         );
-        bed.create("zebra", "loud");
+        fixture.create("zebra", "loud");
         let cut = || {
-            bed.json(&["events", "zebra"])
+            fixture
+                .json(&["events", "zebra"])
                 .as_array()
                 .unwrap()
                 .iter()
@@ -91,15 +92,15 @@ fn who_writes_without_end_does_not_fill_the_disk() {
         });
         let began = crate::support::now();
         while began.elapsed() < Duration::from_secs(3) {
-            let used = on_disk(&logs(&bed));
+            let used = on_disk(&logs(&fixture));
             assert!(used < 2048 * MIB, "{} MiB {combination:?}", used / MIB);
         }
-        bed.acc(&["stop", "--now", "zebra"]).ok();
+        fixture.acc(&["stop", "--now", "zebra"]).ok();
         // A pass may come while the server is still about its own last cut: then the next one
         // bounds it.
         wait_until("a pass bounds it", SOON, || {
-            bed.monitor();
-            let used = on_disk(&logs(&bed));
+            fixture.monitor();
+            let used = on_disk(&logs(&fixture));
             holds(
                 used < LOGS_MAX,
                 format!("{} MiB {combination:?}", used / MIB),
@@ -117,12 +118,12 @@ fn without_room_for_a_copy_a_log_is_cut() {
         return;
     }
     for combination in [Combination::REAL, Combination::BUILTIN] {
-        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
             continue;
         };
-        bed.create("zebra", "tester");
-        let folder = logs(&bed);
-        fs::rename(&folder, bed.instance("zebra").join("former")).unwrap();
+        fixture.create("zebra", "tester");
+        let folder = logs(&fixture);
+        fs::rename(&folder, fixture.instance("zebra").join("former")).unwrap();
         fs::create_dir(&folder).unwrap();
         let small = Mounted::tmpfs(&folder, "size=30m,mode=755");
         fs::write(folder.join("app.log"), vec![b'x'; 25 << 20]).unwrap();
@@ -131,53 +132,53 @@ fn without_room_for_a_copy_a_log_is_cut() {
             let free = free.blocks_available() * free.fragment_size() / MIB;
             holds(free > 10, format!("{free} MiB are free"))
         });
-        bed.get("zebra", "/").status(200);
+        fixture.get("zebra", "/").status(200);
         drop(small);
         fs::remove_dir(&folder).unwrap();
-        fs::rename(bed.instance("zebra").join("former"), &folder).unwrap();
+        fs::rename(fixture.instance("zebra").join("former"), &folder).unwrap();
     }
 }
 
 #[test]
 fn folders_of_any_depth_are_purged_by_the_server_that_goes_on() {
     for combination in [Combination::REAL, Combination::BUILTIN] {
-        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
             continue;
         };
-        bed.create("zebra", "tester");
-        bed.create("okapi", "tester");
-        dig(&bed.instance("zebra").join("data"), 15_000);
-        dig(&bed.run().join("sock/zebra"), 3_000);
-        let before = bed.server().unwrap().pid;
-        bed.acc(&["destroy", "--force", "zebra"]).ok();
-        bed.acc(&["purge", "zebra"]).ok();
-        assert_eq!(bed.server().unwrap().pid, before, "{combination:?}");
-        bed.get("okapi", "/").status(200);
+        fixture.create("zebra", "tester");
+        fixture.create("okapi", "tester");
+        dig(&fixture.instance("zebra").join("data"), 15_000);
+        dig(&fixture.run().join("sock/zebra"), 3_000);
+        let before = fixture.server().unwrap().pid;
+        fixture.acc(&["destroy", "--force", "zebra"]).ok();
+        fixture.acc(&["purge", "zebra"]).ok();
+        assert_eq!(fixture.server().unwrap().pid, before, "{combination:?}");
+        fixture.get("okapi", "/").status(200);
         // A slow disk takes its time for 18,000 folders.
         wait_until("nothing is left", SOON * 6, || {
-            bed.monitor();
-            let left: usize = [bed.home(), bed.run()]
+            fixture.monitor();
+            let left: usize = [fixture.home(), fixture.run()]
                 .iter()
                 .map(|d| fs::read_dir(d.join("trash")).unwrap().count())
                 .sum();
             holds(left == 0, left)
         });
-        bed.assert_no_trace_of("zebra");
+        fixture.assert_no_trace_of("zebra");
     }
 }
 
 #[test]
 fn what_takes_the_place_of_a_socket_or_a_log_gives_way() {
     for combination in Combination::ALL {
-        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
             continue;
         };
-        bed.create("zebra", "tester");
+        fixture.create("zebra", "tester");
         let (socket, log) = (
-            bed.run().join("sock/zebra/app.sock"),
-            logs(&bed).join("app.log"),
+            fixture.run().join("sock/zebra/app.sock"),
+            logs(&fixture).join("app.log"),
         );
-        let secret = bed.dir.join("secret");
+        let secret = fixture.dir.join("secret");
         fs::write(&secret, "for root only").unwrap();
         let plant: [(&str, &dyn Fn()); 5] = [
             ("a file", &|| fs::write(&socket, "").unwrap()),
@@ -187,21 +188,21 @@ fn what_takes_the_place_of_a_socket_or_a_log_gives_way() {
             ("a link", &|| symlink(&secret, &socket).unwrap()),
             ("a link for the log", &|| symlink(&secret, &log).unwrap()),
             ("a second name of the log", &|| {
-                fs::hard_link(&log, bed.instance("zebra").join("data/log")).unwrap()
+                fs::hard_link(&log, fixture.instance("zebra").join("data/log")).unwrap()
             }),
         ];
         for (what, plant) in plant {
-            bed.acc(&["stop", "zebra"]).ok();
+            fixture.acc(&["stop", "zebra"]).ok();
             let _ = fs::remove_file(&socket);
             if what.contains("for the log") {
                 fs::remove_file(&log).unwrap();
             }
             plant();
-            let reply = bed.get("zebra", "/");
+            let reply = fixture.get("zebra", "/");
             assert_eq!(reply.status, 200, "{combination:?} {what}");
         }
         assert_eq!(fs::read_to_string(&secret).unwrap(), "for root only");
-        let server = bed.server().unwrap().pid;
+        let server = fixture.server().unwrap().pid;
         assert!(processes::alive(server));
     }
 }
@@ -209,27 +210,29 @@ fn what_takes_the_place_of_a_socket_or_a_log_gives_way() {
 /// Control characters are shown, through a pipe too; the bytes as they were come with `--raw`.
 #[test]
 fn what_an_application_prints_does_not_drive_a_terminal() {
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
+    fixture.create("zebra", "tester");
     let nasty = "\u{1b}]0;title\u{7}\u{1b}[2J\u{202e}words\n";
-    fs::write(logs(&bed).join("app.log"), nasty).unwrap();
+    fs::write(logs(&fixture).join("app.log"), nasty).unwrap();
     assert!(
-        bed.acc(&["logs", "zebra", "--raw"])
+        fixture
+            .acc(&["logs", "zebra", "--raw"])
             .ok()
             .out
             .ends_with(nasty)
     );
     assert!(
-        bed.acc(&["logs", "zebra"])
+        fixture
+            .acc(&["logs", "zebra"])
             .ok()
             .out
             .contains(r"\x1b]0;title\x07\x1b[2J\u{202e}words"),
         "through a pipe"
     );
     let pty = nix::pty::openpty(None, None).unwrap();
-    let mut child = bed
+    let mut child = fixture
         .command(&["logs", "zebra"])
         .stdin(Stdio::null())
         .stdout(Stdio::from(pty.slave))
@@ -245,23 +248,24 @@ fn what_an_application_prints_does_not_drive_a_terminal() {
         text.contains(r"\x1b]0;title\x07\x1b[2J\u{202e}words"),
         "{text:?}"
     );
-    bed.model("dies", "command = [\"/bin/sh\", \"-c\", \"printf '\\\\033[2Jwords\\\\342\\\\200\\\\256\\\\n'; exit 3\"]\n");
-    let failed = bed.acc(&["create", "dies", "--model", "dies"]).code(1);
+    fixture.model("dies", "command = [\"/bin/sh\", \"-c\", \"printf '\\\\033[2Jwords\\\\342\\\\200\\\\256\\\\n'; exit 3\"]\n");
+    let failed = fixture.acc(&["create", "dies", "--model", "dies"]).code(1);
     assert!(
         failed.err.contains(r"\x1b[2Jwords\u{202e}"),
         "{}",
         failed.err
     );
-    bed.acc(&["create", "dies", "--model", "dies", "--asleep"])
+    fixture
+        .acc(&["create", "dies", "--model", "dies", "--asleep"])
         .ok();
-    bed.acc(&["start", "dies"]).code(1);
+    fixture.acc(&["start", "dies"]).code(1);
     for words in [
         ["info", "dies"],
         ["info", "--json"],
         ["events", "dies"],
         ["events", "--json"],
     ] {
-        let said = bed
+        let said = fixture
             .acc(&if words[1] == "--json" {
                 [words[0], "--json", "dies"].to_vec()
             } else {

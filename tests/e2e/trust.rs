@@ -6,9 +6,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::bed::{ACC, COMMAND, SOON};
+use crate::support::fixture::{ACC, COMMAND, SOON};
 use crate::support::wait::wait_until;
-use crate::support::{Bed, Combination, need, processes, run};
+use crate::support::{Combination, Fixture, need, processes, run};
 
 /// The conventional `nobody`.
 const NOBODY: u32 = 65_534;
@@ -27,20 +27,21 @@ fn give(path: &Path, user: u32) {
     }
 }
 
-/// A bed that an ordinary user has booted, with an instance that notes as whom it runs and sleeps.
-fn booted_by_another(combination: Combination) -> Option<Bed> {
-    let mut bed = Bed::unbooted(combination, |s| s.idle = "60s")?;
-    let theirs = bed.dir.join("acc");
-    fs::copy(&bed.acc, &theirs).unwrap();
-    bed.acc = theirs;
-    let (home, run) = (bed.home(), bed.run());
+/// A fixture that an ordinary user has booted, with an instance that notes as whom it runs and
+/// sleeps.
+fn booted_by_another(combination: Combination) -> Option<Fixture> {
+    let mut fixture = Fixture::unbooted(combination, |s| s.idle = "60s")?;
+    let theirs = fixture.dir.join("acc");
+    fs::copy(&fixture.acc, &theirs).unwrap();
+    fixture.acc = theirs;
+    let (home, run) = (fixture.home(), fixture.run());
     fs::create_dir_all(&run).unwrap();
     give(&home, NOBODY);
     give(&run, NOBODY);
-    bed.user = Some(NOBODY);
-    bed.acc(&["boot"]).ok();
-    bed.create("zebra", "tester");
-    Some(bed)
+    fixture.user = Some(NOBODY);
+    fixture.acc(&["boot"]).ok();
+    fixture.create("zebra", "tester");
+    Some(fixture)
 }
 
 #[test]
@@ -49,19 +50,19 @@ fn root_over_another_users_installation_acts_as_that_user() {
         return;
     }
     for combination in Combination::ALL {
-        let Some(mut bed) = booted_by_another(combination) else {
+        let Some(mut fixture) = booted_by_another(combination) else {
             continue;
         };
-        bed.acc(&["pin", "zebra"]).ok();
+        fixture.acc(&["pin", "zebra"]).ok();
         let owner = |pid: i32| fs::metadata(format!("/proc/{pid}")).unwrap().uid();
-        bed.user = None;
-        bed.acc(&["list"]).ok().says(&["zebra"]);
-        bed.acc(&["restart", "zebra"]).ok();
-        assert_eq!(owner(bed.pid("zebra")), NOBODY);
+        fixture.user = None;
+        fixture.acc(&["list"]).ok().says(&["zebra"]);
+        fixture.acc(&["restart", "zebra"]).ok();
+        assert_eq!(owner(fixture.pid("zebra")), NOBODY);
         // With nobody left to ask it does the work itself: the pinned instance is started again.
-        processes::end_all(&bed.dir);
-        let done = bed.acc(&["monitor"]);
-        for seen in processes::of(&bed.dir) {
+        processes::end_all(&fixture.dir);
+        let done = fixture.acc(&["monitor"]);
+        for seen in processes::of(&fixture.dir) {
             assert_eq!(
                 owner(seen.pid),
                 NOBODY,
@@ -70,8 +71,8 @@ fn root_over_another_users_installation_acts_as_that_user() {
         }
         if combination == Combination::BUILTIN {
             let pid = wait_until("the pinned instance runs again", SOON, || {
-                bed.acc(&["monitor"]);
-                let info = bed.info("zebra");
+                fixture.acc(&["monitor"]);
+                let info = fixture.info("zebra");
                 info["pid"].as_i64().ok_or_else(|| info.to_string())
             });
             assert_eq!(owner(i32::try_from(pid).unwrap()), NOBODY);
@@ -81,7 +82,7 @@ fn root_over_another_users_installation_acts_as_that_user() {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
             found => Some(found.unwrap()),
         };
-        for folder in [bed.home(), bed.run()] {
+        for folder in [fixture.home(), fixture.run()] {
             let mut found = vec![folder];
             while let Some(path) = found.pop() {
                 let Some(seen) = look(&path) else { continue };
@@ -100,8 +101,8 @@ fn root_over_another_users_installation_acts_as_that_user() {
                 }
             }
         }
-        bed.acc(&["halt"]).ok();
-        bed.assert_nothing_runs();
+        fixture.acc(&["halt"]).ok();
+        fixture.assert_nothing_runs();
     }
 }
 
@@ -111,31 +112,34 @@ fn root_does_not_begin_anything_in_places_of_others() {
     if !need::root("to make folders of others") {
         return;
     }
-    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else {
+    let Some(fixture) = Fixture::unbooted(Combination::BUILTIN, |_| {}) else {
         return;
     };
-    fs::create_dir(bed.run()).unwrap();
-    give(&bed.home(), NOBODY);
-    chown(bed.run(), Some(61_234), Some(61_234)).unwrap();
-    let nothing_new =
-        || fs::read_dir(bed.run()).unwrap().count() == 0 && !bed.home().join("acc.db").exists();
-    bed.acc(&["monitor"]).error(1).says(&[
+    fs::create_dir(fixture.run()).unwrap();
+    give(&fixture.home(), NOBODY);
+    chown(fixture.run(), Some(61_234), Some(61_234)).unwrap();
+    let nothing_new = || {
+        fs::read_dir(fixture.run()).unwrap().count() == 0 && !fixture.home().join("acc.db").exists()
+    };
+    fixture.acc(&["monitor"]).error(1).says(&[
         "belongs to user 65534",
         "belongs to user 61234",
         "hint: ",
     ]);
-    chown(bed.run(), Some(61_234), Some(0)).unwrap();
-    give(&bed.home(), 0);
-    bed.acc(&["monitor"])
+    chown(fixture.run(), Some(61_234), Some(0)).unwrap();
+    give(&fixture.home(), 0);
+    fixture
+        .acc(&["monitor"])
         .error(1)
         .says(&["belongs to user 61234", "could not become user 61234"]);
     for command in ["boot", "server"] {
-        bed.acc(&[command])
+        fixture
+            .acc(&[command])
             .error(1)
             .says(&["belongs to user 61234, not to user 0"]);
     }
     assert!(nothing_new());
-    give(&bed.run(), 0);
+    give(&fixture.run(), 0);
 }
 
 /// Who owns a folder above can exchange what is below.
@@ -144,26 +148,26 @@ fn folders_above_count() {
     if !need::root("to make folders of others") {
         return;
     }
-    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else {
+    let Some(fixture) = Fixture::unbooted(Combination::BUILTIN, |_| {}) else {
         return;
     };
-    let above = bed.dir.join("above");
+    let above = fixture.dir.join("above");
     fs::create_dir(&above).unwrap();
-    fs::rename(bed.home(), above.join("home")).unwrap();
-    let text = fs::read_to_string(bed.config()).unwrap();
+    fs::rename(fixture.home(), above.join("home")).unwrap();
+    let text = fs::read_to_string(fixture.config()).unwrap();
     fs::write(
-        bed.config(),
+        fixture.config(),
         text.replace(
-            &format!("{}/home", bed.dir.display()),
+            &format!("{}/home", fixture.dir.display()),
             &format!("{}/home", above.display()),
         ),
     )
     .unwrap();
     let refused = |says: &[&str]| {
         for command in ["boot", "list", "monitor", "halt"] {
-            bed.acc(&[command]).error(1).says(says);
+            fixture.acc(&[command]).error(1).says(says);
         }
-        bed.acc(&["doctor"]).code(1).says(says);
+        fixture.acc(&["doctor"]).code(1).says(says);
     };
     chown(&above, Some(NOBODY), None).unwrap();
     refused(&[
@@ -173,14 +177,14 @@ fn folders_above_count() {
     ]);
     chown(&above, Some(0), None).unwrap();
     mode(&above, 0o777);
-    bed.acc(&["boot"]).error(1).says(&[
+    fixture.acc(&["boot"]).error(1).says(&[
         "/above` can be written by others (mode 0777)",
         "`chmod go-w ",
     ]);
-    assert!(!bed.run().exists(), "nothing was made");
+    assert!(!fixture.run().exists(), "nothing was made");
     // Where others can make, but not exchange, it is safe.
     mode(&above, 0o1777);
-    bed.acc(&["boot"]).ok();
+    fixture.acc(&["boot"]).ok();
 }
 
 /// What a named file is worth depends on who can change it; one in the folder root happens to be in
@@ -190,10 +194,10 @@ fn configs_that_others_can_change_are_not_obeyed() {
     if !need::root("to make files of others") {
         return;
     }
-    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else {
+    let Some(fixture) = Fixture::unbooted(Combination::BUILTIN, |_| {}) else {
         return;
     };
-    let open = bed.dir.join("open");
+    let open = fixture.dir.join("open");
     fs::create_dir(&open).unwrap();
     let acc = |config: Option<&Path>| {
         let mut command = Command::new(ACC);
@@ -218,13 +222,13 @@ fn configs_that_others_can_change_are_not_obeyed() {
             "its own file in the current folder"
         );
     }
-    // Its run folder is the bed's: what an acc of this host has in force must not be shown.
+    // Its run folder is the fixture's: what an acc of this host has in force must not be shown.
     let named = open.join("named.toml");
     fs::write(
         &named,
         format!(
             "home = \"/of-a-stranger\"\nrun = \"{}\"\n",
-            bed.run().display()
+            fixture.run().display()
         ),
     )
     .unwrap();
@@ -258,7 +262,7 @@ fn configs_that_others_can_change_are_not_obeyed() {
     // A user's own file, in a folder of their own: root reads it as that user, who sees less than
     // root.
     give(&open, NOBODY);
-    let secret = bed.dir.join("secret");
+    let secret = fixture.dir.join("secret");
     fs::create_dir(&secret).unwrap();
     mode(&secret, 0o700);
     fs::write(secret.join("own.toml"), "home = \"/of-root\"\n").unwrap();
@@ -267,23 +271,23 @@ fn configs_that_others_can_change_are_not_obeyed() {
     lchown(&link, Some(NOBODY), Some(NOBODY)).unwrap();
     assert!(!acc(Some(&link)).error(2).err.contains("of-root"));
     // A pipe is no file and holds nobody up.
-    nix::unistd::mkfifo(&bed.dir.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    acc(Some(&bed.dir.join("pipe")))
+    nix::unistd::mkfifo(&fixture.dir.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    acc(Some(&fixture.dir.join("pipe")))
         .error(2)
         .says(&["not a regular file"]);
 }
 
 #[test]
 fn templates_and_models_that_others_can_change_are_not_used() {
-    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else {
+    let Some(fixture) = Fixture::unbooted(Combination::BUILTIN, |_| {}) else {
         return;
     };
-    let templates = bed.dir.join("templates");
+    let templates = fixture.dir.join("templates");
     fs::create_dir_all(templates.join("pages")).unwrap();
     fs::write(templates.join("pages/error.html"), "x").unwrap();
-    let text = fs::read_to_string(bed.config()).unwrap();
+    let text = fs::read_to_string(fixture.config()).unwrap();
     fs::write(
-        bed.config(),
+        fixture.config(),
         text.replace(
             "[edge]",
             &format!("[edge]\ntemplates = \"{}\"", templates.display()),
@@ -291,7 +295,7 @@ fn templates_and_models_that_others_can_change_are_not_used() {
     )
     .unwrap();
     mode(&templates, 0o777);
-    bed.acc(&["boot"]).error(2).says(&[
+    fixture.acc(&["boot"]).error(2).says(&[
         "edge.templates: can be written by others (mode 0777)",
         "`chmod go-w ",
     ]);
@@ -301,30 +305,30 @@ fn templates_and_models_that_others_can_change_are_not_used() {
         (templates.join("pages/error.html"), 0o666, 0o644),
     ] {
         mode(&path, bad);
-        bed.acc(&["boot"]).error(1).says(&[
+        fixture.acc(&["boot"]).error(1).says(&[
             "error.html",
             "can be written by others",
             "`chmod go-w ",
         ]);
         mode(&path, good);
     }
-    bed.acc(&["boot"]).ok();
+    fixture.acc(&["boot"]).ok();
 
-    let model = bed.model("shop", "command = [\"./run\"]\n");
+    let model = fixture.model("shop", "command = [\"./run\"]\n");
     fs::create_dir(model.join("files")).unwrap();
     fs::write(model.join("files/run"), "#!/bin/sh\n").unwrap();
     mode(&model.join("files/run"), 0o755);
-    bed.acc(&["models", "shop"]).ok();
+    fixture.acc(&["models", "shop"]).ok();
     for path in [
         model.clone(),
         model.join("model.toml"),
         model.join("files"),
         model.join("files/run"),
-        bed.home().join("models"),
+        fixture.home().join("models"),
     ] {
         let before = fs::metadata(&path).unwrap().permissions().mode();
         mode(&path, before | 0o020);
-        let done = bed.acc(&["create", "zebra", "--model", "shop", "--asleep"]);
+        let done = fixture.acc(&["create", "zebra", "--model", "shop", "--asleep"]);
         assert!(
             done.code != Some(0) && done.err.contains("can be written by others"),
             "{}: {done:?}",
@@ -334,8 +338,9 @@ fn templates_and_models_that_others_can_change_are_not_used() {
     }
     fs::remove_file(model.join("model.toml")).unwrap();
     nix::unistd::mkfifo(&model.join("model.toml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    bed.acc(&["models"]).says(&["not a regular file"]);
-    bed.acc(&["create", "zebra", "--model", "shop"])
+    fixture.acc(&["models"]).says(&["not a regular file"]);
+    fixture
+        .acc(&["create", "zebra", "--model", "shop"])
         .error(1)
         .says(&["not a regular file"]);
 }

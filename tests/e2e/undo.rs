@@ -4,30 +4,30 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use crate::support::{Bed, Combination, Mounted, need};
+use crate::support::{Combination, Fixture, Mounted, need};
 
 /// Nothing of `name`: no row, no file, no process, no answer.
 #[track_caller]
-fn assert_undone(bed: &Bed, name: &str) {
+fn assert_undone(fixture: &Fixture, name: &str) {
     assert_eq!(
-        bed.json(&["list"]).as_array().unwrap().len(),
+        fixture.json(&["list"]).as_array().unwrap().len(),
         0,
         "a row is left"
     );
-    assert!(!bed.instance(name).exists(), "its folder is left");
-    bed.assert_no_trace_of(name);
+    assert!(!fixture.instance(name).exists(), "its folder is left");
+    fixture.assert_no_trace_of(name);
     assert!(
-        !crate::support::processes::of(&bed.dir)
+        !crate::support::processes::of(&fixture.dir)
             .iter()
             .any(|p| p.command.contains(name)),
         "a process is left"
     );
-    bed.get(name, "/").status(404);
-    bed.acc(&["info", name]).error(3);
+    fixture.get(name, "/").status(404);
+    fixture.acc(&["info", name]).error(3);
 }
 
 pub fn a_failed_create_leaves_nothing(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.wake_timeout = "2s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.wake_timeout = "2s") else {
         return;
     };
     let demo = |more: &str| {
@@ -35,28 +35,28 @@ pub fn a_failed_create_leaves_nothing(combination: Combination) {
             "description = \"d\"\nlisten = \"unix\"\ncommand = [\"{{{{ acc }}}}\", \"demo-app\", \"--socket\", \"{{{{ socket }}}}\"{more}]\n"
         )
     };
-    bed.model(
+    fixture.model(
         "missing",
         "description = \"d\"\nlisten = \"unix\"\ncommand = [\"no-such-program\"]\n",
     );
-    let refused = bed.model(
+    let refused = fixture.model(
         "refused",
         "description = \"d\"\nlisten = \"unix\"\ncommand = [\"./run\"]\n",
     );
     fs::create_dir_all(refused.join("files")).unwrap();
     fs::write(refused.join("files/run"), "#!/bin/sh\n").unwrap();
     fs::set_permissions(refused.join("files/run"), fs::Permissions::from_mode(0o644)).unwrap();
-    bed.model("exits", &demo(", \"--exit-at-start\", \"7\""));
-    bed.model("deaf", &demo(", \"--never-listen\""));
-    bed.model(
+    fixture.model("exits", &demo(", \"--exit-at-start\", \"7\""));
+    fixture.model("deaf", &demo(", \"--never-listen\""));
+    fixture.model(
         "mute",
         &(demo(", \"--never-answer\"") + "health = \"/health\"\n"),
     );
-    bed.model(
+    fixture.model(
         "slow-tcp",
         "description = \"d\"\nlisten = \"tcp\"\ncommand = [\"/bin/sleep\", \"1000\"]\n",
     );
-    bed.model("strict", &(demo("") + "[params.title]\nrequired = true\n"));
+    fixture.model("strict", &(demo("") + "[params.title]\nrequired = true\n"));
     for (model, code, word) in [
         ("missing", 0, "no-such-program"),
         ("refused", 0, "run"),
@@ -67,7 +67,7 @@ pub fn a_failed_create_leaves_nothing(combination: Combination) {
         ("strict", 2, "title"),
         ("none-such", 3, "none-such"),
     ] {
-        let done = bed.acc(&[
+        let done = fixture.acc(&[
             "create",
             "zebra",
             "--model",
@@ -86,55 +86,62 @@ pub fn a_failed_create_leaves_nothing(combination: Combination) {
             done.error(code)
         };
         done.says(&[word]);
-        assert_undone(&bed, "zebra");
+        assert_undone(&fixture, "zebra");
     }
-    bed.acc(&[
-        "create", "zebra", "--model", "strict", "--set", "titel=x", "--set", "title=y",
-    ])
-    .error(2)
-    .says(&["titel"]);
-    bed.acc(&["create", "Zebra", "--model", "tester"]).error(2);
-    bed.acc(&["create", "nginx", "--model", "tester"])
+    fixture
+        .acc(&[
+            "create", "zebra", "--model", "strict", "--set", "titel=x", "--set", "title=y",
+        ])
+        .error(2)
+        .says(&["titel"]);
+    fixture
+        .acc(&["create", "Zebra", "--model", "tester"])
+        .error(2);
+    fixture
+        .acc(&["create", "nginx", "--model", "tester"])
         .error(2)
         .says(&["reserved"]);
-    bed.acc(&[
-        "create",
-        "zebra",
-        "--model",
-        "tester",
-        "--host",
-        "not a host",
-    ])
-    .error(2);
-    assert_undone(&bed, "zebra");
-    bed.create("zebra", "tester");
-    bed.acc(&["create", "zebra", "--model", "tester"])
+    fixture
+        .acc(&[
+            "create",
+            "zebra",
+            "--model",
+            "tester",
+            "--host",
+            "not a host",
+        ])
+        .error(2);
+    assert_undone(&fixture, "zebra");
+    fixture.create("zebra", "tester");
+    fixture
+        .acc(&["create", "zebra", "--model", "tester"])
         .refused()
         .says(&["zebra"]);
-    assert_eq!(bed.phase("zebra"), "awake");
+    assert_eq!(fixture.phase("zebra"), "awake");
 }
 
 pub fn a_full_disk_leaves_nothing(combination: Combination) {
     if !need::root("to mount a small tmpfs") {
         return;
     }
-    let Some(bed) = Bed::with(combination, |_| {}) else {
+    let Some(fixture) = Fixture::with(combination, |_| {}) else {
         return;
     };
-    let instances = bed.home().join("instances");
+    let instances = fixture.home().join("instances");
     fs::create_dir_all(&instances).unwrap();
     let mounted = Mounted::tmpfs(&instances, "size=256k,mode=0755");
-    let big = bed
+    let big = fixture
         .model("big", "description = \"d\"\nlisten = \"unix\"\ncommand = [\"{{ acc }}\", \"demo-app\", \"--socket\", \"{{ socket }}\"]\n");
     fs::create_dir_all(big.join("files")).unwrap();
     fs::write(big.join("files/blob"), vec![7; 1 << 20]).unwrap();
-    bed.acc(&["create", "zebra", "--model", "big"])
+    fixture
+        .acc(&["create", "zebra", "--model", "big"])
         .error(1)
         .says(&["No space left", "zebra"]);
-    assert_undone(&bed, "zebra");
-    bed.create("zebra", "tester");
-    bed.get("zebra", "/").status(200);
-    bed.acc(&["destroy", "--force", "zebra"]).ok();
-    bed.acc(&["purge", "zebra"]).ok();
+    assert_undone(&fixture, "zebra");
+    fixture.create("zebra", "tester");
+    fixture.get("zebra", "/").status(200);
+    fixture.acc(&["destroy", "--force", "zebra"]).ok();
+    fixture.acc(&["purge", "zebra"]).ok();
     drop(mounted);
 }

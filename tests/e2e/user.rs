@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
-use crate::support::{Bed, Combination, need};
+use crate::support::{Combination, Fixture, need};
 
 /// The conventional `nobody`.
 const NOBODY: u32 = 65_534;
@@ -18,45 +18,45 @@ fn instances_run_as_the_user_of_the_config() {
         return;
     }
     for combination in Combination::ALL {
-        let Some(mut bed) = Bed::unbooted(combination, |s| {
+        let Some(mut fixture) = Fixture::unbooted(combination, |s| {
             (s.top, s.idle) = ("user = \"nobody\"".into(), "60s")
         }) else {
             continue;
         };
         // The model runs the binary under test, which must be reachable for that user.
-        let theirs = bed.dir.join("acc");
-        fs::copy(&bed.acc, &theirs).unwrap();
-        bed.acc = theirs;
-        bed.acc(&["boot"]).ok();
+        let theirs = fixture.dir.join("acc");
+        fs::copy(&fixture.acc, &theirs).unwrap();
+        fixture.acc = theirs;
+        fixture.acc(&["boot"]).ok();
         for (name, model) in [
             ("zebra", "tester"),
             ("okapi", "tester-tcp"),
             ("tapir", "hello-fd"),
         ] {
-            bed.create(name, model);
+            fixture.create(name, model);
             assert_eq!(
-                owner_of(bed.pid(name)),
+                owner_of(fixture.pid(name)),
                 NOBODY,
                 "{name} runs as the wrong user ({combination:?})"
             );
-            bed.get(name, "/").status(200);
-            bed.acc(&["stop", name]).ok();
-            bed.get(name, "/").status(200);
+            fixture.get(name, "/").status(200);
+            fixture.acc(&["stop", name]).ok();
+            fixture.get(name, "/").status(200);
         }
         let mode =
             |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(
-            mode(&bed.home().join("acc.db")) & 0o077,
+            mode(&fixture.home().join("acc.db")) & 0o077,
             0,
             "instances can read the database"
         );
         assert_eq!(
-            mode(&bed.run().join("control.sock")) & 0o077,
+            mode(&fixture.run().join("control.sock")) & 0o077,
             0,
             "instances can command acc"
         );
         assert_eq!(
-            mode(&bed.instance("zebra")) & 0o007,
+            mode(&fixture.instance("zebra")) & 0o007,
             0,
             "others can read an instance's files"
         );
@@ -69,30 +69,30 @@ fn all_of_acc_runs_as_an_ordinary_user() {
         return;
     }
     for combination in Combination::ALL {
-        let Some(mut bed) = Bed::unbooted(combination, |s| s.idle = "500ms") else {
+        let Some(mut fixture) = Fixture::unbooted(combination, |s| s.idle = "500ms") else {
             continue;
         };
-        let theirs = bed.dir.join("acc");
-        fs::copy(&bed.acc, &theirs).unwrap();
-        bed.acc = theirs;
-        bed.user = Some(NOBODY);
-        let mut paths = vec![bed.dir.clone()];
+        let theirs = fixture.dir.join("acc");
+        fs::copy(&fixture.acc, &theirs).unwrap();
+        fixture.acc = theirs;
+        fixture.user = Some(NOBODY);
+        let mut paths = vec![fixture.dir.clone()];
         while let Some(path) = paths.pop() {
             chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
             if path.is_dir() {
                 paths.extend(fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
             }
         }
-        bed.acc(&["boot"]).ok();
-        bed.create("zebra", "tester");
-        bed.create("tapir", "hello-fd");
-        bed.get("tapir", "/").status(200);
-        assert_eq!(owner_of(bed.pid("zebra")), NOBODY);
-        bed.get("zebra", "/").status(200);
-        bed.monitor_until_asleep("zebra");
-        bed.get("zebra", "/").status(200);
-        bed.acc(&["halt"]).ok();
-        bed.assert_nothing_runs();
+        fixture.acc(&["boot"]).ok();
+        fixture.create("zebra", "tester");
+        fixture.create("tapir", "hello-fd");
+        fixture.get("tapir", "/").status(200);
+        assert_eq!(owner_of(fixture.pid("zebra")), NOBODY);
+        fixture.get("zebra", "/").status(200);
+        fixture.monitor_until_asleep("zebra");
+        fixture.get("zebra", "/").status(200);
+        fixture.acc(&["halt"]).ok();
+        fixture.assert_nothing_runs();
     }
 }
 
@@ -104,33 +104,35 @@ fn a_user_without_rights_gets_a_hint_who_has_them() {
         return;
     }
     for combination in [Combination::REAL, Combination::BUILTIN] {
-        let Some(mut bed) = Bed::unbooted(combination, |_| {}) else {
+        let Some(mut fixture) = Fixture::unbooted(combination, |_| {}) else {
             continue;
         };
-        let theirs = bed.dir.join("acc");
-        fs::copy(&bed.acc, &theirs).unwrap();
-        bed.acc = theirs;
-        bed.acc(&["boot"]).ok();
-        bed.user = Some(NOBODY);
+        let theirs = fixture.dir.join("acc");
+        fs::copy(&fixture.acc, &theirs).unwrap();
+        fixture.acc = theirs;
+        fixture.acc(&["boot"]).ok();
+        fixture.user = Some(NOBODY);
         let hint = "run this command as root or as the user who booted acc";
-        bed.acc(&["halt"]).error(1).says(&[hint]);
-        bed.acc(&["list"])
+        fixture.acc(&["halt"]).error(1).says(&[hint]);
+        fixture
+            .acc(&["list"])
             .error(1)
             .says(&["no permission", "acc.db", hint]);
-        bed.acc(&["create", "zebra", "--model", "tester"])
+        fixture
+            .acc(&["create", "zebra", "--model", "tester"])
             .error(1)
             .says(&[hint]);
-        let list = bed.acc(&["--json", "list"]).code(1);
+        let list = fixture.acc(&["--json", "list"]).code(1);
         let error: serde_json::Value = serde_json::from_str(&list.err).unwrap();
         assert_eq!(error["error"]["hint"], hint, "{list:?}");
-        let doctor = bed.acc(&["doctor"]).code(1);
+        let doctor = fixture.acc(&["doctor"]).code(1);
         assert!(
             !doctor.out.contains("check the mode") && !doctor.out.contains("taken by another"),
             "{}",
             doctor.out
         );
-        bed.user = None;
-        let doctor = bed.acc(&["doctor"]);
+        fixture.user = None;
+        let doctor = fixture.acc(&["doctor"]);
         assert!(
             doctor.out.contains("is used by acc (pid ") && !doctor.out.contains("taken by another"),
             "{}",
@@ -145,37 +147,41 @@ fn folders_of_strangers_are_refused() {
     if !need::root("to make folders of others") {
         return;
     }
-    let Some(mut bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else {
+    let Some(mut fixture) = Fixture::unbooted(Combination::BUILTIN, |_| {}) else {
         return;
     };
-    let theirs = bed.dir.join("acc");
-    fs::copy(&bed.acc, &theirs).unwrap();
-    bed.acc = theirs;
-    fs::create_dir(bed.run()).unwrap();
-    chown(bed.run(), Some(61_234), None).unwrap();
-    bed.acc(&["boot"])
+    let theirs = fixture.dir.join("acc");
+    fs::copy(&fixture.acc, &theirs).unwrap();
+    fixture.acc = theirs;
+    fs::create_dir(fixture.run()).unwrap();
+    chown(fixture.run(), Some(61_234), None).unwrap();
+    fixture
+        .acc(&["boot"])
         .error(1)
         .says(&["run `", "belongs to user 61234", "hint: "]);
-    bed.acc(&["doctor"])
+    fixture
+        .acc(&["doctor"])
         .code(1)
         .says(&["belongs to user 61234"]);
-    bed.user = Some(NOBODY);
+    fixture.user = Some(NOBODY);
     // Nor is a socket in there asked anything.
-    bed.acc(&["start", "zebra"])
+    fixture
+        .acc(&["start", "zebra"])
         .error(1)
         .says(&["belongs to user 61234"]);
-    bed.user = None;
-    chown(bed.run(), Some(0), None).unwrap();
-    fs::set_permissions(bed.run(), fs::Permissions::from_mode(0o1777)).unwrap();
-    bed.acc(&["boot"])
+    fixture.user = None;
+    chown(fixture.run(), Some(0), None).unwrap();
+    fs::set_permissions(fixture.run(), fs::Permissions::from_mode(0o1777)).unwrap();
+    fixture
+        .acc(&["boot"])
         .error(1)
         .says(&["can be written by others (mode 1777)"]);
     assert!(
-        fs::read_dir(bed.run())
+        fs::read_dir(fixture.run())
             .unwrap()
             .all(|e| e.unwrap().path().is_dir()),
         "nothing but folders was made"
     );
-    fs::set_permissions(bed.run(), fs::Permissions::from_mode(0o755)).unwrap();
-    bed.acc(&["boot"]).ok();
+    fs::set_permissions(fixture.run(), fs::Permissions::from_mode(0o755)).unwrap();
+    fixture.acc(&["boot"]).ok();
 }

@@ -1,10 +1,10 @@
 //! Everything acc is made of is killed while it works.
 
 use super::run::proven;
-use crate::support::{Bed, Combination};
+use crate::support::{Combination, Fixture};
 
 pub fn everything_is_killed_and_nothing_is_lost(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
     let mut kinds = vec!["server", "master"];
@@ -17,7 +17,7 @@ pub fn everything_is_killed_and_nothing_is_lost(combination: Combination) {
     let mut killed = 0;
     for seed in ["7", "8"] {
         let report = proven(
-            &bed,
+            &fixture,
             &[
                 "--cycles",
                 "16",

@@ -8,15 +8,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::run::{PROOF, nothing_is_left, prove};
-use crate::support::bed::SOON;
+use crate::support::fixture::SOON;
 use crate::support::run::run;
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, wait_until};
+use crate::support::{Combination, Fixture, wait_until};
 
 /// The one scratch instance that is there now.
-fn scratch(bed: &Bed) -> String {
+fn scratch(fixture: &Fixture) -> String {
     wait_until("the scratch instance is there", SOON, || {
-        let all = bed.json(&["list", "--phase", "awake"]);
+        let all = fixture.json(&["list", "--phase", "awake"]);
         let name = all.as_array().unwrap().iter().find_map(|i| {
             i["name"]
                 .as_str()
@@ -29,16 +29,16 @@ fn scratch(bed: &Bed) -> String {
 
 #[test]
 fn it_notices_what_is_lost() {
-    let Some(bed) = Bed::new(Combination::BUILTIN) else {
+    let Some(fixture) = Fixture::new(Combination::BUILTIN) else {
         return;
     };
     let (report, done) = std::thread::scope(|scope| {
-        let proof = scope.spawn(|| prove(&bed, &["--for", "4s", "--clients", "16"]));
-        let name = scratch(&bed);
+        let proof = scope.spawn(|| prove(&fixture, &["--for", "4s", "--clients", "16"]));
+        let name = scratch(&fixture);
         // What only an operator may do: ends it without waiting for what is in flight.
         while !proof.is_finished() {
-            let _ = bed.acc(&["stop", "--now", &name]);
-            let _ = bed.acc(&["start", &name]);
+            let _ = fixture.acc(&["stop", "--now", &name]);
+            let _ = fixture.acc(&["start", &name]);
         }
         proof.join().unwrap()
     });
@@ -51,20 +51,24 @@ fn it_notices_what_is_lost() {
         report["lost"].as_u64().unwrap() > 0 && !report["faults"].as_array().unwrap().is_empty(),
         "{report:#}"
     );
-    nothing_is_left(&bed);
+    nothing_is_left(&fixture);
 }
 
 #[test]
 fn it_notices_a_stream_that_does_not_end_in_order() {
-    let Some(bed) = Bed::new(Combination::BUILTIN) else {
+    let Some(fixture) = Fixture::new(Combination::BUILTIN) else {
         return;
     };
     let (report, done) = std::thread::scope(|scope| {
-        let proof =
-            scope.spawn(|| prove(&bed, &["--cycles", "2", "--clients", "2", "--streams", "4"]));
-        let name = scratch(&bed);
+        let proof = scope.spawn(|| {
+            prove(
+                &fixture,
+                &["--cycles", "2", "--clients", "2", "--streams", "4"],
+            )
+        });
+        let name = scratch(&fixture);
         // The streams have no ids: those of the proof's other requests are in the record.
-        let record = bed.instance(&name).join("data/prove.log");
+        let record = fixture.instance(&name).join("data/prove.log");
         wait_until("the streams are open", SOON, || {
             let text = std::fs::read_to_string(&record).unwrap_or_default();
             let streams = text
@@ -73,7 +77,7 @@ fn it_notices_a_stream_that_does_not_end_in_order() {
                 .count();
             holds(streams >= 8, text)
         });
-        kill(Pid::from_raw(bed.pid(&name)), Signal::SIGKILL).unwrap();
+        kill(Pid::from_raw(fixture.pid(&name)), Signal::SIGKILL).unwrap();
         proof.join().unwrap()
     });
     assert_eq!(
@@ -85,22 +89,22 @@ fn it_notices_a_stream_that_does_not_end_in_order() {
         report["streams"]["broken"].as_u64().unwrap() > 0,
         "{report:#}"
     );
-    nothing_is_left(&bed);
+    nothing_is_left(&fixture);
 }
 
 #[test]
 fn interrupted_it_leaves_nothing() {
-    let Some(bed) = Bed::new(Combination::BUILTIN) else {
+    let Some(fixture) = Fixture::new(Combination::BUILTIN) else {
         return;
     };
-    let child = bed
+    let child = fixture
         .command(&["prove", "--cycles", "1000"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let name = scratch(&bed);
+    let name = scratch(&fixture);
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -114,20 +118,21 @@ fn interrupted_it_leaves_nothing() {
         said.contains("interrupted") && said.contains(&name),
         "{said}"
     );
-    nothing_is_left(&bed);
+    nothing_is_left(&fixture);
 }
 
 #[test]
 fn another_instance_is_left_as_it_was_found() {
-    let Some(bed) = Bed::new(Combination::BUILTIN) else {
+    let Some(fixture) = Fixture::new(Combination::BUILTIN) else {
         return;
     };
-    bed.create("zebra", "tester");
-    bed.acc(&["create", "okapi", "--model", "tester", "--asleep"])
+    fixture.create("zebra", "tester");
+    fixture
+        .acc(&["create", "okapi", "--model", "tester", "--asleep"])
         .ok();
     for (name, phase) in [("zebra", "awake"), ("okapi", "asleep")] {
         let (report, done) = prove(
-            &bed,
+            &fixture,
             &["--instance", name, "--cycles", "3", "--clients", "4"],
         );
         assert_eq!(done.code, Some(0), "{report:#}{}", done.err);
@@ -136,22 +141,22 @@ fn another_instance_is_left_as_it_was_found() {
             (&name.into(), &true.into()),
             "{report:#}"
         );
-        assert_eq!(bed.phase(name), phase);
+        assert_eq!(fixture.phase(name), phase);
     }
 }
 
 #[test]
 fn one_that_is_not_the_demo_application_is_only_asked() {
-    let Some(bed) = Bed::new(Combination::BUILTIN) else {
+    let Some(fixture) = Fixture::new(Combination::BUILTIN) else {
         return;
     };
     if !std::path::Path::new("/usr/bin/python3").exists() {
         crate::support::need::skipped("not installed: /usr/bin/python3");
         return;
     }
-    bed.create("pony", "python-http");
+    fixture.create("pony", "python-http");
     let (report, done) = prove(
-        &bed,
+        &fixture,
         &["--instance", "pony", "--cycles", "3", "--clients", "4"],
     );
     assert_eq!(done.code, Some(0), "{report:#}{}", done.err);
@@ -168,18 +173,23 @@ fn one_that_is_not_the_demo_application_is_only_asked() {
 
 #[test]
 fn what_cannot_be_proven_is_said() {
-    let Some(bed) = Bed::new(Combination::BUILTIN) else {
+    let Some(fixture) = Fixture::new(Combination::BUILTIN) else {
         return;
     };
     let fails = |arguments: &[&str], code: i32| {
-        run(&mut bed.command(&[&["prove"], arguments].concat()), PROOF).error(code)
+        run(
+            &mut fixture.command(&[&["prove"], arguments].concat()),
+            PROOF,
+        )
+        .error(code)
     };
     fails(&["--instance", "nobody"], 3);
     fails(&["--app", "nothing"], 3).says(&["nothing"]);
-    bed.acc(&["create", "zebra", "--model", "tester", "--desired", "down"])
+    fixture
+        .acc(&["create", "zebra", "--model", "tester", "--desired", "down"])
         .ok();
     fails(&["--instance", "zebra"], 4).says(&["acc enable zebra"]);
-    bed.acc(&["halt"]).ok();
+    fixture.acc(&["halt"]).ok();
     fails(&[], 1).says(&["acc boot"]);
 }
 
@@ -187,25 +197,25 @@ fn what_cannot_be_proven_is_said() {
 /// to log is lost, but nothing else may be.
 #[test]
 fn a_log_that_cannot_be_written_costs_no_request() {
-    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else {
+    let Some(fixture) = Fixture::unbooted(Combination::BUILTIN, |_| {}) else {
         return;
     };
-    std::fs::create_dir_all(bed.home()).unwrap();
-    let mut server = bed
+    std::fs::create_dir_all(fixture.home()).unwrap();
+    let mut server = fixture
         .command(&["server"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    bed.wait_server(None);
+    fixture.wait_server(None);
     drop(server.stderr.take());
-    bed.acc(&["create", "zebra", "--model", "tester"]).ok();
+    fixture.acc(&["create", "zebra", "--model", "tester"]).ok();
     for _ in 0..3 {
-        bed.acc(&["stop", "zebra"]).ok();
-        bed.get("zebra", "/").status(200);
+        fixture.acc(&["stop", "zebra"]).ok();
+        fixture.get("zebra", "/").status(200);
     }
-    bed.acc(&["stop", "zebra"]).ok();
+    fixture.acc(&["stop", "zebra"]).ok();
     kill(Pid::from_raw(server.id().cast_signed()), Signal::SIGTERM).unwrap();
     wait_until("the server has ended", Duration::from_secs(20), || {
         holds(server.try_wait().unwrap().is_some(), "it runs")

@@ -5,16 +5,16 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::run::{Done, run};
-use crate::support::{Bed, wait_until};
+use crate::support::{Fixture, wait_until};
 
 /// Longest a proof may take.
 pub const PROOF: Duration = Duration::from_secs(240);
 
 /// Runs a proof; its report and how it ended.
 #[track_caller]
-pub fn prove(bed: &Bed, arguments: &[&str]) -> (Value, Done) {
+pub fn prove(fixture: &Fixture, arguments: &[&str]) -> (Value, Done) {
     let done = run(
-        &mut bed.command(&[&["prove", "--json"], arguments].concat()),
+        &mut fixture.command(&[&["prove", "--json"], arguments].concat()),
         PROOF,
     );
     let report =
@@ -24,8 +24,8 @@ pub fn prove(bed: &Bed, arguments: &[&str]) -> (Value, Done) {
 
 /// Panics unless nothing was lost, wrong or doubled, and the scratch instance has gone.
 #[track_caller]
-pub fn proven(bed: &Bed, arguments: &[&str]) -> Value {
-    let (report, done) = prove(bed, arguments);
+pub fn proven(fixture: &Fixture, arguments: &[&str]) -> Value {
+    let (report, done) = prove(fixture, arguments);
     let numbers = ["lost", "wrong", "doubled"].map(|key| report[key].as_u64());
     assert_eq!(numbers, [Some(0); 3], "{report:#}");
     assert_eq!(
@@ -34,17 +34,17 @@ pub fn proven(bed: &Bed, arguments: &[&str]) -> Value {
         "{report:#}\n{}",
         done.err
     );
-    nothing_is_left(bed);
+    nothing_is_left(fixture);
     report
 }
 
 /// Panics unless no scratch instance is left.
 #[track_caller]
-pub fn nothing_is_left(bed: &Bed) {
+pub fn nothing_is_left(fixture: &Fixture) {
     wait_until(
         "no scratch instance is left",
         Duration::from_secs(5),
-        || match bed.json(&["list"]).as_array().unwrap() {
+        || match fixture.json(&["list"]).as_array().unwrap() {
             all if all
                 .iter()
                 .all(|i| !i["name"].as_str().unwrap().starts_with("prove-")) =>
@@ -54,5 +54,5 @@ pub fn nothing_is_left(bed: &Bed) {
             all => Err(format!("{all:?}")),
         },
     );
-    bed.assert_no_trace_of("prove-");
+    fixture.assert_no_trace_of("prove-");
 }

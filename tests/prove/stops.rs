@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use super::run::proven;
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, wait_until};
+use crate::support::{Combination, Fixture, wait_until};
 
 pub fn nothing_is_lost_on_a_unix_socket(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
     let mut idle_stops = 0;
     // An idle stop gives way to a request that comes in its last moment, and on a busy host that
     // can happen to all of a run.
     for _ in 0..5 {
-        let report = proven(&bed, &["--cycles", "10", "--clients", "8"]);
+        let report = proven(&fixture, &["--cycles", "10", "--clients", "8"]);
         assert!(
             report["cycles"] == 10 && report["held"].as_u64().unwrap() > 0,
             "{report:#}"
@@ -30,21 +30,21 @@ pub fn nothing_is_lost_on_a_unix_socket(combination: Combination) {
 }
 
 pub fn nothing_is_lost_on_a_port(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
     proven(
-        &bed,
+        &fixture,
         &["--cycles", "10", "--clients", "8", "--app", "hello-tcp"],
     );
 }
 
 pub fn nothing_is_lost_on_a_handed_socket(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
     proven(
-        &bed,
+        &fixture,
         &["--cycles", "10", "--clients", "8", "--app", "hello-fd"],
     );
 }
@@ -52,10 +52,10 @@ pub fn nothing_is_lost_on_a_handed_socket(combination: Combination) {
 /// WebSockets and event streams are open through all of it: each is ended in order, and no request
 /// waits much longer for that.
 pub fn streams_end_in_order(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
-    let report = proven(&bed, &["--cycles", "3", "--clients", "4", "--streams"]);
+    let report = proven(&fixture, &["--cycles", "3", "--clients", "4", "--streams"]);
     let of = |what: &str| report["streams"][what].as_u64().unwrap();
     // A stop finds most of them open, and none is left when it is over.
     assert!(
@@ -67,7 +67,7 @@ pub fn streams_end_in_order(combination: Combination) {
 
 /// It stops accepting at once on SIGTERM (the demo application always does) and takes 3 s to end.
 pub fn nothing_is_lost_when_it_takes_long_to_end(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else {
+    let Some(fixture) = Fixture::new(combination) else {
         return;
     };
     let text = |listen: &str, address: &str| {
@@ -83,10 +83,13 @@ description = "a file for its record"
 "#
         )
     };
-    bed.model("long", &text("unix", r#""--socket", "{{ socket }}""#));
-    bed.model("long-tcp", &text("tcp", r#""--port", "{{ port }}""#));
+    fixture.model("long", &text("unix", r#""--socket", "{{ socket }}""#));
+    fixture.model("long-tcp", &text("tcp", r#""--port", "{{ port }}""#));
     for model in ["long", "long-tcp"] {
-        let report = proven(&bed, &["--cycles", "3", "--clients", "8", "--app", model]);
+        let report = proven(
+            &fixture,
+            &["--cycles", "3", "--clients", "8", "--app", model],
+        );
         assert!(
             report["wake"]["longest_ms"].as_f64().unwrap() >= 3000.0,
             "{report:#}"
@@ -97,15 +100,16 @@ description = "a file for its record"
 /// The drain is over after half a second, the request takes three: the application is asked to end,
 /// and finishes it.
 pub fn a_request_that_outlasts_the_drain_is_finished_by_the_application(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.drain = "500ms") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.drain = "500ms") else {
         return;
     };
     for (name, model) in [("zebra", "tester"), ("okapi", "tester-tcp")] {
-        bed.create(name, model);
+        fixture.create(name, model);
         std::thread::scope(|scope| {
             let slow = scope.spawn(|| {
-                bed.send(
-                    &bed.ask("GET", name, "/slow?ms=3000")
+                fixture.send(
+                    &fixture
+                        .ask("GET", name, "/slow?ms=3000")
                         .header("X-Id", "slow-one"),
                 )
             });
@@ -114,17 +118,21 @@ pub fn a_request_that_outlasts_the_drain_is_finished_by_the_application(combinat
                 Duration::from_secs(5),
                 || {
                     holds(
-                        bed.told(name, "REQ").iter().any(|l| l.contains("slow-one")),
+                        fixture
+                            .told(name, "REQ")
+                            .iter()
+                            .any(|l| l.contains("slow-one")),
                         "no request seen",
                     )
                 },
             );
-            bed.acc(&["stop", name]).ok();
+            fixture.acc(&["stop", name]).ok();
             slow.join().unwrap().status(200);
         });
-        bed.get(name, "/").status(200);
+        fixture.get(name, "/").status(200);
         assert_eq!(
-            bed.told(name, "REQ")
+            fixture
+                .told(name, "REQ")
                 .iter()
                 .filter(|l| l.contains("slow-one"))
                 .count(),

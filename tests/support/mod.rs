@@ -1,4 +1,4 @@
-//! What the end-to-end tests and the wake benchmark stand on: a [`Bed`] is one whole acc
+//! What the end-to-end tests and the wake benchmark stand on: a [`Fixture`] is one whole acc
 //! installation in a folder of its own.
 //!
 //! Nothing here looks inside acc: it runs the binary, speaks HTTP to it and reads `/proc`. It never
@@ -23,7 +23,7 @@ macro_rules! suite {
     };
 }
 
-pub mod bed;
+pub mod fixture;
 pub mod http;
 pub mod installed;
 pub mod mount;
@@ -33,7 +33,7 @@ pub mod run;
 pub mod wait;
 pub mod ws;
 
-pub use bed::{Bed, Combination, Settings};
+pub use fixture::{Combination, Fixture, Settings};
 pub use http::Ask;
 pub use mount::Mounted;
 pub use run::Done;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::bed::COMMAND;
+use super::fixture::COMMAND;
 use super::run;
 
 /// A mounted tmpfs; dropped, it is unmounted, whoever still uses it.

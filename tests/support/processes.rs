@@ -1,5 +1,5 @@
-//! Finds the processes of one bed by its folder, which no other process on the machine mentions,
-//! and ends them.
+//! Finds the processes of one fixture by its folder, which no other process on the machine
+//! mentions, and ends them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -50,7 +50,7 @@ pub fn look(pid: i32) -> Option<Seen> {
     })
 }
 
-/// Does this process belong to the bed in `dir`: by its arguments, folder, environment or open
+/// Does this process belong to the fixture in `dir`: by its arguments, folder, environment or open
 /// files?
 fn belongs(process: &Seen, dir: &Path) -> bool {
     let text = dir.to_str().unwrap();
@@ -75,7 +75,7 @@ fn belongs(process: &Seen, dir: &Path) -> bool {
     process.command.contains(text) || at("cwd") || open() || environment()
 }
 
-/// Every process of the bed in `dir`, with all their descendants; the calling process and its
+/// Every process of the fixture in `dir`, with all their descendants; the calling process and its
 /// ancestors are never among them.
 pub fn of(dir: &Path) -> Vec<Seen> {
     let all: BTreeMap<i32, Seen> = all().into_iter().map(|p| (p.pid, p)).collect();
@@ -108,7 +108,7 @@ pub fn of(dir: &Path) -> Vec<Seen> {
         .collect()
 }
 
-/// The one process of the bed whose arguments contain all these words.
+/// The one process of the fixture whose arguments contain all these words.
 pub fn find(dir: &Path, words: &[&str]) -> Option<Seen> {
     of(dir).into_iter().find(|p| {
         words.iter().all(|w| {
@@ -129,7 +129,7 @@ pub fn signal(pid: i32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid), signal);
 }
 
-/// Makes all processes of the bed stand still, those too that are begun meanwhile; says which.
+/// Makes all processes of the fixture stand still, those too that are begun meanwhile; says which.
 pub fn stop_all(dir: &Path) -> Vec<i32> {
     let mut stopped = Vec::new();
     loop {
@@ -153,8 +153,8 @@ pub fn cut_power(dir: &Path) {
     end(dir, stopped);
 }
 
-/// Kills all processes of the bed, again and again until none is left (a supervisor may start new
-/// ones meanwhile).
+/// Kills all processes of the fixture, again and again until none is left (a supervisor may start
+/// new ones meanwhile).
 pub fn end_all(dir: &Path) {
     end(dir, Vec::new());
 }

@@ -15,9 +15,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use tokio::task::JoinHandle;
 
-use crate::support::bed::SOON;
+use crate::support::fixture::SOON;
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, wait_until};
+use crate::support::{Combination, Fixture, wait_until};
 
 type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
@@ -26,8 +26,10 @@ fn speaks_it(combination: Combination) -> bool {
     combination.edge == "builtin"
 }
 
-async fn connect(bed: &Bed) -> SendRequest<Body> {
-    let stream = tokio::net::TcpStream::connect(bed.address()).await.unwrap();
+async fn connect(fixture: &Fixture) -> SendRequest<Body> {
+    let stream = tokio::net::TcpStream::connect(fixture.address())
+        .await
+        .unwrap();
     let (send, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await
         .unwrap();
@@ -35,10 +37,10 @@ async fn connect(bed: &Bed) -> SendRequest<Body> {
     send
 }
 
-fn request(bed: &Bed, method: &str, name: &str, target: &str, body: Body) -> Request<Body> {
+fn request(fixture: &Fixture, method: &str, name: &str, target: &str, body: Body) -> Request<Body> {
     Request::builder()
         .method(method)
-        .uri(format!("http://{}{target}", bed.host(name)))
+        .uri(format!("http://{}{target}", fixture.host(name)))
         .header("x-id", name)
         .body(body)
         .unwrap()
@@ -49,8 +51,9 @@ fn empty() -> Body {
 }
 
 /// How many requests of ours `zebra` has been sent.
-fn under_way(bed: &Bed) -> usize {
-    bed.told("zebra", "REQ")
+fn under_way(fixture: &Fixture) -> usize {
+    fixture
+        .told("zebra", "REQ")
         .iter()
         .filter(|l| l.ends_with(" zebra"))
         .count()
@@ -85,29 +88,33 @@ async fn whole(mut send: SendRequest<Body>, request: Request<Body>) -> (u16, Str
     )
 }
 
-/// A bed's connection of HTTP/2, and what carries it.
+/// A fixture's connection of HTTP/2, and what carries it.
 struct Line<'a> {
-    bed: &'a Bed,
+    fixture: &'a Fixture,
     runtime: tokio::runtime::Runtime,
     send: SendRequest<Body>,
 }
 
 impl<'a> Line<'a> {
-    fn open(bed: &'a Bed) -> Self {
+    fn open(fixture: &'a Fixture) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .unwrap();
-        let send = runtime.block_on(connect(bed));
-        Self { bed, runtime, send }
+        let send = runtime.block_on(connect(fixture));
+        Self {
+            fixture,
+            runtime,
+            send,
+        }
     }
 
     /// Begins a stream.
     fn ask(&self, method: &str, name: &str, target: &str, body: Body) -> JoinHandle<(u16, String)> {
         self.runtime.spawn(whole(
             self.send.clone(),
-            request(self.bed, method, name, target, body),
+            request(self.fixture, method, name, target, body),
         ))
     }
 
@@ -144,23 +151,24 @@ pub fn streams_are_never_cut_by_an_idle_stop(combination: Combination) {
     if !speaks_it(combination) {
         return;
     }
-    let Some(bed) = Bed::with(combination, |s| {
+    let Some(fixture) = Fixture::with(combination, |s| {
         (s.idle, s.check_every) = ("300ms", "100ms")
     }) else {
         return;
     };
     let names = ["slow", "upload", "chunks"];
     for name in names {
-        bed.acc(&["create", name, "--model", "tester", "--asleep"])
+        fixture
+            .acc(&["create", name, "--model", "tester", "--asleep"])
             .ok();
     }
     // One connection for all of them, which stays open: without a stream it keeps nobody awake.
-    let line = Line::open(&bed);
+    let line = Line::open(&fixture);
     line.all_are_whole(line.all_kinds(names));
     for name in names {
-        bed.wait_phase(name, "asleep");
+        fixture.wait_phase(name, "asleep");
         assert_eq!(
-            bed.told(name, "START").len(),
+            fixture.told(name, "START").len(),
             1,
             "`{name}` was stopped within its own request"
         );
@@ -173,19 +181,19 @@ pub fn streams_go_on_through_an_operators_stop(combination: Combination) {
     if !speaks_it(combination) {
         return;
     }
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    let line = Line::open(&bed);
+    fixture.create("zebra", "tester");
+    let line = Line::open(&fixture);
     let all = line.all_kinds(["zebra"; 3]);
     // The application writes an upload down when it is whole.
     wait_until("the others are under way", SOON, || {
-        holds(under_way(&bed) == 2, "not yet")
+        holds(under_way(&fixture) == 2, "not yet")
     });
     let (stopped, late) = std::thread::scope(|scope| {
-        let stop = scope.spawn(|| bed.acc(&["stop", "zebra"]));
-        bed.wait_phase("zebra", "draining");
+        let stop = scope.spawn(|| fixture.acc(&["stop", "zebra"]));
+        fixture.wait_phase("zebra", "draining");
         // By the same connection while the instance drains: it is held, and wakes it.
         let late = line.ask("POST", "zebra", "/echo", empty());
         (stop.join().unwrap(), late)
@@ -193,45 +201,46 @@ pub fn streams_go_on_through_an_operators_stop(combination: Combination) {
     stopped.ok();
     line.all_are_whole(all);
     line.end(late);
-    assert_eq!(bed.told("zebra", "START").len(), 2);
-    assert_eq!(under_way(&bed), 4, "one was executed twice");
+    assert_eq!(fixture.told("zebra", "START").len(), 2);
+    assert_eq!(under_way(&fixture), 4, "one was executed twice");
 }
 
 pub fn streams_go_on_through_an_upgrade(combination: Combination) {
     if !speaks_it(combination) {
         return;
     }
-    let Some(bed) = super::handover::bed(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = super::handover::fixture(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    bed.acc(&[
-        "create",
-        "tapir",
-        "--model",
-        "tester",
-        "--set",
-        "start_delay=1500ms",
-        "--asleep",
-    ])
-    .ok();
-    let line = Line::open(&bed);
+    fixture.create("zebra", "tester");
+    fixture
+        .acc(&[
+            "create",
+            "tapir",
+            "--model",
+            "tester",
+            "--set",
+            "start_delay=1500ms",
+            "--asleep",
+        ])
+        .ok();
+    let line = Line::open(&fixture);
     let all = line.all_kinds(["zebra"; 3]);
     // The application writes an upload down when it is whole.
     wait_until("the others are under way", SOON, || {
-        holds(under_way(&bed) == 2, "not yet")
+        holds(under_way(&fixture) == 2, "not yet")
     });
     // Held while the server changes.
     let held = line.ask("POST", "tapir", "/echo", empty());
-    bed.wait_phase("tapir", "waking");
-    let before = super::handover::workers(&bed);
-    super::handover::put_in_place(&bed, crate::support::bed::ACC.as_ref());
-    bed.acc(&["boot"]).ok().says(&["upgraded the server"]);
+    fixture.wait_phase("tapir", "waking");
+    let before = super::handover::workers(&fixture);
+    super::handover::put_in_place(&fixture, crate::support::fixture::ACC.as_ref());
+    fixture.acc(&["boot"]).ok().says(&["upgraded the server"]);
     line.all_are_whole(all);
     line.end(held);
     // It was told to go, so the old worker ends although its client keeps the connection.
     wait_until("the worker from before has finished", SOON, || {
-        let now = super::handover::workers(&bed);
+        let now = super::handover::workers(&fixture);
         holds(
             now.len() == 1 && !before.contains(&now[0]),
             format!("{now:?}"),
@@ -239,11 +248,11 @@ pub fn streams_go_on_through_an_upgrade(combination: Combination) {
     });
     assert_eq!(
         (
-            bed.told("zebra", "START").len(),
-            bed.told("tapir", "START").len()
+            fixture.told("zebra", "START").len(),
+            fixture.told("tapir", "START").len()
         ),
         (1, 1)
     );
-    let next = Line::open(&bed);
+    let next = Line::open(&fixture);
     next.end(next.ask("GET", "zebra", "/echo", empty()));
 }

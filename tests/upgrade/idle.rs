@@ -3,28 +3,29 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use crate::support::{Bed, Combination, Settings, http, now};
+use crate::support::{Combination, Fixture, Settings, http, now};
 
 pub fn what_is_open_is_never_cut_by_an_idle_stop(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| {
+    let Some(fixture) = Fixture::with(combination, |s| {
         (s.idle, s.check_every) = ("300ms", "100ms")
     }) else {
         return;
     };
     // One instance for each kind, so that none keeps another awake.
     for name in ["answer", "upload", "reader", "socket", "silent", "events"] {
-        bed.acc(&["create", name, "--model", "tester", "--asleep"])
+        fixture
+            .acc(&["create", name, "--model", "tester", "--asleep"])
             .ok();
     }
     let length = Duration::from_millis(2500);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            bed.get("answer", "/slow?ms=2500").status(200);
+            fixture.get("answer", "/slow?ms=2500").status(200);
         });
-        scope.spawn(|| slow_upload(&bed, length));
-        scope.spawn(|| slow_reader(&bed, length));
+        scope.spawn(|| slow_upload(&fixture, length));
+        scope.spawn(|| slow_reader(&fixture, length));
         scope.spawn(|| {
-            let (mut socket, began) = (bed.web_socket("socket"), now());
+            let (mut socket, began) = (fixture.web_socket("socket"), now());
             while began.elapsed() < length {
                 assert_eq!(socket.echo("traffic").unwrap(), "traffic");
                 crate::support::wait::pause(Duration::from_millis(100));
@@ -32,15 +33,15 @@ pub fn what_is_open_is_never_cut_by_an_idle_stop(combination: Combination) {
             socket.close();
         });
         scope.spawn(|| {
-            let mut socket = bed.web_socket("silent");
+            let mut socket = fixture.web_socket("silent");
             crate::support::wait::pause(length);
             assert_eq!(socket.echo("still there").unwrap(), "still there");
             socket.close();
         });
         scope.spawn(|| {
-            let mut open = bed
+            let mut open = fixture
                 .ask("GET", "events", "/stream?seconds=2.5&kind=sse")
-                .open(bed.address())
+                .open(fixture.address())
                 .unwrap();
             let mut text = String::new();
             open.body.read_to_string(&mut text).unwrap();
@@ -48,8 +49,8 @@ pub fn what_is_open_is_never_cut_by_an_idle_stop(combination: Combination) {
         });
     });
     for name in ["answer", "upload", "reader", "socket", "silent", "events"] {
-        bed.wait_phase(name, "asleep");
-        let starts = bed.told(name, "START").len();
+        fixture.wait_phase(name, "asleep");
+        let starts = fixture.told(name, "START").len();
         // nginx holds an upload back until it is whole, so that one starts when it has come in.
         assert_eq!(starts, 1, "`{name}` was stopped within its own request");
     }
@@ -60,30 +61,32 @@ pub fn a_silent_web_socket_ends_when_the_config_says_so(combination: Combination
         (s.idle, s.check_every, s.silent_connections) = ("300ms", "100ms", "600ms");
     };
     if combination.edge == "nginx" {
-        let Some(bed) = Bed::unbooted(combination, silent) else {
+        let Some(fixture) = Fixture::unbooted(combination, silent) else {
             return;
         };
-        bed.acc(&["config", "check"])
+        fixture
+            .acc(&["config", "check"])
             .code(2)
             .says(&["idle.silent_connections", "never"]);
-        bed.configure(&Settings::default());
+        fixture.configure(&Settings::default());
         return;
     }
-    let Some(bed) = Bed::with(combination, silent) else {
+    let Some(fixture) = Fixture::with(combination, silent) else {
         return;
     };
     for name in ["silent", "lively"] {
-        bed.acc(&["create", name, "--model", "tester", "--asleep"])
+        fixture
+            .acc(&["create", name, "--model", "tester", "--asleep"])
             .ok();
     }
-    let (mut silent, mut lively) = (bed.web_socket("silent"), bed.web_socket("lively"));
+    let (mut silent, mut lively) = (fixture.web_socket("silent"), fixture.web_socket("lively"));
     assert_eq!(silent.echo("once").unwrap(), "once");
     let began = now();
-    while bed.phase("silent") != "asleep" {
+    while fixture.phase("silent") != "asleep" {
         assert!(
             began.elapsed() < Duration::from_secs(20),
             "it never slept: {}",
-            bed.info("silent")
+            fixture.info("silent")
         );
         assert_eq!(lively.echo("again").unwrap(), "again");
     }
@@ -97,11 +100,11 @@ pub fn a_silent_web_socket_ends_when_the_config_says_so(combination: Combination
     lively.close();
 }
 
-fn slow_upload(bed: &Bed, length: Duration) {
-    let mut stream = http::connect(bed.address()).unwrap();
+fn slow_upload(fixture: &Fixture, length: Duration) {
+    let mut stream = http::connect(fixture.address()).unwrap();
     let head = format!(
         "POST /echo HTTP/1.1\r\nHost: {}\r\nContent-Length: 50\r\nConnection: close\r\n\r\n",
-        bed.host("upload")
+        fixture.host("upload")
     );
     stream.write_all(head.as_bytes()).unwrap();
     for _ in 0..50 {
@@ -112,10 +115,10 @@ fn slow_upload(bed: &Bed, length: Duration) {
 }
 
 /// Reads a stream more slowly than it comes.
-fn slow_reader(bed: &Bed, length: Duration) {
-    let mut open = bed
+fn slow_reader(fixture: &Fixture, length: Duration) {
+    let mut open = fixture
         .ask("GET", "reader", "/stream?seconds=2")
-        .open(bed.address())
+        .open(fixture.address())
         .unwrap();
     let (mut byte, mut all, began) = ([0; 16], Vec::new(), now());
     loop {

@@ -1,5 +1,5 @@
-//! `kill -9` of the worker: the next one takes its place behind the same sockets. Of the master: the
-//! worker serves on, and the next master takes it over.
+//! `kill -9` of the worker: the next one takes its place behind the same sockets. Of the master:
+//! the worker serves on, and the next master takes it over.
 
 use std::collections::BTreeMap;
 
@@ -7,18 +7,18 @@ use nix::sys::signal::Signal;
 
 use super::handover::workers;
 use super::load::Load;
-use crate::support::bed::SOON;
+use crate::support::fixture::SOON;
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, processes, wait_until};
+use crate::support::{Combination, Fixture, processes, wait_until};
 
 /// Kills the worker and waits for the next one to have answered.
-pub fn kill_worker(bed: &Bed) {
-    let before = workers(bed);
+pub fn kill_worker(fixture: &Fixture) {
+    let before = workers(fixture);
     for pid in &before {
         processes::signal(*pid, Signal::SIGKILL);
     }
     wait_until("another worker is there", SOON, || {
-        let now = workers(bed);
+        let now = workers(fixture);
         holds(
             !now.is_empty() && now.iter().all(|pid| !before.contains(pid)),
             format!("{now:?}"),
@@ -27,16 +27,16 @@ pub fn kill_worker(bed: &Bed) {
 }
 
 pub fn a_killed_worker_is_replaced_and_nobody_is_refused(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.create("zebra", "tester");
-    bed.create("okapi", "tester-tcp");
-    let (zebra, master) = (bed.pid("zebra"), bed.wait_server(None));
-    let load = Load::start(&bed, &["zebra", "okapi"]);
+    fixture.create("zebra", "tester");
+    fixture.create("okapi", "tester-tcp");
+    let (zebra, master) = (fixture.pid("zebra"), fixture.wait_server(None));
+    let load = Load::start(&fixture, &["zebra", "okapi"]);
     for _ in 0..5 {
         load.wait_for(40);
-        kill_worker(&bed);
+        kill_worker(&fixture);
     }
     load.wait_for(40);
     let count = load.stop();
@@ -48,7 +48,7 @@ pub fn a_killed_worker_is_replaced_and_nobody_is_refused(combination: Combinatio
     );
     if combination.edge == "nginx" {
         // acc is not in the way of an awake instance.
-        count.assert_nothing_lost(&bed, &["zebra", "okapi"]);
+        count.assert_nothing_lost(&fixture, &["zebra", "okapi"]);
     } else {
         // What the worker itself carried broke with it, one request for each client at most; no
         // connection was refused.
@@ -59,16 +59,19 @@ pub fn a_killed_worker_is_replaced_and_nobody_is_refused(combination: Combinatio
             count.lost
         );
     }
-    assert_eq!((bed.pid("zebra"), bed.wait_server(None)), (zebra, master));
-    assert_eq!(bed.told("zebra", "START").len(), 1);
+    assert_eq!(
+        (fixture.pid("zebra"), fixture.wait_server(None)),
+        (zebra, master)
+    );
+    assert_eq!(fixture.told("zebra", "START").len(), 1);
 }
 
 /// Kills the master and waits for the next one, which takes the worker that there is.
-fn kill_master(bed: &Bed) {
-    let before = bed.master();
+fn kill_master(fixture: &Fixture) {
+    let before = fixture.master();
     processes::signal(before, Signal::SIGKILL);
     wait_until("another master is there", SOON, || {
-        let now = bed.master();
+        let now = fixture.master();
         holds(
             now != before && processes::alive(now) && !processes::alive(before),
             format!("{before}, then {now}"),
@@ -77,44 +80,47 @@ fn kill_master(bed: &Bed) {
 }
 
 pub fn a_killed_master_costs_nothing(combination: Combination) {
-    let Some(bed) =
-        super::handover::bed(combination, |s| (s.idle, s.check_every) = ("60s", "200ms"))
+    let Some(fixture) =
+        super::handover::fixture(combination, |s| (s.idle, s.check_every) = ("60s", "200ms"))
     else {
         return;
     };
-    bed.create("zebra", "tester");
-    bed.create("okapi", "tester-tcp");
-    bed.acc(&[
-        "create",
-        "tapir",
-        "--model",
-        "tester",
-        "--set",
-        "start_delay=1500ms",
-        "--asleep",
-    ])
-    .ok();
-    bed.acc(&["create", "gnu", "--model", "tester", "--asleep"])
+    fixture.create("zebra", "tester");
+    fixture.create("okapi", "tester-tcp");
+    fixture
+        .acc(&[
+            "create",
+            "tapir",
+            "--model",
+            "tester",
+            "--set",
+            "start_delay=1500ms",
+            "--asleep",
+        ])
         .ok();
-    let zebra = bed.pid("zebra");
-    let mut socket = bed.web_socket("gnu");
-    let load = Load::start(&bed, &["zebra", "okapi"]);
+    fixture
+        .acc(&["create", "gnu", "--model", "tester", "--asleep"])
+        .ok();
+    let zebra = fixture.pid("zebra");
+    let mut socket = fixture.web_socket("gnu");
+    let load = Load::start(&fixture, &["zebra", "okapi"]);
     std::thread::scope(|scope| {
-        let held = scope.spawn(|| bed.send(&bed.ask("POST", "tapir", "/echo").body("held")));
-        bed.wait_phase("tapir", "waking");
-        let worker = workers(&bed);
+        let held =
+            scope.spawn(|| fixture.send(&fixture.ask("POST", "tapir", "/echo").body("held")));
+        fixture.wait_phase("tapir", "waking");
+        let worker = workers(&fixture);
         for _ in 0..3 {
             load.wait_for(40);
-            kill_master(&bed);
-            assert_eq!(workers(&bed), worker, "the worker was replaced");
+            kill_master(&fixture);
+            assert_eq!(workers(&fixture), worker, "the worker was replaced");
             assert_eq!(socket.echo("still").unwrap(), "still");
         }
         held.join().unwrap().status(200);
     });
     // The master that took it over does what masters do: it upgrades,
-    let before = workers(&bed);
-    super::handover::put_in_place(&bed, crate::support::bed::ACC.as_ref());
-    bed.acc(&["boot"]).ok().says(&["upgraded the server"]);
+    let before = workers(&fixture);
+    super::handover::put_in_place(&fixture, crate::support::fixture::ACC.as_ref());
+    fixture.acc(&["boot"]).ok().says(&["upgraded the server"]);
     load.wait_for(40);
     assert_eq!(socket.echo("still").unwrap(), "still");
     let count = load.stop();
@@ -122,71 +128,72 @@ pub fn a_killed_master_costs_nothing(combination: Combination) {
         "{combination:?}: {} answered, longest {:?}",
         count.answered, count.longest
     );
-    count.assert_nothing_lost(&bed, &["zebra", "okapi"]);
+    count.assert_nothing_lost(&fixture, &["zebra", "okapi"]);
     socket.close();
     wait_until("the worker from before has finished", SOON, || {
-        let now = workers(&bed);
+        let now = workers(&fixture);
         holds(
             now.len() == 1 && !before.contains(&now[0]),
             format!("{now:?}"),
         )
     });
     // replaces a worker that dies, also one that it has taken over,
-    kill_master(&bed);
-    kill_worker(&bed);
+    kill_master(&fixture);
+    kill_worker(&fixture);
     // upgrades by itself where the program in place is another one by then,
-    let before = workers(&bed);
-    super::handover::put_in_place(&bed, crate::support::bed::ACC.as_ref());
-    kill_master(&bed);
+    let before = workers(&fixture);
+    super::handover::put_in_place(&fixture, crate::support::fixture::ACC.as_ref());
+    kill_master(&fixture);
     wait_until("a worker of the program in place serves", SOON, || {
-        let now = workers(&bed);
+        let now = workers(&fixture);
         holds(
             now.len() == 1 && !before.contains(&now[0]),
             format!("{now:?}"),
         )
     });
-    bed.get("zebra", "/").status(200);
+    fixture.get("zebra", "/").status(200);
     assert_eq!(
-        (bed.pid("zebra"), bed.told("zebra", "START").len()),
+        (fixture.pid("zebra"), fixture.told("zebra", "START").len()),
         (zebra, 1)
     );
     // and ends with a halt.
-    bed.acc(&["halt"]).ok();
-    bed.assert_nothing_runs();
+    fixture.acc(&["halt"]).ok();
+    fixture.assert_nothing_runs();
 }
 
 pub fn held_requests_outlive_the_worker(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.acc(&[
-        "create",
-        "zebra",
-        "--model",
-        "tester",
-        "--set",
-        "start_delay=1500ms",
-        "--asleep",
-    ])
-    .ok();
+    fixture
+        .acc(&[
+            "create",
+            "zebra",
+            "--model",
+            "tester",
+            "--set",
+            "start_delay=1500ms",
+            "--asleep",
+        ])
+        .ok();
     let answers = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..20)
             .map(|n| {
-                let bed = &bed;
+                let fixture = &fixture;
                 scope.spawn(move || {
-                    let ask = bed
+                    let ask = fixture
                         .ask(if n % 2 == 0 { "GET" } else { "POST" }, "zebra", "/echo")
                         .header("X-Id", &n.to_string())
                         .body("held");
-                    ask.send(bed.address())
+                    ask.send(fixture.address())
                         .map_or_else(|e| e.to_string(), |r| r.status.to_string())
                 })
             })
             .collect();
-        bed.wait_phase("zebra", "waking");
-        kill_worker(&bed);
+        fixture.wait_phase("zebra", "waking");
+        kill_worker(&fixture);
         // Those who come now wait for the next worker.
-        let late = scope.spawn(|| bed.get("zebra", "/").status);
+        let late = scope.spawn(|| fixture.get("zebra", "/").status);
         assert_eq!(late.join().unwrap(), 200);
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for client in clients {
@@ -209,9 +216,13 @@ pub fn held_requests_outlive_the_worker(combination: Combination) {
             "{answers:?}"
         );
     }
-    bed.wait_phase("zebra", "awake");
-    assert_eq!(bed.told("zebra", "START").len(), 1, "it was started twice");
-    let posts = bed
+    fixture.wait_phase("zebra", "awake");
+    assert_eq!(
+        fixture.told("zebra", "START").len(),
+        1,
+        "it was started twice"
+    );
+    let posts = fixture
         .told("zebra", "REQ")
         .iter()
         .filter(|l| l.contains("POST"))
@@ -220,24 +231,27 @@ pub fn held_requests_outlive_the_worker(combination: Combination) {
 }
 
 pub fn a_post_that_was_sent_on_is_never_sent_twice(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    bed.acc(&["create", "zebra", "--model", "tester", "--asleep"])
+    fixture
+        .acc(&["create", "zebra", "--model", "tester", "--asleep"])
         .ok();
     let seen = |id: &str| {
-        bed.told("zebra", "REQ")
+        fixture
+            .told("zebra", "REQ")
             .iter()
             .filter(|l| l.ends_with(id))
             .count()
     };
     std::thread::scope(|scope| {
         let ask = |method: &'static str, id: &'static str| {
-            let bed = &bed;
+            let fixture = &fixture;
             scope.spawn(move || {
-                bed.ask(method, "zebra", "/slow?ms=1500")
+                fixture
+                    .ask(method, "zebra", "/slow?ms=1500")
                     .header("X-Id", id)
-                    .send(bed.address())
+                    .send(fixture.address())
                     .map(|r| r.status)
             })
         };
@@ -246,7 +260,7 @@ pub fn a_post_that_was_sent_on_is_never_sent_twice(combination: Combination) {
         wait_until("the application has them", SOON, || {
             holds(seen("the-post") == 1 && seen("the-get") == 1, "not yet")
         });
-        kill_worker(&bed);
+        kill_worker(&fixture);
         let (post, get) = (post.join().unwrap(), get.join().unwrap());
         if combination.edge == "nginx" {
             assert_eq!((post.unwrap(), get.unwrap()), (502, 200));
@@ -254,6 +268,6 @@ pub fn a_post_that_was_sent_on_is_never_sent_twice(combination: Combination) {
             assert!(post.is_err() && get.is_err());
         }
     });
-    bed.get("zebra", "/").status(200);
+    fixture.get("zebra", "/").status(200);
     assert_eq!(seen("the-post"), 1, "a POST was executed twice");
 }

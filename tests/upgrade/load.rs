@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::support::{Ask, Bed, http, now};
+use crate::support::{Ask, Fixture, http, now};
 
 /// What became of the requests of all clients.
 #[derive(Debug, Default)]
@@ -32,14 +32,14 @@ pub struct Load {
 impl Load {
     /// For each instance two clients: one with a new connection for each POST, one with a
     /// connection for many GETs.
-    pub fn start(bed: &Bed, names: &[&str]) -> Self {
+    pub fn start(fixture: &Fixture, names: &[&str]) -> Self {
         let (over, answered) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicU64::new(0)),
         );
         let mut clients = Vec::new();
         for name in names {
-            let (host, to) = (bed.host(name), bed.address());
+            let (host, to) = (fixture.host(name), fixture.address());
             let (stop, sum, called) = (over.clone(), answered.clone(), (*name).to_owned());
             clients.push(std::thread::spawn(move || {
                 let mut count = Count::default();
@@ -56,7 +56,7 @@ impl Load {
                 }
                 count
             }));
-            let (host, stop, sum) = (bed.host(name), over.clone(), answered.clone());
+            let (host, stop, sum) = (fixture.host(name), over.clone(), answered.clone());
             clients.push(std::thread::spawn(move || {
                 let (mut count, mut kept) = (Count::default(), None);
                 while !stop.load(Ordering::Relaxed) {
@@ -120,7 +120,7 @@ impl Count {
 
     /// Panics when anything was lost, or a POST was executed another number of times than once.
     #[track_caller]
-    pub fn assert_nothing_lost(&self, bed: &Bed, names: &[&str]) {
+    pub fn assert_nothing_lost(&self, fixture: &Fixture, names: &[&str]) {
         assert!(
             self.lost.is_empty(),
             "{} answered, {} lost: {:#?}",
@@ -131,7 +131,8 @@ impl Count {
         let posts: usize = names
             .iter()
             .map(|n| {
-                bed.told(n, "REQ")
+                fixture
+                    .told(n, "REQ")
                     .iter()
                     .filter(|l| l.contains("POST"))
                     .count()

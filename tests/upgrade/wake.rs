@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use crate::support::{Bed, Combination, now};
+use crate::support::{Combination, Fixture, now};
 
 /// Stacks of clients that only wait need not be large.
 const STACK: usize = 128 * 1024;
@@ -11,33 +11,35 @@ const STACK: usize = 128 * 1024;
 pub fn a_thousand_first_requests_make_one_start(combination: Combination) {
     const CLIENTS: usize = 1000;
     // One address may have three quarters of the places.
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.max_waiting) = ("60s", 1400)) else {
+    let Some(fixture) = Fixture::with(combination, |s| (s.idle, s.max_waiting) = ("60s", 1400))
+    else {
         return;
     };
-    bed.acc(&[
-        "create",
-        "zebra",
-        "--model",
-        "tester",
-        "--set",
-        "start_delay=300ms",
-        "--asleep",
-    ])
-    .ok();
+    fixture
+        .acc(&[
+            "create",
+            "zebra",
+            "--model",
+            "tester",
+            "--set",
+            "start_delay=300ms",
+            "--asleep",
+        ])
+        .ok();
     let ready = std::sync::Barrier::new(CLIENTS);
     let began = now();
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     std::thread::scope(|scope| {
         let client = |n: usize| {
-            let (bed, ready) = (&bed, &ready);
+            let (fixture, ready) = (&fixture, &ready);
             move || {
                 ready.wait();
                 let body = format!("request {n}");
-                let ask = bed
+                let ask = fixture
                     .ask("POST", "zebra", "/echo")
                     .header("X-Id", &n.to_string())
                     .body(body.as_str());
-                match ask.send(bed.address()) {
+                match ask.send(fixture.address()) {
                     Ok(reply) if reply.status == 200 && reply.json()["length"] == body.len() => {
                         "right".to_owned()
                     }
@@ -63,9 +65,10 @@ pub fn a_thousand_first_requests_make_one_start(combination: Combination) {
         began.elapsed()
     );
     assert_eq!(counts, BTreeMap::from([("right".to_owned(), CLIENTS)]));
-    assert_eq!(bed.told("zebra", "START").len(), 1);
+    assert_eq!(fixture.told("zebra", "START").len(), 1);
     assert_eq!(
-        bed.told("zebra", "REQ")
+        fixture
+            .told("zebra", "REQ")
             .iter()
             .filter(|l| l.contains("POST"))
             .count(),
@@ -76,7 +79,7 @@ pub fn a_thousand_first_requests_make_one_start(combination: Combination) {
 
 pub fn two_hundred_sleepers_are_woken_in_turn(combination: Combination) {
     const SLEEPERS: usize = 200;
-    let Some(bed) = Bed::with(combination, |s| {
+    let Some(fixture) = Fixture::with(combination, |s| {
         s.idle = "60s";
         // supervisord reads all sections again for each start of one that it does not know yet.
         s.wake_timeout = if combination.supervisor == "supervisord" {
@@ -89,16 +92,17 @@ pub fn two_hundred_sleepers_are_woken_in_turn(combination: Combination) {
     };
     let name = |n: usize| format!("s{n}");
     for n in 0..SLEEPERS {
-        bed.acc(&["create", &name(n), "--model", "tester", "--asleep"])
+        fixture
+            .acc(&["create", &name(n), "--model", "tester", "--asleep"])
             .ok();
     }
     let began = now();
     let woken = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for n in 0..SLEEPERS {
-            let (bed, woken) = (&bed, &woken);
+            let (fixture, woken) = (&fixture, &woken);
             let client = move || {
-                let reply = bed.ask("GET", &name(n), "/").send(bed.address());
+                let reply = fixture.ask("GET", &name(n), "/").send(fixture.address());
                 woken
                     .lock()
                     .unwrap()
@@ -133,6 +137,6 @@ pub fn two_hundred_sleepers_are_woken_in_turn(combination: Combination) {
         out_of_turn / SLEEPERS
     );
     for n in 0..SLEEPERS {
-        assert_eq!(bed.told(&name(n), "START").len(), 1);
+        assert_eq!(fixture.told(&name(n), "START").len(), 1);
     }
 }

@@ -10,11 +10,11 @@ use super::kernel::by;
 use super::*;
 use crate::host::clock::{Clock, SystemClock};
 
-struct Bed {
+struct Fixture {
     dir: tempfile::TempDir,
 }
 
-impl Bed {
+impl Fixture {
     fn new() -> Self {
         Self {
             dir: tempfile::Builder::new().prefix("acc").tempdir().unwrap(),
@@ -42,8 +42,8 @@ fn seen(listen: &Listen) -> u32 {
 
 #[tokio::test]
 async fn accepted_and_waiting_connections_count_once_each() {
-    let bed = Bed::new();
-    let (listener, listen) = bed.listener();
+    let fixture = Fixture::new();
+    let (listener, listen) = fixture.listener();
     let Listen::Unix(path) = &listen else {
         unreachable!()
     };
@@ -65,12 +65,12 @@ async fn accepted_and_waiting_connections_count_once_each() {
 
 #[tokio::test]
 async fn a_connection_through_the_gate_is_seen_after_the_gate_is_closed() {
-    let bed = Bed::new();
-    let (listener, listen) = bed.listener();
+    let fixture = Fixture::new();
+    let (listener, listen) = fixture.listener();
     let Listen::Unix(path) = &listen else {
         unreachable!()
     };
-    let gate = bed.path("gate.sock");
+    let gate = fixture.path("gate.sock");
     std::os::unix::fs::symlink(path, &gate).unwrap();
     let waiting = UnixStream::connect(&gate).unwrap();
     std::fs::remove_file(&gate).unwrap();
@@ -90,12 +90,12 @@ async fn a_connection_through_the_gate_is_seen_after_the_gate_is_closed() {
 
 #[tokio::test]
 async fn an_application_may_bind_by_a_relative_path_or_another_name_of_the_folder() {
-    let bed = Bed::new();
-    std::fs::create_dir(bed.path("real")).unwrap();
-    std::os::unix::fs::symlink("real", bed.path("other")).unwrap();
-    let listener = UnixListener::bind(bed.path("other/app.sock")).unwrap();
-    let listen = Listen::Unix(bed.path("real/app.sock"));
-    let _client = UnixStream::connect(bed.path("real/app.sock")).unwrap();
+    let fixture = Fixture::new();
+    std::fs::create_dir(fixture.path("real")).unwrap();
+    std::os::unix::fs::symlink("real", fixture.path("other")).unwrap();
+    let listener = UnixListener::bind(fixture.path("other/app.sock")).unwrap();
+    let listen = Listen::Unix(fixture.path("real/app.sock"));
+    let _client = UnixStream::connect(fixture.path("real/app.sock")).unwrap();
     assert_eq!(by::netlink(&listen), 1);
     let _accepted = listener.accept().unwrap();
     assert_eq!(by::netlink(&listen), 1);
@@ -132,11 +132,11 @@ async fn tcp_connections_count_once_each() {
 
 #[tokio::test]
 async fn many_targets_in_one_look_in_their_order() {
-    let bed = Bed::new();
+    let fixture = Fixture::new();
     let mut targets = Vec::new();
     let mut open = Vec::new();
     for n in 0_u32..20 {
-        let path = bed.path(&format!("{n}.sock"));
+        let path = fixture.path(&format!("{n}.sock"));
         let listener = UnixListener::bind(&path).unwrap();
         for _ in 0..n % 4 {
             open.push((UnixStream::connect(&path).unwrap(), None));
@@ -172,10 +172,10 @@ async fn many_targets_in_one_look_in_their_order() {
 
 #[tokio::test]
 async fn the_mark_changes_with_every_line_and_with_a_new_file() {
-    let bed = Bed::new();
-    let log = bed.path("access.log");
+    let fixture = Fixture::new();
+    let log = fixture.path("access.log");
     let target = Target {
-        listen: Listen::Unix(bed.path("x")),
+        listen: Listen::Unix(fixture.path("x")),
         log: Some(log.clone()),
     };
     let mark = async || {
@@ -191,25 +191,25 @@ async fn the_mark_changes_with_every_line_and_with_a_new_file() {
     std::fs::write(&log, "a line").unwrap();
     let one = mark().await;
     assert!(empty != LogMark::default() && one != empty);
-    std::fs::rename(&log, bed.path("access.log.1")).unwrap();
+    std::fs::rename(&log, fixture.path("access.log.1")).unwrap();
     std::fs::write(&log, "a line").unwrap();
     assert_ne!(mark().await.inode, one.inode);
 }
 
 #[tokio::test]
 async fn a_log_that_cannot_be_looked_at_is_use_of_its_own_instance_alone() {
-    let bed = Bed::new();
-    std::fs::write(bed.path("file"), "").unwrap();
-    let loops = bed.path("loop.log");
+    let fixture = Fixture::new();
+    std::fs::write(fixture.path("file"), "").unwrap();
+    let loops = fixture.path("loop.log");
     std::os::unix::fs::symlink("loop.log", &loops).unwrap();
     let target = |log| Target {
-        listen: Listen::Unix(bed.path("x")),
+        listen: Listen::Unix(fixture.path("x")),
         log: Some(log),
     };
     let targets = [
-        target(bed.path("file/access.log")),
+        target(fixture.path("file/access.log")),
         target(loops),
-        target(bed.path("none")),
+        target(fixture.path("none")),
     ];
     let first = KernelActivity::default().sample(&targets).await.unwrap();
     let second = loop {
@@ -229,8 +229,8 @@ async fn a_log_that_cannot_be_looked_at_is_use_of_its_own_instance_alone() {
 /// An application that forgets to close what its client has closed would never be idle.
 #[tokio::test]
 async fn what_the_other_side_has_closed_is_use_for_seconds_only() {
-    let bed = Bed::new();
-    let (listener, listen) = bed.listener();
+    let fixture = Fixture::new();
+    let (listener, listen) = fixture.listener();
     let Listen::Unix(path) = listen.clone() else {
         unreachable!()
     };
@@ -276,8 +276,8 @@ async fn what_the_other_side_has_closed_is_use_for_seconds_only() {
 
 #[tokio::test]
 async fn nothing_is_missed_while_connections_are_accepted() {
-    let bed = Bed::new();
-    let (listener, listen) = bed.listener();
+    let fixture = Fixture::new();
+    let (listener, listen) = fixture.listener();
     let Listen::Unix(path) = listen.clone() else {
         unreachable!()
     };

@@ -2,15 +2,15 @@
 //! the builtin one, a real supervisord, and the fake as far as no process is needed.
 
 mod family;
+mod fixture;
 mod real;
-mod world;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use world::World;
+use fixture::Fixture;
 
 /// A program with an empty environment.
 pub(super) fn program(name: &str, dir: &Path, argv: &[&str]) -> Program {
@@ -42,20 +42,20 @@ pub(super) async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Op
 }
 
 /// Runs until a test lets it finish, then ends with this code.
-fn obedient(name: &str, world: &World, code: i32) -> Program {
-    world.make_fifo(name);
+fn obedient(name: &str, fixture: &Fixture, code: i32) -> Program {
+    fixture.make_fifo(name);
     let script = format!("echo began; read x < go-{name}; exit {code}");
-    program(name, world.dir(), &["/bin/sh", "-c", &script])
+    program(name, fixture.dir(), &["/bin/sh", "-c", &script])
 }
 
 macro_rules! for_all {
     ($($test:ident),* $(,)?) => {
-        mod builtin { $(#[tokio::test] async fn $test() { super::$test(super::World::builtin()).await; })* }
-        mod fake { $(#[tokio::test] async fn $test() { super::$test(super::World::fake()).await; })* }
+        mod builtin { $(#[tokio::test] async fn $test() { super::$test(super::Fixture::builtin()).await; })* }
+        mod fake { $(#[tokio::test] async fn $test() { super::$test(super::Fixture::fake()).await; })* }
         mod supervisord {
             $(#[tokio::test] async fn $test() {
-                let Some(world) = super::World::supervisord().await else { return };
-                super::$test(world).await;
+                let Some(fixture) = super::Fixture::supervisord().await else { return };
+                super::$test(fixture).await;
             })*
         }
     };
@@ -73,19 +73,19 @@ for_all![
     services_are_ensured_found_and_stopped,
 ];
 
-async fn a_start_returns_a_live_process_and_a_second_start_the_same(world: World) {
-    let (s, a) = (world.runner(), obedient("a", &world, 0));
+async fn a_start_returns_a_live_process_and_a_second_start_the_same(fixture: Fixture) {
+    let (s, a) = (fixture.runner(), obedient("a", &fixture, 0));
     assert_eq!(s.find(&a.name).await.unwrap(), None);
     assert_eq!(s.running().await.unwrap(), []);
     let first = s.start(&a).await.unwrap();
-    assert!(world.is_alive(first));
+    assert!(fixture.is_alive(first));
     assert_eq!(s.find(&a.name).await.unwrap(), Some(first));
     assert_eq!(s.start(&a).await.unwrap(), first);
     assert_eq!(s.running().await.unwrap(), [(a.name.clone(), first)]);
 }
 
-async fn two_starts_at_once_are_one(world: World) {
-    let (s, a) = (world.runner(), obedient("a", &world, 0));
+async fn two_starts_at_once_are_one(fixture: Fixture) {
+    let (s, a) = (fixture.runner(), obedient("a", &fixture, 0));
     let starts: Vec<_> = (0..8)
         .map(|_| {
             let (s, a) = (Arc::clone(&s), a.clone());
@@ -98,34 +98,34 @@ async fn two_starts_at_once_are_one(world: World) {
     }
     processes.dedup();
     assert_eq!(processes.len(), 1, "{processes:?}");
-    assert_eq!(world.count(&a.name).await, 1);
+    assert_eq!(fixture.count(&a.name).await, 1);
 }
 
-async fn an_end_by_itself_is_noticed_with_its_code(world: World) {
-    let (s, a) = (world.runner(), obedient("a", &world, 7));
+async fn an_end_by_itself_is_noticed_with_its_code(fixture: Fixture) {
+    let (s, a) = (fixture.runner(), obedient("a", &fixture, 7));
     let process = s.start(&a).await.unwrap();
     let waiting = tokio::spawn({
         let (s, name) = (Arc::clone(&s), a.name.clone());
         async move { s.wait(&name, process).await.unwrap() }
     });
-    world.finish(&a.name, Exit::Code(7));
+    fixture.finish(&a.name, Exit::Code(7));
     assert_eq!(waiting.await.unwrap(), Exit::Code(7));
     assert_eq!(s.find(&a.name).await.unwrap(), None);
     assert_eq!(s.running().await.unwrap(), []);
     let second = s.start(&a).await.unwrap();
     assert_ne!(second, process);
-    assert!(world.is_alive(second));
+    assert!(fixture.is_alive(second));
 }
 
-async fn terminate_ends_it_and_an_ended_process_is_success(world: World) {
-    let (s, a) = (world.runner(), obedient("a", &world, 0));
+async fn terminate_ends_it_and_an_ended_process_is_success(fixture: Fixture) {
+    let (s, a) = (fixture.runner(), obedient("a", &fixture, 0));
     let process = s.start(&a).await.unwrap();
     s.terminate(&a, process).await.unwrap();
     assert_eq!(
         s.wait(&a.name, process).await.unwrap(),
         Exit::Signal(libc::SIGTERM)
     );
-    assert!(!world.is_alive(process));
+    assert!(!fixture.is_alive(process));
     s.terminate(&a, process).await.unwrap();
     s.kill(&a.name, process).await.unwrap();
     assert_eq!(s.find(&a.name).await.unwrap(), None);
@@ -136,14 +136,14 @@ async fn terminate_ends_it_and_an_ended_process_is_success(world: World) {
     assert_eq!(s.find(&a.name).await.unwrap(), Some(next));
 }
 
-async fn a_process_that_does_not_listen_needs_a_kill(world: World) {
-    let s = world.runner();
+async fn a_process_that_does_not_listen_needs_a_kill(fixture: Fixture) {
+    let s = fixture.runner();
     let script = "trap '' TERM; : > ready; read x < go-a";
-    world.make_fifo("a");
-    let a = program("a", world.dir(), &["/bin/sh", "-c", script]);
-    world.make_stubborn(&a.name);
+    fixture.make_fifo("a");
+    let a = program("a", fixture.dir(), &["/bin/sh", "-c", script]);
+    fixture.make_stubborn(&a.name);
     let process = s.start(&a).await.unwrap();
-    world.wait_for_file("ready").await;
+    fixture.wait_for_file("ready").await;
     s.terminate(&a, process).await.unwrap();
     let waited = tokio::time::timeout(Duration::from_millis(200), s.wait(&a.name, process)).await;
     assert!(waited.is_err(), "{waited:?}");
@@ -154,56 +154,56 @@ async fn a_process_that_does_not_listen_needs_a_kill(world: World) {
     );
 }
 
-async fn forget_may_be_repeated_and_a_start_follows(world: World) {
-    let (s, a) = (world.runner(), obedient("a", &world, 0));
+async fn forget_may_be_repeated_and_a_start_follows(fixture: Fixture) {
+    let (s, a) = (fixture.runner(), obedient("a", &fixture, 0));
     s.forget(&a.name).await.unwrap();
     let process = s.start(&a).await.unwrap();
     s.kill(&a.name, process).await.unwrap();
     s.wait(&a.name, process).await.unwrap();
     s.forget(&a.name).await.unwrap();
     s.forget(&a.name).await.unwrap();
-    assert_eq!(world.traces("a"), Vec::<std::path::PathBuf>::new());
+    assert_eq!(fixture.traces("a"), Vec::<std::path::PathBuf>::new());
     assert_eq!(s.find(&a.name).await.unwrap(), None);
-    assert!(world.is_alive(s.start(&a).await.unwrap()));
+    assert!(fixture.is_alive(s.start(&a).await.unwrap()));
 }
 
-async fn names_do_not_get_in_each_others_way(world: World) {
-    let s = world.runner();
-    let (a, b) = (obedient("a", &world, 1), obedient("a-b", &world, 2));
+async fn names_do_not_get_in_each_others_way(fixture: Fixture) {
+    let s = fixture.runner();
+    let (a, b) = (obedient("a", &fixture, 1), obedient("a-b", &fixture, 2));
     let (pa, pb) = (s.start(&a).await.unwrap(), s.start(&b).await.unwrap());
     assert_ne!(pa, pb);
     assert_eq!(
         s.running().await.unwrap(),
         [(a.name.clone(), pa), (b.name.clone(), pb)]
     );
-    world.finish(&a.name, Exit::Code(1));
+    fixture.finish(&a.name, Exit::Code(1));
     assert_eq!(s.wait(&a.name, pa).await.unwrap(), Exit::Code(1));
     assert_eq!(s.find(&b.name).await.unwrap(), Some(pb));
 }
 
-async fn tidy_leaves_the_running_alone(world: World) {
-    let (s, a) = (world.runner(), obedient("a", &world, 0));
+async fn tidy_leaves_the_running_alone(fixture: Fixture) {
+    let (s, a) = (fixture.runner(), obedient("a", &fixture, 0));
     s.tidy(&[]).await.unwrap();
     let process = s.start(&a).await.unwrap();
     s.tidy(&[]).await.unwrap();
     s.tidy(std::slice::from_ref(&a.name)).await.unwrap();
     assert_eq!(s.find(&a.name).await.unwrap(), Some(process));
-    assert!(world.is_alive(process));
+    assert!(fixture.is_alive(process));
 }
 
-async fn services_are_ensured_found_and_stopped(world: World) {
-    let s = world.own_services();
+async fn services_are_ensured_found_and_stopped(fixture: Fixture) {
+    let s = fixture.own_services();
     let nginx = Service {
         name: "nginx",
         argv: [
             "/bin/sh",
             "-c",
             "trap 'exit 0' QUIT; sleep 1000 & wait",
-            &format!("nginx of {}", world.dir().display()),
+            &format!("nginx of {}", fixture.dir().display()),
         ]
         .map(str::to_owned)
         .to_vec(),
-        log: world.dir().join("log/nginx.log"),
+        log: fixture.dir().join("log/nginx.log"),
         stop_signal: libc::SIGQUIT,
         stop_timeout: Duration::from_secs(20),
     };
@@ -212,18 +212,18 @@ async fn services_are_ensured_found_and_stopped(world: World) {
     assert_eq!(s.ensure_service(&nginx).await.unwrap(), Ensured::Started);
     assert_eq!(s.ensure_service(&nginx).await.unwrap(), Ensured::Already);
     let process = s.service("nginx").await.unwrap().unwrap();
-    assert!(world.is_alive(process));
+    assert!(fixture.is_alive(process));
     assert_eq!(
-        world.runner().running().await.unwrap(),
+        fixture.runner().running().await.unwrap(),
         [],
         "a service is no instance"
     );
     // One whose record was taken away is not started twice.
-    let _ = std::fs::remove_dir_all(world.pid_dir());
+    let _ = std::fs::remove_dir_all(fixture.pid_dir());
     assert_eq!(s.ensure_service(&nginx).await.unwrap(), Ensured::Already);
     assert_eq!(s.service("nginx").await.unwrap(), Some(process));
     s.stop_service(&nginx).await.unwrap();
-    assert!(!world.is_alive(process));
+    assert!(!fixture.is_alive(process));
     assert_eq!(s.service("nginx").await.unwrap(), None);
     assert_eq!(s.ensure_service(&nginx).await.unwrap(), Ensured::Started);
     s.stop_service(&nginx).await.unwrap();

@@ -8,14 +8,14 @@ use sha2::{Digest, Sha256};
 use std::sync::atomic::Ordering;
 use tokio::io::AsyncWriteExt;
 
-use super::stage::*;
+use super::fixture::*;
 use crate::domain::rule::Rule;
 use crate::proxy::access_log::AccessLog;
 
 #[tokio::test]
 async fn one_connection_carries_many_requests_on_both_sides() {
-    let stage = Stage::new().await;
-    let mut client = stage.connect().await;
+    let fixture = Fixture::new().await;
+    let mut client = fixture.connect().await;
     for _ in 0..20 {
         client
             .write_all(b"GET /x HTTP/1.1\r\nHost: APP.test:80\r\n\r\n")
@@ -29,100 +29,102 @@ async fn one_connection_carries_many_requests_on_both_sides() {
         );
         assert_eq!(read_to(&mut client, "hello").await, "hello");
     }
-    assert_eq!(stage.app.seen.connections.load(Ordering::SeqCst), 1);
-    until("the ticket is back", || stage.admission.in_flight() == 0).await;
-    assert_eq!(stage.pooled(), 1);
-    stage.upstreams.close(&stage.admission.gate());
-    assert_eq!(stage.pooled(), 0);
+    assert_eq!(fixture.app.seen.connections.load(Ordering::SeqCst), 1);
+    until("the ticket is back", || fixture.admission.in_flight() == 0).await;
+    assert_eq!(fixture.pooled(), 1);
+    fixture.upstreams.close(&fixture.admission.gate());
+    assert_eq!(fixture.pooled(), 0);
     until("the instance sees it closed", || {
-        stage.app.seen.open.load(Ordering::SeqCst) == 0
+        fixture.app.seen.open.load(Ordering::SeqCst) == 0
     })
     .await;
 }
 
 #[tokio::test]
 async fn every_kind_of_answer_gives_its_connection_back() {
-    let stage = Stage::new().await;
+    let fixture = Fixture::new().await;
     for path in ["/", "/empty", "/stream", "/echo", "/large"] {
-        assert!(status(&stage.get(path).await) < 300, "{path}");
-        until("the ticket is back", || stage.admission.in_flight() == 0).await;
+        assert!(status(&fixture.get(path).await) < 300, "{path}");
+        until("the ticket is back", || fixture.admission.in_flight() == 0).await;
     }
-    let head = stage
+    let head = fixture
         .say("HEAD / HTTP/1.1\nHost: app.test\nConnection: close\n\n")
         .await;
     assert!(
         head.ends_with("\r\n\r\n") && head.contains("content-length: 5"),
         "{head}"
     );
-    let posted = stage
+    let posted = fixture
         .say("POST /echo HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 3\n\nabc")
         .await;
     assert!(posted.contains("body: 3"), "{posted}");
-    assert_eq!(stage.app.seen.connections.load(Ordering::SeqCst), 1);
-    assert_eq!(stage.pooled(), 1);
+    assert_eq!(fixture.app.seen.connections.load(Ordering::SeqCst), 1);
+    assert_eq!(fixture.pooled(), 1);
 }
 
 #[tokio::test]
 async fn a_parked_connection_is_closed_after_a_second() {
-    let stage = Stage::new().await;
-    stage.get("/").await;
-    assert_eq!(stage.pooled(), 1);
+    let fixture = Fixture::new().await;
+    fixture.get("/").await;
+    assert_eq!(fixture.pooled(), 1);
     until("it is closed", || {
-        stage.app.seen.open.load(Ordering::SeqCst) == 0
+        fixture.app.seen.open.load(Ordering::SeqCst) == 0
     })
     .await;
-    assert_eq!(stage.pooled(), 0);
+    assert_eq!(fixture.pooled(), 0);
     // And the reaper is there for the next one too.
-    stage.get("/").await;
+    fixture.get("/").await;
     until("it is closed again", || {
-        stage.app.seen.open.load(Ordering::SeqCst) == 0
+        fixture.app.seen.open.load(Ordering::SeqCst) == 0
     })
     .await;
 }
 
 #[tokio::test]
 async fn without_pooling_every_request_has_its_own_connection() {
-    let stage = Stage::with(settings(), false, DEADLINE).await;
+    let fixture = Fixture::with(settings(), false, DEADLINE).await;
     for _ in 0..3 {
-        assert_eq!(status(&stage.get("/").await), 200);
+        assert_eq!(status(&fixture.get("/").await), 200);
     }
-    assert_eq!(stage.app.seen.connections.load(Ordering::SeqCst), 3);
-    assert_eq!(stage.pooled(), 0);
-    assert!(stage.get("/echo").await.contains("connection: close"));
+    assert_eq!(fixture.app.seen.connections.load(Ordering::SeqCst), 3);
+    assert_eq!(fixture.pooled(), 0);
+    assert!(fixture.get("/echo").await.contains("connection: close"));
     until("all are closed", || {
-        stage.app.seen.open.load(Ordering::SeqCst) == 0
+        fixture.app.seen.open.load(Ordering::SeqCst) == 0
     })
     .await;
 }
 
 #[tokio::test]
 async fn old_clients_and_absolute_targets() {
-    let stage = Stage::new().await;
-    let old = stage
+    let fixture = Fixture::new().await;
+    let old = fixture
         .say("GET /echo?x=1 HTTP/1.0\nHost: app.test\n\n")
         .await;
     assert_eq!(status(&old), 200);
     assert!(old.contains("GET /echo?x=1\n"), "{old}");
-    let streamed = stage.say("GET /stream HTTP/1.0\nHost: app.test\n\n").await;
+    let streamed = fixture
+        .say("GET /stream HTTP/1.0\nHost: app.test\n\n")
+        .await;
     assert!(
         streamed.ends_with("abcdefghijklmnopqrst") && !streamed.contains("chunked"),
         "{streamed}"
     );
-    let absolute = stage
+    let absolute = fixture
         .say("GET http://app.test:81/echo?x=1 HTTP/1.1\nHost: other.test\nConnection: close\n\n")
         .await;
     assert!(
         absolute.contains("GET /echo?x=1\n") && absolute.contains("host: app.test:81"),
         "{absolute}"
     );
-    let bare = stage.say("GET http://app.test/echo HTTP/1.0\n\n").await;
+    let bare = fixture.say("GET http://app.test/echo HTTP/1.0\n\n").await;
     assert_eq!(status(&bare), 200);
 }
 
 #[tokio::test]
 async fn http2_without_tls() {
-    let stage = Stage::new().await;
-    let io = TokioIo::new(stage.connect().await);
+    let fixture = Fixture::new().await;
+    let io = TokioIo::new(fixture.connect().await);
     let (mut send, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
         .await
         .unwrap();
@@ -158,16 +160,16 @@ async fn http2_without_tls() {
         .body(Full::new(Bytes::new()))
         .unwrap();
     assert_eq!(send.send_request(unknown).await.unwrap().status(), 404);
-    until("the ticket is back", || stage.admission.in_flight() == 0).await;
+    until("the ticket is back", || fixture.admission.in_flight() == 0).await;
     driven.abort();
 }
 
 /// On two threads, because connections go from one task to another through the pool.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_requests_at_once_all_get_their_own_answer() {
-    let stage = Stage::new().await;
+    let fixture = Fixture::new().await;
     let one = |i: usize| {
-        let address = stage.address;
+        let address = fixture.address;
         async move {
             let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
             for round in 0..10 {
@@ -183,20 +185,20 @@ async fn many_requests_at_once_all_get_their_own_answer() {
     for task in all {
         task.await.unwrap();
     }
-    assert_eq!(stage.app.seen.requests.load(Ordering::SeqCst), 640);
-    assert_eq!(stage.admission.in_flight(), 0);
+    assert_eq!(fixture.app.seen.requests.load(Ordering::SeqCst), 640);
+    assert_eq!(fixture.admission.in_flight(), 0);
 }
 
 #[tokio::test]
 async fn settings_are_replaced_while_serving() {
-    let stage = Stage::new().await;
+    let fixture = Fixture::new().await;
     let ask = "POST /echo HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 3\n\nabc";
-    assert_eq!(status(&stage.say(ask).await), 200);
-    stage.proxy.reload(crate::proxy::ProxySettings {
+    assert_eq!(status(&fixture.say(ask).await), 200);
+    fixture.proxy.reload(crate::proxy::ProxySettings {
         max_body: 2,
         ..settings()
     });
-    assert_eq!(status(&stage.say(ask).await), 413);
+    assert_eq!(status(&fixture.say(ask).await), 413);
 }
 
 #[tokio::test]
@@ -212,7 +214,7 @@ async fn what_was_served_is_in_the_log_of_its_kind() {
         counts: false,
         ..Rule::default()
     }];
-    let stage = Stage::logging(
+    let fixture = Fixture::logging(
         crate::proxy::ProxySettings {
             rules,
             ..settings()
@@ -222,10 +224,10 @@ async fn what_was_served_is_in_the_log_of_its_kind() {
         Some(log),
     )
     .await;
-    stage.get("/?q=1").await;
-    stage.get("/stream").await;
-    stage.get("/ping").await;
-    stage
+    fixture.get("/?q=1").await;
+    fixture.get("/stream").await;
+    fixture.get("/ping").await;
+    fixture
         .say("GET / HTTP/1.1\nHost: nobody.test\nConnection: close\n\n")
         .await;
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default();
@@ -247,8 +249,8 @@ async fn what_was_served_is_in_the_log_of_its_kind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http2_carries_large_bodies_both_ways_at_once() {
-    let stage = Stage::new().await;
-    let io = TokioIo::new(stage.connect().await);
+    let fixture = Fixture::new().await;
+    let io = TokioIo::new(fixture.connect().await);
     let (send, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
         .await
         .unwrap();
@@ -286,6 +288,6 @@ async fn http2_carries_large_bodies_both_ways_at_once() {
     while let Some(done) = streams.join_next().await {
         done.unwrap();
     }
-    until("the passes are back", || stage.admission.in_flight() == 0).await;
+    until("the passes are back", || fixture.admission.in_flight() == 0).await;
     driven.abort();
 }

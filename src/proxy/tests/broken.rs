@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::stage::*;
+use super::fixture::*;
 use crate::domain::instance::Listen;
 
 /// An application that does with each connection what the test says; counts them.
-fn raw_app<F, R>(stage: &Stage, serve: F) -> Arc<AtomicUsize>
+fn raw_app<F, R>(fixture: &Fixture, serve: F) -> Arc<AtomicUsize>
 where
     F: Fn(UnixStream, usize) -> R + Send + 'static,
     R: Future<Output = ()> + Send + 'static,
 {
-    let path = stage.dir.path().join("raw");
+    let path = fixture.dir.path().join("raw");
     let listener = UnixListener::bind(&path).unwrap();
-    stage.admission.set_listen(Listen::Unix(path));
+    fixture.admission.set_listen(Listen::Unix(path));
     let count = Arc::new(AtomicUsize::new(0));
     let counted = count.clone();
     tokio::spawn(async move {
@@ -44,18 +44,18 @@ async fn read_head(socket: &mut UnixStream) -> bool {
 
 #[tokio::test]
 async fn a_connection_closed_between_requests_is_nobodys_error() {
-    closed_between_requests(Stage::new().await).await;
+    closed_between_requests(Fixture::new().await).await;
     // Here hyper may know of the end before the next request is put into its queue, and leaves it
     // there.
     for _ in 0..10 {
-        closed_between_requests(Stage::on_io_threads().await).await;
+        closed_between_requests(Fixture::on_io_threads().await).await;
     }
 }
 
-async fn closed_between_requests(stage: Stage) {
+async fn closed_between_requests(fixture: Fixture) {
     let closed = Arc::new(AtomicUsize::new(0));
     let counter = closed.clone();
-    let count = raw_app(&stage, move |mut socket, _| {
+    let count = raw_app(&fixture, move |mut socket, _| {
         let counter = counter.clone();
         async move {
             read_head(&mut socket).await;
@@ -68,7 +68,7 @@ async fn closed_between_requests(stage: Stage) {
         .into_iter()
         .enumerate()
     {
-        let answer = stage
+        let answer = fixture
             .say(&format!(
                 "{method} / HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 0\n\n"
             ))
@@ -80,15 +80,15 @@ async fn closed_between_requests(stage: Stage) {
         .await;
     }
     assert_eq!(count.load(Ordering::SeqCst), 5);
-    assert_eq!(stage.pooled(), 0, "a dead connection is not counted");
+    assert_eq!(fixture.pooled(), 0, "a dead connection is not counted");
 }
 
 #[tokio::test]
 async fn a_safe_request_on_a_broken_pooled_connection_is_sent_again_and_another_is_not() {
     for (method, code) in [("GET", 200), ("POST", 502)] {
-        let stage = Stage::new().await;
+        let fixture = Fixture::new().await;
         // The first connection answers once and breaks when it has read a second request.
-        raw_app(&stage, |mut socket, nth| async move {
+        raw_app(&fixture, |mut socket, nth| async move {
             read_head(&mut socket).await;
             socket.write_all(OK).await.unwrap();
             if nth > 0 {
@@ -97,25 +97,25 @@ async fn a_safe_request_on_a_broken_pooled_connection_is_sent_again_and_another_
             }
             read_head(&mut socket).await;
         });
-        assert_eq!(status(&stage.get("/").await), 200);
-        until("it is parked", || stage.pooled() == 1).await;
-        let answer = stage
+        assert_eq!(status(&fixture.get("/").await), 200);
+        until("it is parked", || fixture.pooled() == 1).await;
+        let answer = fixture
             .say(&format!(
                 "{method} / HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 0\n\n"
             ))
             .await;
         assert_eq!(status(&answer), code, "{method}");
-        until("the ticket is back", || stage.admission.in_flight() == 0).await;
+        until("the ticket is back", || fixture.admission.in_flight() == 0).await;
     }
 }
 
 #[tokio::test]
 async fn an_application_that_breaks_off_gives_502_and_is_asked_once() {
-    let stage = Stage::new().await;
-    let count = raw_app(&stage, |mut socket, _| async move {
+    let fixture = Fixture::new().await;
+    let count = raw_app(&fixture, |mut socket, _| async move {
         read_head(&mut socket).await;
     });
-    let answer = stage.get("/").await;
+    let answer = fixture.get("/").await;
     assert_eq!(status(&answer), 502);
     assert!(
         answer.contains("no-store") && answer.contains("problem+json"),
@@ -137,8 +137,8 @@ async fn a_safe_request_that_died_with_its_instance_is_sent_to_the_next_run_and_
         ("POST", "-", true, 502, 1),
         ("POST", "0.001", true, 502, 0),
     ] {
-        let stage = Stage::new().await;
-        let count = raw_app(&stage, move |mut socket, nth| async move {
+        let fixture = Fixture::new().await;
+        let count = raw_app(&fixture, move |mut socket, nth| async move {
             if nth > 0 || reads {
                 read_head(&mut socket).await;
             }
@@ -149,27 +149,29 @@ async fn a_safe_request_that_died_with_its_instance_is_sent_to_the_next_run_and_
         let next_run = async {
             if times > 0 {
                 until("it is asked", || count.load(Ordering::SeqCst) == 1).await;
-                stage.admission.set_listen(stage.admission.gate().listen);
+                fixture
+                    .admission
+                    .set_listen(fixture.admission.gate().listen);
             }
         };
         let ask = format!(
             "{method} / HTTP/1.1\nHost: app.test\nX-Acc-Connect: {tried}\nConnection: close\nContent-Length: 0\n\n"
         );
-        let (answer, ()) = tokio::join!(stage.say_as_nginx(&ask), next_run);
+        let (answer, ()) = tokio::join!(fixture.say_as_nginx(&ask), next_run);
         assert_eq!(status(&answer), code, "{method} {tried} {reads}: {answer}");
         assert_eq!(
             count.load(Ordering::SeqCst),
             times,
             "{method} {tried} {reads}"
         );
-        until("the ticket is back", || stage.admission.in_flight() == 0).await;
+        until("the ticket is back", || fixture.admission.in_flight() == 0).await;
     }
 }
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_not_passed_off_as_whole() {
-    let stage = Stage::new().await;
-    raw_app(&stage, |mut socket, nth| async move {
+    let fixture = Fixture::new().await;
+    raw_app(&fixture, |mut socket, nth| async move {
         read_head(&mut socket).await;
         let half: &[u8] = if nth == 0 {
             b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
@@ -178,30 +180,30 @@ async fn an_answer_that_breaks_off_is_not_passed_off_as_whole() {
         };
         socket.write_all(half).await.unwrap();
     });
-    let answer = stage.get("/").await;
+    let answer = fixture.get("/").await;
     assert!(
         answer.is_empty() || answer.contains("Content-Length: 10"),
         "{answer}"
     );
-    let answer = stage.get("/").await;
+    let answer = fixture.get("/").await;
     assert!(!answer.contains("\r\n0\r\n"), "{answer}");
-    until("the ticket is back", || stage.admission.in_flight() == 0).await;
+    until("the ticket is back", || fixture.admission.in_flight() == 0).await;
 }
 
 #[tokio::test]
 async fn an_instance_that_was_gone_for_a_moment_is_knocked_at_again() {
-    let stage = Stage::new().await;
-    let later = stage.dir.path().join("later");
-    stage.admission.set_listen(Listen::Unix(later.clone()));
+    let fixture = Fixture::new().await;
+    let later = fixture.dir.path().join("later");
+    fixture.admission.set_listen(Listen::Unix(later.clone()));
     let appear = async {
         until("it was knocked at twice", || {
-            stage.admission.asked.load(Ordering::SeqCst) >= 2
+            fixture.admission.asked.load(Ordering::SeqCst) >= 2
         })
         .await;
         App::start(later)
     };
     let ask = "POST /echo HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 3\n\nabc";
-    let (answer, app) = tokio::join!(stage.say(ask), appear);
+    let (answer, app) = tokio::join!(fixture.say(ask), appear);
     assert_eq!(status(&answer), 200);
     assert!(answer.contains("body: 3 "), "{answer}");
     assert_eq!(app.seen.requests.load(Ordering::SeqCst), 1);
@@ -213,59 +215,63 @@ async fn an_instance_that_stays_gone_gives_502() {
         wake_timeout: std::time::Duration::from_millis(200),
         ..settings()
     };
-    let stage = Stage::with(settings, true, DEADLINE).await;
-    stage
+    let fixture = Fixture::with(settings, true, DEADLINE).await;
+    fixture
         .admission
-        .set_listen(Listen::Unix(stage.dir.path().join("nowhere")));
-    let answer = stage.get("/").await;
+        .set_listen(Listen::Unix(fixture.dir.path().join("nowhere")));
+    let answer = fixture.get("/").await;
     assert_eq!(status(&answer), 502);
     assert!(!answer.contains("nowhere"), "{answer}");
-    assert_eq!(stage.admission.in_flight(), 0);
+    assert_eq!(fixture.admission.in_flight(), 0);
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
-    stage.admission.set_listen(Listen::Tcp(port));
-    assert_eq!(status(&stage.get("/").await), 502);
+    fixture.admission.set_listen(Listen::Tcp(port));
+    assert_eq!(status(&fixture.get("/").await), 502);
 }
 
 #[tokio::test]
 async fn a_new_run_never_uses_the_connections_of_the_old_one() {
-    let stage = Stage::new().await;
-    stage.get("/").await;
-    let old = stage.admission.gate();
-    assert_eq!(stage.upstreams.pooled(&old), 1);
-    stage.admission.set_listen(old.listen.clone());
-    stage.get("/").await;
-    assert_eq!(stage.app.seen.connections.load(Ordering::SeqCst), 2);
-    assert_eq!(stage.upstreams.pooled(&old), 0);
-    assert_eq!(stage.pooled(), 1);
-    stage.upstreams.close(&old);
-    assert_eq!(stage.pooled(), 1, "the old run's end is not the new one's");
+    let fixture = Fixture::new().await;
+    fixture.get("/").await;
+    let old = fixture.admission.gate();
+    assert_eq!(fixture.upstreams.pooled(&old), 1);
+    fixture.admission.set_listen(old.listen.clone());
+    fixture.get("/").await;
+    assert_eq!(fixture.app.seen.connections.load(Ordering::SeqCst), 2);
+    assert_eq!(fixture.upstreams.pooled(&old), 0);
+    assert_eq!(fixture.pooled(), 1);
+    fixture.upstreams.close(&old);
+    assert_eq!(
+        fixture.pooled(),
+        1,
+        "the old run's end is not the new one's"
+    );
 }
 
 #[tokio::test]
 async fn closing_leaves_what_is_in_flight_alone() {
-    let stage = Stage::new().await;
+    let fixture = Fixture::new().await;
     let close = async {
         until("it is in flight", || {
-            stage.app.seen.requests.load(Ordering::SeqCst) == 1
+            fixture.app.seen.requests.load(Ordering::SeqCst) == 1
         })
         .await;
-        stage.upstreams.close(&stage.admission.gate());
+        fixture.upstreams.close(&fixture.admission.gate());
     };
-    let (answer, ()) = tokio::join!(stage.get("/slow"), close);
+    let (answer, ()) = tokio::join!(fixture.get("/slow"), close);
     assert!(answer.ends_with("slow"), "{answer}");
-    assert_eq!(stage.pooled(), 0);
+    assert_eq!(fixture.pooled(), 0);
     until("it is closed when done", || {
-        stage.app.seen.open.load(Ordering::SeqCst) == 0
+        fixture.app.seen.open.load(Ordering::SeqCst) == 0
     })
     .await;
 }
 
 #[tokio::test]
 async fn what_nginx_tried_before_decides_what_may_be_sent_again() {
-    let stage = Stage::new().await;
+    let fixture = Fixture::new().await;
     let ask = |method: &str, header: &str| {
         format!(
             "{method} /echo HTTP/1.1\nHost: app.test\nX-Real-IP: 1.2.3.4\nX-Forwarded-For: 1.2.3.4\nConnection: close\n{header}\nContent-Length: 0\n\n"
@@ -282,7 +288,7 @@ async fn what_nginx_tried_before_decides_what_may_be_sent_again() {
         ("DELETE", "X-Acc-Connect: -, 0.001", 502),
         ("GET", "X-Acc-Status: 504", 504),
     ] {
-        let answer = stage.say_as_nginx(&ask(method, header)).await;
+        let answer = fixture.say_as_nginx(&ask(method, header)).await;
         assert_eq!(status(&answer), code, "{method} {header}");
         assert!(
             code != 200 || method == "HEAD" || answer.contains("x-forwarded-for: 1.2.3.4\n"),
@@ -307,19 +313,19 @@ async fn what_nginx_tried_before_decides_what_may_be_sent_again() {
 
 #[tokio::test]
 async fn a_full_backlog_is_waited_for() {
-    let stage = Stage::new().await;
-    let path = stage.dir.path().join("tight");
+    let fixture = Fixture::new().await;
+    let path = fixture.dir.path().join("tight");
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
     socket
         .bind(&socket2::SockAddr::unix(&path).unwrap())
         .unwrap();
     socket.listen(1).unwrap();
     socket.set_nonblocking(true).unwrap();
-    stage.admission.set_listen(Listen::Unix(path));
-    let all = futures_util::future::join_all((0..30).map(|_| stage.get("/")));
+    fixture.admission.set_listen(Listen::Unix(path));
+    let all = futures_util::future::join_all((0..30).map(|_| fixture.get("/")));
     let serve = async {
         // No connection is accepted until the backlog has been full for a while.
-        until("they are in flight", || stage.admission.in_flight() == 30).await;
+        until("they are in flight", || fixture.admission.in_flight() == 30).await;
         let listener = UnixListener::from_std(socket.into()).unwrap();
         tokio::spawn(async move {
             while let Ok((mut socket, _)) = listener.accept().await {

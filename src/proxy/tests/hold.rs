@@ -7,27 +7,27 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::stage::*;
+use super::fixture::*;
 use crate::domain::admission::Refusal;
 use crate::domain::lifecycle::Phase;
 use crate::domain::rule::Rule;
 
 const NAVIGATION: &str = "GET / HTTP/1.1\nHost: app.test\nAccept: text/html\nConnection: close\n\n";
 
-async fn asleep() -> Stage {
-    let stage = Stage::new().await;
-    stage.admission.set(Phase::Asleep);
-    stage
+async fn asleep() -> Fixture {
+    let fixture = Fixture::new().await;
+    fixture.admission.set(Phase::Asleep);
+    fixture
 }
 
 #[tokio::test]
 async fn a_large_post_survives_the_wake_byte_for_byte() {
-    let stage = asleep().await;
+    let fixture = asleep().await;
     let body: Vec<u8> = (0..50u32 * 1024 * 1024 / 4)
         .flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes())
         .collect();
     let expected = format!("body: {} {}\n", body.len(), hex(&Sha256::digest(&body)));
-    let mut client = stage.connect().await;
+    let mut client = fixture.connect().await;
     let (mut from, mut to) = client.split();
     let send = async {
         let head = format!(
@@ -38,9 +38,9 @@ async fn a_large_post_survives_the_wake_byte_for_byte() {
         to.write_all(&body).await.unwrap();
     };
     let wake = async {
-        until("it is held", || stage.admission.waiting() == 1).await;
-        assert_eq!(stage.app.seen.requests.load(Ordering::SeqCst), 0);
-        stage.admission.set(Phase::Awake);
+        until("it is held", || fixture.admission.waiting() == 1).await;
+        assert_eq!(fixture.app.seen.requests.load(Ordering::SeqCst), 0);
+        fixture.admission.set(Phase::Awake);
     };
     let ((), (), answer) = tokio::join!(send, wake, read_all(&mut from));
     assert_eq!(status(&answer), 200);
@@ -50,18 +50,18 @@ async fn a_large_post_survives_the_wake_byte_for_byte() {
 
 #[tokio::test]
 async fn a_chunked_post_survives_the_wake() {
-    let stage = asleep().await;
-    let mut client = stage.connect().await;
+    let fixture = asleep().await;
+    let mut client = fixture.connect().await;
     client
         .write_all(b"PUT /echo HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
         .await
         .unwrap();
     // The end of the stop is waited for first: no instance is woken before.
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(stage.admission.waiting(), 0);
+    assert_eq!(fixture.admission.waiting(), 0);
     client.write_all(b"2\r\nde\r\n0\r\n\r\n").await.unwrap();
-    until("it is held", || stage.admission.waiting() == 1).await;
-    stage.admission.set(Phase::Awake);
+    until("it is held", || fixture.admission.waiting() == 1).await;
+    fixture.admission.set(Phase::Awake);
     let answer = read_all(&mut client).await;
     assert!(
         answer.contains(&format!("body: 5 {}", hex(&Sha256::digest(b"abcde")))),
@@ -72,17 +72,17 @@ async fn a_chunked_post_survives_the_wake() {
 
 #[tokio::test]
 async fn a_body_is_asked_for_only_when_it_can_be_used() {
-    let stage = asleep().await;
-    let mut client = stage.connect().await;
+    let fixture = asleep().await;
+    let mut client = fixture.connect().await;
     let head = b"POST /echo HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
     client.write_all(head).await.unwrap();
-    until("it is held", || stage.admission.waiting() == 1).await;
+    until("it is held", || fixture.admission.waiting() == 1).await;
     let mut byte = [0u8; 1];
     assert_eq!(
         client.try_read(&mut byte).unwrap_err().kind(),
         std::io::ErrorKind::WouldBlock
     );
-    stage.admission.set(Phase::Awake);
+    fixture.admission.set(Phase::Awake);
     assert_eq!(status(&read_to(&mut client, "\r\n\r\n").await), 100);
     client.write_all(b"abc").await.unwrap();
     let answer = read_all(&mut client).await;
@@ -95,10 +95,10 @@ async fn a_body_is_asked_for_only_when_it_can_be_used() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_first_requests_are_held_and_all_answered() {
-    let stage = asleep().await;
+    let fixture = asleep().await;
     let mut clients = tokio::task::JoinSet::new();
     for i in 0..1000 {
-        let address = stage.address;
+        let address = fixture.address;
         clients.spawn(async move {
             let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
             let ask =
@@ -108,35 +108,35 @@ async fn a_thousand_first_requests_are_held_and_all_answered() {
             status(&answer) == 200 && answer.contains(&format!("GET /echo?n={i}\n"))
         });
     }
-    until("all are held", || stage.admission.waiting() == 1000).await;
-    stage.admission.set(Phase::Awake);
+    until("all are held", || fixture.admission.waiting() == 1000).await;
+    fixture.admission.set(Phase::Awake);
     while let Some(good) = clients.join_next().await {
         assert!(good.unwrap());
     }
-    assert_eq!(stage.app.seen.requests.load(Ordering::SeqCst), 1000);
-    until("all passes are back", || stage.admission.in_flight() == 0).await;
+    assert_eq!(fixture.app.seen.requests.load(Ordering::SeqCst), 1000);
+    until("all passes are back", || fixture.admission.in_flight() == 0).await;
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_gives_up_its_own_place_only() {
-    let stage = asleep().await;
-    let mut stays = stage.connect().await;
+    let fixture = asleep().await;
+    let mut stays = fixture.connect().await;
     let ask = b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
     stays.write_all(ask).await.unwrap();
-    let mut leaves = stage.connect().await;
+    let mut leaves = fixture.connect().await;
     leaves.write_all(ask).await.unwrap();
-    until("both are held", || stage.admission.waiting() == 2).await;
+    until("both are held", || fixture.admission.waiting() == 2).await;
     drop(leaves);
-    until("one has left", || stage.admission.waiting() == 1).await;
-    stage.admission.set(Phase::Awake);
+    until("one has left", || fixture.admission.waiting() == 1).await;
+    fixture.admission.set(Phase::Awake);
     assert_eq!(status(&read_all(&mut stays).await), 200);
-    assert_eq!(stage.app.seen.requests.load(Ordering::SeqCst), 1);
+    assert_eq!(fixture.app.seen.requests.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
 async fn a_person_gets_the_waiting_page_and_nobody_else_does() {
-    let stage = asleep().await;
-    let page = stage.say(NAVIGATION).await;
+    let fixture = asleep().await;
+    let page = fixture.say(NAVIGATION).await;
     assert_eq!(status(&page), 503);
     for part in [
         "Retry-After: 1\r\n",
@@ -146,24 +146,24 @@ async fn a_person_gets_the_waiting_page_and_nobody_else_does() {
     ] {
         assert!(page.contains(part), "{part} in {page}");
     }
-    until("its place is given up", || stage.admission.waiting() == 0).await;
+    until("its place is given up", || fixture.admission.waiting() == 0).await;
     let mut held = Vec::new();
     for other in [
         "GET / HTTP/1.1\nHost: app.test\nConnection: close\n\n",
         "POST / HTTP/1.1\nHost: app.test\nAccept: text/html\nConnection: close\nContent-Length: 0\n\n",
         "GET / HTTP/1.1\nHost: app.test\nAccept: text/html\nSec-Fetch-Dest: image\nConnection: close\n\n",
     ] {
-        let mut client = stage.connect().await;
+        let mut client = fixture.connect().await;
         client
             .write_all(other.replace('\n', "\r\n").as_bytes())
             .await
             .unwrap();
         held.push(client);
     }
-    until("they are held", || stage.admission.waiting() == 3).await;
+    until("they are held", || fixture.admission.waiting() == 3).await;
     tokio::time::sleep(Duration::from_millis(200)).await; // longer than `page_after`: nothing may come
-    assert_eq!(stage.admission.waiting(), 3);
-    stage.admission.set(Phase::Awake);
+    assert_eq!(fixture.admission.waiting(), 3);
+    fixture.admission.set(Phase::Awake);
     for mut client in held {
         assert_eq!(status(&read_all(&mut client).await), 200);
     }
@@ -171,18 +171,18 @@ async fn a_person_gets_the_waiting_page_and_nobody_else_does() {
 
 #[tokio::test]
 async fn a_wake_quicker_than_the_page_shows_no_page() {
-    let stage = asleep().await;
-    stage.admission.quick.store(true, Ordering::SeqCst);
-    let answer = stage.say(NAVIGATION).await;
+    let fixture = asleep().await;
+    fixture.admission.quick.store(true, Ordering::SeqCst);
+    let answer = fixture.say(NAVIGATION).await;
     assert_eq!(status(&answer), 200);
     assert!(answer.ends_with("hello"));
 }
 
 #[tokio::test]
 async fn the_page_follows_the_wake_and_never_causes_one() {
-    let stage = asleep().await;
+    let fixture = asleep().await;
     let ask = "GET /.well-known/acc/wake HTTP/1.1\nHost: app.test\nConnection: close\n\n";
-    let mut client = stage.connect().await;
+    let mut client = fixture.connect().await;
     client
         .write_all(ask.replace('\n', "\r\n").as_bytes())
         .await
@@ -200,21 +200,21 @@ async fn the_page_follows_the_wake_and_never_causes_one() {
     read_to(&mut client, "\"phase\":\"asleep\"").await;
     assert_eq!(
         (
-            stage.admission.asked.load(Ordering::SeqCst),
-            stage.admission.wakes.load(Ordering::SeqCst)
+            fixture.admission.asked.load(Ordering::SeqCst),
+            fixture.admission.wakes.load(Ordering::SeqCst)
         ),
         (0, 0)
     );
-    stage.admission.set(Phase::Waking);
+    fixture.admission.set(Phase::Waking);
     read_to(&mut client, "\"phase\":\"waking\",\"elapsed_ms\":").await;
-    stage.admission.set(Phase::Awake);
+    fixture.admission.set(Phase::Awake);
     let end = read_all(&mut client).await;
     assert!(
         end.contains("\"phase\":\"awake\"") && end.ends_with("0\r\n\r\n"),
         "{end}"
     );
     // Awake: the path is the application's own.
-    let answer = stage.say(ask).await;
+    let answer = fixture.say(ask).await;
     assert!(
         answer.ends_with("hello") && !answer.contains("X-Acc-Wake"),
         "{answer}"
@@ -223,25 +223,25 @@ async fn the_page_follows_the_wake_and_never_causes_one() {
 
 #[tokio::test]
 async fn the_live_report_ends_when_nobody_wakes_the_instance() {
-    let stage = asleep().await;
-    let answer = stage
+    let fixture = asleep().await;
+    let answer = fixture
         .say("GET /.well-known/acc/wake HTTP/1.1\nHost: app.test\nConnection: close\n\n")
         .await;
     assert!(
         answer.matches("asleep").count() >= 3 && answer.ends_with("0\r\n\r\n"),
         "{answer}"
     );
-    assert_eq!(stage.admission.wakes.load(Ordering::SeqCst), 0);
+    assert_eq!(fixture.admission.wakes.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
 async fn a_failed_wake_reaches_everybody_who_waits() {
-    let stage = asleep().await;
+    let fixture = asleep().await;
     let ask = "GET / HTTP/1.1\nHost: app.test\nConnection: close\n\n";
-    let waits = futures_util::future::join_all((0..20).map(|_| stage.say(ask)));
+    let waits = futures_util::future::join_all((0..20).map(|_| fixture.say(ask)));
     let fail = async {
-        until("all are held", || stage.admission.waiting() == 20).await;
-        stage.admission.set(Phase::Failed);
+        until("all are held", || fixture.admission.waiting() == 20).await;
+        fixture.admission.set(Phase::Failed);
     };
     let (answers, ()) = tokio::join!(waits, fail);
     for answer in answers {
@@ -259,7 +259,7 @@ async fn a_failed_wake_reaches_everybody_who_waits() {
 
 #[tokio::test]
 async fn a_wait_that_the_service_does_not_end_is_ended() {
-    let stage = Stage::with(
+    let fixture = Fixture::with(
         crate::proxy::ProxySettings {
             wake_timeout: Duration::ZERO,
             ..settings()
@@ -269,8 +269,8 @@ async fn a_wait_that_the_service_does_not_end_is_ended() {
     )
     .await;
     tokio::time::pause(); // the margin of five seconds passes at once; nothing else moves
-    stage.admission.set(Phase::Asleep);
-    let mut client = stage.connect().await;
+    fixture.admission.set(Phase::Asleep);
+    let mut client = fixture.connect().await;
     client
         .write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")
         .await
@@ -283,19 +283,19 @@ async fn a_wait_that_the_service_does_not_end_is_ended() {
 
 #[tokio::test]
 async fn refusals_have_their_status() {
-    let stage = asleep().await;
+    let fixture = asleep().await;
     for (refusal, code) in [
         (Refusal::Destroyed, 410),
         (Refusal::Disabled, 503),
         (Refusal::Halting, 503),
         (Refusal::TooManyWaiting, 503),
     ] {
-        stage.admission.refuse(Some(refusal));
-        let answer = stage.get("/").await;
+        fixture.admission.refuse(Some(refusal));
+        let answer = fixture.get("/").await;
         assert_eq!(status(&answer), code);
         assert!(answer.contains("no-store"), "{answer}");
     }
-    let page = stage.say(NAVIGATION).await;
+    let page = fixture.say(NAVIGATION).await;
     assert!(
         page.contains("text/html") && page.contains("Too many requests wait"),
         "{page}"
@@ -310,7 +310,7 @@ async fn a_rule_keeps_a_monitor_from_waking() {
         counts: false,
         ..Rule::default()
     }];
-    let stage = Stage::with(
+    let fixture = Fixture::with(
         crate::proxy::ProxySettings {
             rules,
             ..settings()
@@ -319,17 +319,17 @@ async fn a_rule_keeps_a_monitor_from_waking() {
         DEADLINE,
     )
     .await;
-    stage.admission.set(Phase::Asleep);
-    let answer = stage
+    fixture.admission.set(Phase::Asleep);
+    let answer = fixture
         .say("GET / HTTP/1.1\nHost: app.test\nUser-Agent: UptimeBot\nConnection: close\n\n")
         .await;
     assert_eq!(status(&answer), 503);
     assert!(answer.contains("Retry-After"), "{answer}");
-    assert_eq!(stage.admission.wakes.load(Ordering::SeqCst), 0);
-    stage.admission.set(Phase::Awake);
+    assert_eq!(fixture.admission.wakes.load(Ordering::SeqCst), 0);
+    fixture.admission.set(Phase::Awake);
     assert_eq!(
         status(
-            &stage
+            &fixture
                 .say("GET / HTTP/1.1\nHost: app.test\nUser-Agent: UptimeBot\nConnection: close\n\n")
                 .await
         ),

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::stage::*;
+use super::fixture::*;
 
 #[tokio::test]
 async fn hosts_that_are_none() {
-    let stage = Stage::new().await;
+    let fixture = Fixture::new().await;
     let long = format!("{}test", "a.".repeat(148));
     for (host, code) in [
         ("Host: app.test\nHost: app.test\n", 400),
@@ -26,7 +26,7 @@ async fn hosts_that_are_none() {
         (&format!("Host: {long}\n"), 404),
         ("Host: APP.Test.:8080\n", 200),
     ] {
-        let answer = stage
+        let answer = fixture
             .say(&format!("GET / HTTP/1.1\n{host}Connection: close\n\n"))
             .await;
         assert_eq!(status(&answer), code, "{host:?}");
@@ -37,14 +37,14 @@ async fn hosts_that_are_none() {
             );
         }
     }
-    assert_eq!(status(&stage.say("GET / HTTP/1.0\n\n").await), 400);
+    assert_eq!(status(&fixture.say("GET / HTTP/1.0\n\n").await), 400);
 }
 
 #[tokio::test]
 async fn methods_and_codings_that_no_application_gets() {
-    let stage = Stage::new().await;
+    let fixture = Fixture::new().await;
     for head in ["CONNECT app.test:80 HTTP/1.1", "TRACE / HTTP/1.1"] {
-        let answer = stage.say(&format!("{head}\nHost: app.test\n\n")).await;
+        let answer = fixture.say(&format!("{head}\nHost: app.test\n\n")).await;
         assert_eq!(status(&answer), 405, "{answer}");
         assert!(
             answer.contains("Allow: GET, ") && answer.contains("Cache-Control: no-store"),
@@ -57,7 +57,7 @@ async fn methods_and_codings_that_no_application_gets() {
         "identity, chunked",
         "gzip\nTransfer-Encoding: chunked",
     ] {
-        let answer = stage
+        let answer = fixture
             .say(&format!(
                 "POST /echo HTTP/1.1\nHost: app.test\nTransfer-Encoding: {coding}\n\n3\nabc\n0\n\n"
             ))
@@ -65,15 +65,15 @@ async fn methods_and_codings_that_no_application_gets() {
         assert_eq!(status(&answer), 501, "{coding}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
     }
-    assert_eq!(stage.app.seen.requests.load(Ordering::SeqCst), 0);
-    let answer = stage.say("POST /echo HTTP/1.1\nHost: app.test\nConnection: close\nTransfer-Encoding: Chunked\n\n3\nabc\n0\n\n").await;
+    assert_eq!(fixture.app.seen.requests.load(Ordering::SeqCst), 0);
+    let answer = fixture.say("POST /echo HTTP/1.1\nHost: app.test\nConnection: close\nTransfer-Encoding: Chunked\n\n3\nabc\n0\n\n").await;
     assert_eq!(status(&answer), 200, "{answer}");
 }
 
 #[tokio::test]
 async fn what_a_client_claims_about_itself_is_not_passed_on() {
-    let stage = Stage::new().await;
-    let answer = stage
+    let fixture = Fixture::new().await;
+    let answer = fixture
         .say(concat!(
             "GET /echo HTTP/1.1\nHost: app.test\nConnection: close, X-Gone\nX-Gone: 1\nX-Real-IP: 6.6.6.6\n",
             "X-Forwarded-For: 6.6.6.6\nX-Forwarded-Proto: https\nX_Forwarded_For: 6.6.6.6\nForwarded: for=6.6.6.6\n",
@@ -102,13 +102,13 @@ async fn what_a_client_claims_about_itself_is_not_passed_on() {
 /// connection is not taken for a request.
 #[tokio::test]
 async fn two_lengths_never_reach_an_instance() {
-    let stage = Stage::new().await;
+    let fixture = Fixture::new().await;
     for two in [
         "Content-Length: 4\nTransfer-Encoding: chunked\n",
         "Transfer-Encoding: chunked\nContent-Length: 4\n",
     ] {
         let smuggled = "0\n\nGET /smuggled HTTP/1.1\nHost: app.test\n\n";
-        let answer = stage
+        let answer = fixture
             .say(&format!(
                 "POST /echo HTTP/1.1\nHost: app.test\n{two}\n{smuggled}"
             ))
@@ -132,7 +132,7 @@ async fn two_lengths_never_reach_an_instance() {
     ] {
         assert_eq!(
             status(
-                &stage
+                &fixture
                     .say(&format!(
                         "POST /echo HTTP/1.1\nHost: app.test\n{bad}\nabcde"
                     ))
@@ -142,27 +142,27 @@ async fn two_lengths_never_reach_an_instance() {
             "{bad}"
         );
     }
-    assert!(stage.app.seen.requests.load(Ordering::SeqCst) <= 2);
+    assert!(fixture.app.seen.requests.load(Ordering::SeqCst) <= 2);
 }
 
 #[tokio::test]
 async fn a_head_that_trickles_in_is_cut() {
-    let stage = Stage::new().await;
-    let mut silent = stage.connect().await;
-    let mut slow = stage.connect().await;
+    let fixture = Fixture::new().await;
+    let mut silent = fixture.connect().await;
+    let mut slow = fixture.connect().await;
     slow.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
-    let mut second = stage.connect().await;
+    let mut second = fixture.connect().await;
     second
         .write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\nGET /")
         .await
         .unwrap();
     read_to(&mut second, "hello").await;
-    let mut idle = stage.connect().await;
+    let mut idle = fixture.connect().await;
     idle.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n")
         .await
         .unwrap();
     read_to(&mut idle, "hello").await;
-    let mut preface = stage.connect().await;
+    let mut preface = fixture.connect().await;
     preface.write_all(b"PRI * HT").await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     let begin = tokio::time::Instant::now();
@@ -181,8 +181,8 @@ async fn a_head_that_trickles_in_is_cut() {
 /// As many requests as one likes, each within its limits, on a connection older than all of them.
 #[tokio::test]
 async fn a_connection_in_use_is_never_cut() {
-    let stage = Stage::new().await;
-    let mut client = stage.connect().await;
+    let fixture = Fixture::new().await;
+    let mut client = fixture.connect().await;
     for _ in 0..8 {
         client
             .write_all(b"GET /slow HTTP/1.1\r\nHost: app.test\r\n\r\n")
@@ -197,14 +197,14 @@ async fn a_connection_in_use_is_never_cut() {
 
 #[tokio::test]
 async fn nonsense_gets_an_answer_or_is_hung_up_on() {
-    let stage = Stage::new().await;
+    let fixture = Fixture::new().await;
     for nonsense in [
         "hello\n\n",
         "GET /\n\n",
         "GET / HTTP/9.9\nHost: app.test\n\n",
         "\u{16}\u{3}\u{1}\n\n",
     ] {
-        let answer = stage.say(nonsense).await;
+        let answer = fixture.say(nonsense).await;
         assert!(
             answer.is_empty() || status(&answer) == 400 || status(&answer) == 505,
             "{nonsense:?}: {answer}"
@@ -215,7 +215,7 @@ async fn nonsense_gets_an_answer_or_is_hung_up_on() {
     let begin = "GET / HTTP/1.1\nHost: app.test\nX-Long: ";
     // Each of the two ends of lines becomes two bytes.
     let head = begin.to_owned() + &"x".repeat(64 * 1024 - begin.len() - 2);
-    let answer = stage.say(&head).await;
+    let answer = fixture.say(&head).await;
     assert_eq!(status(&answer), 431, "{answer}");
-    assert_eq!(status(&stage.get("/").await), 200);
+    assert_eq!(status(&fixture.get("/").await), 200);
 }

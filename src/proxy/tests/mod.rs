@@ -3,9 +3,9 @@
 
 mod basics;
 mod broken;
+mod fixture;
 mod hold;
 mod hostile;
 mod rest;
 mod shutdown;
-mod stage;
 mod stream;

@@ -10,17 +10,17 @@ use super::*;
 use crate::models::{install_shipped, load_model, resolve_params};
 
 /// A model folder and the folder of an instance to be.
-struct Bed {
+struct Fixture {
     dir: tempfile::TempDir,
 }
 
-impl Bed {
+impl Fixture {
     fn new(text: &str) -> Self {
-        let bed = Self {
+        let fixture = Self {
             dir: tempfile::tempdir().unwrap(),
         };
-        bed.file("m/model.toml", text, 0o644);
-        bed
+        fixture.file("m/model.toml", text, 0o644);
+        fixture
     }
 
     fn file(&self, path: &str, text: &str, mode: u32) {
@@ -77,11 +77,11 @@ impl Bed {
 
 #[test]
 fn the_command_and_the_whole_environment_come_from_the_model() {
-    let bed = Bed::new(
+    let fixture = Fixture::new(
         "command = [\"sh\", \"{{ socket }}\", \"-n={{ params.size }}\", \"{% for h in hosts %}{{ h }},{% endfor %}\"]\nhealth = \"/up\"\n\
          [env]\nID = \"{{ id }}\"\nLANG = \"fr\"\nEMPTY = \"\"\n[params.size]",
     );
-    let launch = bed.launch().unwrap();
+    let launch = fixture.launch().unwrap();
     assert!(
         launch.argv[0].starts_with('/') && launch.argv[0].ends_with("/sh"),
         "{:?}",
@@ -95,7 +95,7 @@ fn the_command_and_the_whole_environment_come_from_the_model() {
             "shop.apps.localhost,shop.example.org,"
         ]
     );
-    let data = bed.context().data;
+    let data = fixture.context().data;
     let expected = [
         ("PATH", PATH),
         ("HOME", data.as_str()),
@@ -111,12 +111,12 @@ fn the_command_and_the_whole_environment_come_from_the_model() {
         (launch.health.as_deref(), launch.stop_signal),
         (Some("/up"), 15)
     );
-    assert!(!bed.home().exists(), "nothing was made");
+    assert!(!fixture.home().exists(), "nothing was made");
 }
 
 #[test]
 fn what_a_template_may_not_name_is_an_error_and_never_empty() {
-    let said = |text: &str| Bed::new(text).launch().unwrap_err().to_string();
+    let said = |text: &str| Fixture::new(text).launch().unwrap_err().to_string();
     // Where an `if` decides, only the values can tell.
     let port = said("command = [\"sh\", \"{% if name %}{{ port }}{% endif %}\"]");
     assert!(
@@ -124,14 +124,14 @@ fn what_a_template_may_not_name_is_an_error_and_never_empty() {
         "{port}"
     );
     assert!(said("command = [\"sh\"]\n[env]\nA = \"{{ params.nothing }}\"").contains("env.A"));
-    let bed = Bed::new("command = [\"sh\", \"{{ name }}\\u0000\"]");
-    let refused = load_model(&bed.dir.path().join("m")).unwrap_err();
+    let fixture = Fixture::new("command = [\"sh\", \"{{ name }}\\u0000\"]");
+    let refused = load_model(&fixture.dir.path().join("m")).unwrap_err();
     assert!(format!("{refused:?}").contains("zero byte"), "{refused:?}");
 }
 
 #[test]
 fn a_command_that_cannot_run_is_refused() {
-    let said = |text: &str| Bed::new(text).launch().unwrap_err().to_string();
+    let said = |text: &str| Fixture::new(text).launch().unwrap_err().to_string();
     assert_eq!(
         said("command = [\"no-such-program\"]"),
         format!("command `no-such-program` of model `m` is not in any of {PATH}")
@@ -164,58 +164,61 @@ fn a_command_that_cannot_run_is_refused() {
 
 #[test]
 fn a_program_among_the_files_counts_before_it_is_copied() {
-    let bed = Bed::new("command = [\"bin/app\"]");
-    bed.file("m/files/bin/app", "#!/bin/sh\n", 0o644);
+    let fixture = Fixture::new("command = [\"bin/app\"]");
+    fixture.file("m/files/bin/app", "#!/bin/sh\n", 0o644);
     assert_eq!(
-        bed.launch().unwrap_err().to_string(),
+        fixture.launch().unwrap_err().to_string(),
         "command `bin/app` of model `m` is not executable"
     );
-    bed.file("m/files/bin/app", "#!/bin/sh\n", 0o755);
+    fixture.file("m/files/bin/app", "#!/bin/sh\n", 0o755);
     assert_eq!(
-        bed.launch().unwrap().argv,
-        [bed.home().join("bin/app").display().to_string()]
+        fixture.launch().unwrap().argv,
+        [fixture.home().join("bin/app").display().to_string()]
     );
-    fs::remove_file(bed.dir.path().join("m/files/bin/app")).unwrap();
-    bed.file("m/files/bin/app.tera", "#!/bin/sh\n", 0o755);
-    assert!(bed.launch().is_ok());
+    fs::remove_file(fixture.dir.path().join("m/files/bin/app")).unwrap();
+    fixture.file("m/files/bin/app.tera", "#!/bin/sh\n", 0o755);
+    assert!(fixture.launch().is_ok());
     assert_eq!(
-        Bed::new("command = [\"{{ acc }}\"]").launch().unwrap().argv,
+        Fixture::new("command = [\"{{ acc }}\"]")
+            .launch()
+            .unwrap()
+            .argv,
         ["/bin/sh"]
     );
 }
 
 #[test]
 fn files_are_copied_rendered_and_linked() {
-    let bed = Bed::new("command = [\"sh\"]");
-    bed.file("m/files/run.sh", "#!/bin/sh\necho {{ name }}\n", 0o6755);
-    bed.file(
+    let fixture = Fixture::new("command = [\"sh\"]");
+    fixture.file("m/files/run.sh", "#!/bin/sh\necho {{ name }}\n", 0o6755);
+    fixture.file(
         "m/files/conf/app.ini.tera",
         "name={{ name }}\nraw=<{{ url }}>\n",
         0o640,
     );
-    bed.file("m/files/data/seed", "s", 0o600);
-    symlink("conf/app.ini", bed.dir.path().join("m/files/now")).unwrap();
+    fixture.file("m/files/data/seed", "s", 0o600);
+    symlink("conf/app.ini", fixture.dir.path().join("m/files/now")).unwrap();
     for _ in 0..2 {
-        bed.files().unwrap();
-        assert_eq!(bed.read("run.sh"), "#!/bin/sh\necho {{ name }}\n");
+        fixture.files().unwrap();
+        assert_eq!(fixture.read("run.sh"), "#!/bin/sh\necho {{ name }}\n");
         assert_eq!(
-            bed.read("now"),
+            fixture.read("now"),
             "name=shop\nraw=<http://shop.apps.localhost:8080>\n"
         );
-        assert_eq!(bed.read("data/seed"), "s");
+        assert_eq!(fixture.read("data/seed"), "s");
         assert_eq!(
             (
-                bed.mode("run.sh"),
-                bed.mode("conf/app.ini"),
-                bed.mode("data/seed")
+                fixture.mode("run.sh"),
+                fixture.mode("conf/app.ini"),
+                fixture.mode("data/seed")
             ),
             (0o755, 0o640, 0o600)
         );
         assert_eq!(
-            (bed.mode(""), bed.mode("data"), bed.mode("log")),
+            (fixture.mode(""), fixture.mode("data"), fixture.mode("log")),
             (0o750, 0o750, 0o750)
         );
-        let names: std::collections::BTreeSet<_> = fs::read_dir(bed.home())
+        let names: std::collections::BTreeSet<_> = fs::read_dir(fixture.home())
             .unwrap()
             .map(|e| e.unwrap().file_name())
             .collect();
@@ -231,9 +234,9 @@ fn files_are_copied_rendered_and_linked() {
 
 #[test]
 fn a_bad_template_among_the_files_is_named_with_its_line() {
-    let bed = Bed::new("command = [\"sh\"]");
-    bed.file("m/files/a.conf.tera", "ok\n{{ nothing }}\n", 0o644);
-    let said = bed.files().unwrap_err().to_string();
+    let fixture = Fixture::new("command = [\"sh\"]");
+    fixture.file("m/files/a.conf.tera", "ok\n{{ nothing }}\n", 0o644);
+    let said = fixture.files().unwrap_err().to_string();
     assert!(
         said.starts_with("template `m/files/a.conf.tera` is wrong: ") && said.ends_with("(line 2)"),
         "{said}"
@@ -242,23 +245,23 @@ fn a_bad_template_among_the_files_is_named_with_its_line() {
 
 #[test]
 fn nothing_is_written_outside_the_folder() {
-    let bed = Bed::new("command = [\"sh\"]");
-    bed.file("m/files/conf/a", "new", 0o644);
-    bed.file("m/files/b", "new", 0o644);
-    bed.file("outside/a", "old", 0o644);
-    bed.files().unwrap();
+    let fixture = Fixture::new("command = [\"sh\"]");
+    fixture.file("m/files/conf/a", "new", 0o644);
+    fixture.file("m/files/b", "new", 0o644);
+    fixture.file("outside/a", "old", 0o644);
+    fixture.files().unwrap();
     // The application owns its folder and may put links anywhere in it.
-    fs::remove_file(bed.home().join("b")).unwrap();
-    symlink("../outside/a", bed.home().join("b")).unwrap();
-    bed.files().unwrap();
-    assert_eq!(bed.read("b"), "new");
-    fs::remove_dir_all(bed.home().join("conf")).unwrap();
-    symlink("../outside", bed.home().join("conf")).unwrap();
+    fs::remove_file(fixture.home().join("b")).unwrap();
+    symlink("../outside/a", fixture.home().join("b")).unwrap();
+    fixture.files().unwrap();
+    assert_eq!(fixture.read("b"), "new");
+    fs::remove_dir_all(fixture.home().join("conf")).unwrap();
+    symlink("../outside", fixture.home().join("conf")).unwrap();
     assert!(
-        matches!(bed.files(), Err(RenderError::Write { path, .. }) if path.ends_with("i/conf"))
+        matches!(fixture.files(), Err(RenderError::Write { path, .. }) if path.ends_with("i/conf"))
     );
     assert_eq!(
-        fs::read_to_string(bed.dir.path().join("outside/a")).unwrap(),
+        fs::read_to_string(fixture.dir.path().join("outside/a")).unwrap(),
         "old"
     );
 }
@@ -283,8 +286,8 @@ fn the_shipped_models_render() {
     if without_python() {
         return;
     }
-    let bed = Bed::new("command = [\"sh\"]");
-    let models = bed.dir.path().join("models");
+    let fixture = Fixture::new("command = [\"sh\"]");
+    let models = fixture.dir.path().join("models");
     install_shipped(&models).unwrap();
     for (name, port) in [
         ("hello", None),
@@ -301,7 +304,7 @@ fn the_shipped_models_render() {
                 params,
                 port,
                 socket,
-                ..bed.context()
+                ..fixture.context()
             },
         )
         .unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -319,23 +322,23 @@ impl Drop for Running {
 }
 
 /// The Python model, made and started as an instance would be.
-fn python(bed: &Bed) -> (Running, PathBuf) {
-    let models = bed.dir.path().join("models");
+fn python(fixture: &Fixture) -> (Running, PathBuf) {
+    let models = fixture.dir.path().join("models");
     install_shipped(&models).unwrap();
     let model = load_model(&models.join("python-http")).unwrap();
-    let socket = bed.dir.path().join("s");
+    let socket = fixture.dir.path().join("s");
     let ctx = InstanceVariables {
         socket: Some(socket.display().to_string()),
-        ..bed.context()
+        ..fixture.context()
     };
     let launch = launch(&model, &ctx).unwrap();
-    files(&model, &ctx, &bed.home()).unwrap();
+    files(&model, &ctx, &fixture.home()).unwrap();
     let mut command = Command::new(&launch.argv[0]);
     command
         .args(&launch.argv[1..])
         .env_clear()
         .envs(launch.env)
-        .current_dir(bed.home())
+        .current_dir(fixture.home())
         .stdin(Stdio::null());
     (Running(command.spawn().unwrap()), socket)
 }
@@ -387,9 +390,9 @@ fn the_python_model_counts_keeps_and_ends_gracefully() {
     if without_python() {
         return;
     }
-    let bed = Bed::new("command = [\"sh\"]");
+    let fixture = Fixture::new("command = [\"sh\"]");
     let get = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    let (mut app, socket) = python(&bed);
+    let (mut app, socket) = python(&fixture);
     assert!(
         ask(
             connect(&socket),
@@ -434,7 +437,7 @@ fn the_python_model_counts_keeps_and_ends_gracefully() {
     );
     assert!(app.0.wait().unwrap().success());
 
-    let (_again, socket) = python(&bed);
+    let (_again, socket) = python(&fixture);
     let answer = ask(connect(&socket), get);
     assert!(
         answer.contains("Visits: 3"),

@@ -7,62 +7,63 @@ const HOUR: i64 = 3_600_000;
 
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_is_set_at_every_look_keeps_nobody_awake() {
-    let bed = Bed::new();
-    bed.create("a", false).await.unwrap();
-    bed.activity.touch(&bed.clock);
-    assert!(bed.monitor().await.is_empty());
+    let fixture = Fixture::new();
+    fixture.create("a", false).await.unwrap();
+    fixture.activity.touch(&fixture.clock);
+    assert!(fixture.monitor().await.is_empty());
     for by in [-HOUR, 24 * HOUR, -HOUR, 24 * HOUR, -48 * HOUR] {
         tokio::time::sleep(Duration::from_secs(11)).await;
-        bed.clock.set_by(by);
-        assert!(bed.monitor().await.is_empty(), "put to sleep early");
+        fixture.clock.set_by(by);
+        assert!(fixture.monitor().await.is_empty(), "put to sleep early");
     }
     tokio::time::sleep(Duration::from_secs(6)).await;
-    bed.clock.set_by(-HOUR);
-    assert_eq!(bed.monitor().await, ["a sleep"]);
+    fixture.clock.set_by(-HOUR);
+    assert_eq!(fixture.monitor().await, ["a sleep"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_one_is_tried_again_neither_early_nor_never() {
-    let bed = Bed::new();
-    bed.create("a", true).await.unwrap();
+    let fixture = Fixture::new();
+    fixture.create("a", true).await.unwrap();
     for by in [-HOUR, 24 * HOUR] {
-        bed.supervisor.fail_next_start("no luck");
+        fixture.supervisor.fail_next_start("no luck");
         assert!(matches!(
-            pass(&bed.world, "a").await,
+            pass(&fixture.world, "a").await,
             Err(Refusal::Failed { .. })
         ));
-        bed.clock.set_by(by);
+        fixture.clock.set_by(by);
         assert!(
-            matches!(pass(&bed.world, "a").await, Err(Refusal::Failed { .. })),
+            matches!(pass(&fixture.world, "a").await, Err(Refusal::Failed { .. })),
             "early"
         );
         tokio::time::sleep(Duration::from_millis(1_100)).await;
-        drop(pass(&bed.world, "a").await.unwrap());
-        bed.ask(Request::Stop {
-            instance: "a".into(),
-            now: true,
-        })
-        .await
-        .unwrap();
+        drop(pass(&fixture.world, "a").await.unwrap());
+        fixture
+            .ask(Request::Stop {
+                instance: "a".into(),
+                now: true,
+            })
+            .await
+            .unwrap();
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_and_a_start_take_as_long_as_they_may() {
-    let bed = Bed::new();
-    bed.create("a", false).await.unwrap();
-    let held = pass(&bed.world, "a").await.unwrap();
-    let world = bed.world.clone();
+    let fixture = Fixture::new();
+    fixture.create("a", false).await.unwrap();
+    let held = pass(&fixture.world, "a").await.unwrap();
+    let world = fixture.world.clone();
     let stopping = tokio::spawn(async move { handle(&world, &caller(), stop("a")).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
-    bed.clock.set_by(24 * HOUR);
+    fixture.clock.set_by(24 * HOUR);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(bed.phase("a"), "draining", "cut early");
+    assert_eq!(fixture.phase("a"), "draining", "cut early");
     drop(held);
     stopping.await.unwrap().unwrap();
-    bed.probe.hold.store(true, Ordering::SeqCst);
-    bed.clock.set_by(-24 * HOUR);
-    let error = bed.ask(start("a")).await.unwrap_err();
+    fixture.probe.hold.store(true, Ordering::SeqCst);
+    fixture.clock.set_by(-24 * HOUR);
+    let error = fixture.ask(start("a")).await.unwrap_err();
     assert!(
         error.message.contains("did not answer within 30.0 s"),
         "{}",
@@ -74,11 +75,11 @@ async fn a_drain_and_a_start_take_as_long_as_they_may() {
 /// written down.
 #[tokio::test(start_paused = true)]
 async fn the_log_of_a_use_is_believed_when_it_says_when_that_was() {
-    let bed = Bed::new();
-    bed.create("a", false).await.unwrap();
-    bed.written().await;
+    let fixture = Fixture::new();
+    fixture.create("a", false).await.unwrap();
+    fixture.written().await;
     let pass = async || match handle(
-        &bed.another(),
+        &fixture.another(),
         &caller(),
         Request::Monitor {
             dry_run: false,
@@ -96,7 +97,7 @@ async fn the_log_of_a_use_is_believed_when_it_says_when_that_was() {
         other => panic!("{other:?}"),
     };
     tokio::time::sleep(Duration::from_secs(10)).await;
-    bed.activity.touch(&bed.clock);
+    fixture.activity.touch(&fixture.clock);
     tokio::time::sleep(Duration::from_secs(40)).await;
     assert!(pass().await.is_empty());
     tokio::time::sleep(Duration::from_secs(15)).await;

@@ -4,12 +4,16 @@
 use super::*;
 use crate::domain::instance::{Launch, RunnerKind};
 
-fn row(bed: &Bed) -> crate::store::Row {
-    find_row(&bed.world.store, &"a".into()).unwrap()
+fn row(fixture: &Fixture) -> crate::store::Row {
+    find_row(&fixture.world.store, &"a".into()).unwrap()
 }
 
-fn events(bed: &Bed) -> Vec<(String, String)> {
-    let events = bed.world.store.events(Some(InstanceId(1)), 100).unwrap();
+fn events(fixture: &Fixture) -> Vec<(String, String)> {
+    let events = fixture
+        .world
+        .store
+        .events(Some(InstanceId(1)), 100)
+        .unwrap();
     events
         .into_iter()
         .map(|e| (e.kind.into(), e.detail))
@@ -18,17 +22,18 @@ fn events(bed: &Bed) -> Vec<(String, String)> {
 
 /// As an acc of other places would have written it. The task of a sleeper that was used just now
 /// knows better, and leaves first.
-async fn made_for(bed: &Bed, key: &str, argv: &[&str]) {
+async fn made_for(fixture: &Fixture, key: &str, argv: &[&str]) {
     let launch = Launch {
         argv: argv.iter().map(|a| (*a).to_owned()).collect(),
-        ..row(bed).launch.unwrap()
+        ..row(fixture).launch.unwrap()
     };
-    made(bed, key, &launch).await;
+    made(fixture, key, &launch).await;
 }
 
-async fn made(bed: &Bed, key: &str, launch: &Launch) {
+async fn made(fixture: &Fixture, key: &str, launch: &Launch) {
     tokio::time::sleep(Duration::from_secs(10)).await;
-    bed.world
+    fixture
+        .world
         .store
         .relaunch(InstanceId(1), launch, key)
         .unwrap();
@@ -36,39 +41,39 @@ async fn made(bed: &Bed, key: &str, launch: &Launch) {
 
 #[tokio::test(start_paused = true)]
 async fn a_runner_that_this_acc_does_not_have_is_named() {
-    let bed = Bed::new();
-    bed.create("a", true).await.unwrap();
-    let good = row(&bed);
+    let fixture = Fixture::new();
+    fixture.create("a", true).await.unwrap();
+    let good = row(&fixture);
     let launch = Launch {
         runner: RunnerKind::new("vm"),
         ..good.launch.clone().unwrap()
     };
-    made(&bed, &good.launch_key, &launch).await;
+    made(&fixture, &good.launch_key, &launch).await;
     let destroy = || Request::Destroy {
         instance: "a".into(),
         force: false,
     };
     for request in [start("a"), destroy()] {
-        let error = bed.ask(request).await.unwrap_err();
+        let error = fixture.ask(request).await.unwrap_err();
         let why = "there is no runner `vm`, only: process";
         assert!(error.message.contains(why), "{error}");
     }
-    assert!(bed.supervisor.calls().is_empty());
+    assert!(fixture.supervisor.calls().is_empty());
     // An acc that has it finishes what was begun.
-    made(&bed, &good.launch_key, &good.launch.unwrap()).await;
-    bed.ask(destroy()).await.unwrap();
+    made(&fixture, &good.launch_key, &good.launch.unwrap()).await;
+    fixture.ask(destroy()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_wake_that_fails_before_its_start_is_a_failure_as_any_other() {
-    let bed = Bed::new();
-    bed.create("a", true).await.unwrap();
-    let good = row(&bed);
-    made_for(&bed, "somewhere", &["/bin/true"]).await;
-    assert!(pass(&bed.world, "a").await.is_err());
+    let fixture = Fixture::new();
+    fixture.create("a", true).await.unwrap();
+    let good = row(&fixture);
+    made_for(&fixture, "somewhere", &["/bin/true"]).await;
+    assert!(pass(&fixture.world, "a").await.is_err());
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(bed.phase("a"), "failed");
-    let (kind, detail) = events(&bed)
+    assert_eq!(fixture.phase("a"), "failed");
+    let (kind, detail) = events(&fixture)
         .into_iter()
         .find(|(kind, _)| kind == "failed")
         .expect("no event");
@@ -76,7 +81,7 @@ async fn a_wake_that_fails_before_its_start_is_a_failure_as_any_other() {
         kind == "failed" && detail.contains("it was created for other folders (`somewhere`"),
         "{detail}"
     );
-    let error = bed.ask(start("a")).await.unwrap_err();
+    let error = fixture.ask(start("a")).await.unwrap_err();
     assert!(
         error
             .message
@@ -84,36 +89,37 @@ async fn a_wake_that_fails_before_its_start_is_a_failure_as_any_other() {
         "{error}"
     );
     // It can be stopped, and started as soon as it can be again.
-    bed.ask(stop("a")).await.unwrap();
-    bed.world
+    fixture.ask(stop("a")).await.unwrap();
+    fixture
+        .world
         .store
         .relaunch(InstanceId(1), &good.launch.unwrap(), &good.launch_key)
         .unwrap();
-    bed.ask(start("a")).await.unwrap();
-    assert_eq!(bed.phase("a"), "awake");
+    fixture.ask(start("a")).await.unwrap();
+    assert_eq!(fixture.phase("a"), "awake");
 }
 
 #[tokio::test(start_paused = true)]
 async fn places_follow_and_are_told_and_what_its_model_has_become_does_not_count() {
-    let bed = Bed::new();
-    bed.create("a", true).await.unwrap();
+    let fixture = Fixture::new();
+    fixture.create("a", true).await.unwrap();
     let (home, run) = (
-        bed.dir.path().join("h").display().to_string(),
-        bed.dir.path().join("r").display().to_string(),
+        fixture.dir.path().join("h").display().to_string(),
+        fixture.dir.path().join("r").display().to_string(),
     );
     std::fs::write(
-        bed.dir.path().join("h/models/test/model.toml"),
+        fixture.dir.path().join("h/models/test/model.toml"),
         MODEL.replace("{{ name }}", "changed"),
     )
     .unwrap();
     made_for(
-        &bed,
+        &fixture,
         &format!("/old/home {run} /old/acc"),
         &["/old/acc", "--data=/old/home/x", "kept"],
     )
     .await;
-    bed.ask(start("a")).await.unwrap();
-    let after = row(&bed);
+    fixture.ask(start("a")).await.unwrap();
+    let after = row(&fixture);
     assert_eq!(
         after.launch.unwrap().argv,
         [
@@ -123,7 +129,7 @@ async fn places_follow_and_are_told_and_what_its_model_has_become_does_not_count
         ]
     );
     assert_eq!(after.launch_key, format!("{home} {run} /bin/true"));
-    let moved: Vec<String> = events(&bed)
+    let moved: Vec<String> = events(&fixture)
         .into_iter()
         .filter(|(kind, _)| kind == "moved")
         .map(|(_, detail)| detail)
@@ -138,13 +144,13 @@ async fn places_follow_and_are_told_and_what_its_model_has_become_does_not_count
 
 #[tokio::test(start_paused = true)]
 async fn an_installation_whose_instances_were_all_made_elsewhere_is_refused() {
-    let bed = Bed::new();
-    let config = bed.world.config();
-    let refused = || crate::service::moved::refuse_other_places(&config, &bed.world.store);
+    let fixture = Fixture::new();
+    let config = fixture.world.config();
+    let refused = || crate::service::moved::refuse_other_places(&config, &fixture.world.store);
     refused().unwrap();
-    bed.create("a", true).await.unwrap();
+    fixture.create("a", true).await.unwrap();
     refused().unwrap();
-    made_for(&bed, "/old/home /old/run /usr/bin/acc", &["/bin/true"]).await;
+    made_for(&fixture, "/old/home /old/run /usr/bin/acc", &["/bin/true"]).await;
     let error = refused().unwrap_err();
     let (home, run) = (
         config.home.display().to_string(),
@@ -160,6 +166,6 @@ async fn an_installation_whose_instances_were_all_made_elsewhere_is_refused() {
         error.hint
     );
     // One that was made here: an earlier acc has moved them one by one.
-    bed.create("b", true).await.unwrap();
+    fixture.create("b", true).await.unwrap();
     refused().unwrap();
 }

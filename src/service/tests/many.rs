@@ -7,23 +7,23 @@ use super::*;
 /// More than a monitor run checks.
 const MANY: usize = 250;
 
-async fn populate(bed: &Bed) {
+async fn populate(fixture: &Fixture) {
     for n in 0..MANY {
-        bed.create(&format!("s{n}"), true).await.unwrap();
+        fixture.create(&format!("s{n}"), true).await.unwrap();
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn sleepers_keep_no_task_and_a_pass_asks_none_of_them() {
-    let bed = Bed::new();
-    populate(&bed).await;
-    bed.create("up", false).await.unwrap();
+    let fixture = Fixture::new();
+    populate(&fixture).await;
+    fixture.create("up", false).await.unwrap();
     // Their tasks leave by themselves.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(bed.world.registry.all().len(), 1);
-    assert!(bed.monitor().await.is_empty());
+    assert_eq!(fixture.world.registry.all().len(), 1);
+    assert!(fixture.monitor().await.is_empty());
     assert_eq!(
-        bed.world.registry.all().len(),
+        fixture.world.registry.all().len(),
         1,
         "the pass woke the task of a sleeper"
     );
@@ -31,7 +31,7 @@ async fn sleepers_keep_no_task_and_a_pass_asks_none_of_them() {
 
 #[tokio::test(start_paused = true)]
 async fn names_that_nobody_chose_are_different_also_when_asked_for_at_once() {
-    let bed = Bed::new();
+    let fixture = Fixture::new();
     let new = NewInstance {
         model: "test".into(),
         asleep: true,
@@ -39,7 +39,7 @@ async fn names_that_nobody_chose_are_different_also_when_asked_for_at_once() {
     };
     let mut tasks = Vec::new();
     for _ in 0..20 {
-        let (world, new) = (bed.world.clone(), new.clone());
+        let (world, new) = (fixture.world.clone(), new.clone());
         tasks.push(tokio::spawn(async move {
             handle(&world, &caller(), Request::Create(new)).await
         }));
@@ -60,10 +60,10 @@ async fn names_that_nobody_chose_are_different_also_when_asked_for_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn the_logs_of_all_sleepers_are_seen_to_after_a_few_passes() {
-    let bed = Bed::new();
-    bed.world.set_serving();
-    populate(&bed).await;
-    let config = bed.world.config();
+    let fixture = Fixture::new();
+    fixture.world.set_serving();
+    populate(&fixture).await;
+    let config = fixture.world.config();
     let logs = [0, 120, MANY - 1].map(|n| config.access_log(&format!("s{n}")));
     for log in &logs {
         // Sparse: it takes no room.
@@ -74,7 +74,7 @@ async fn the_logs_of_all_sleepers_are_seen_to_after_a_few_passes() {
     }
     let mut left = Vec::new();
     for _ in 0..3 {
-        bed.monitor().await;
+        fixture.monitor().await;
         left.push(
             logs.iter()
                 .filter(|log| std::fs::metadata(log).unwrap().len() > 0)
@@ -87,19 +87,19 @@ async fn the_logs_of_all_sleepers_are_seen_to_after_a_few_passes() {
 /// A page has many parts, and they come at once.
 #[tokio::test(start_paused = true)]
 async fn one_client_wakes_only_so_many_and_a_page_is_one_wake() {
-    let bed = Bed::new();
-    let most = u64::from(bed.world.config().wake.per_client.unwrap());
+    let fixture = Fixture::new();
+    let most = u64::from(fixture.world.config().wake.per_client.unwrap());
     for n in 0..2 * most {
-        bed.create(&format!("s{n}"), true).await.unwrap();
+        fixture.create(&format!("s{n}"), true).await.unwrap();
     }
     let knock = |name: String, client: &str| {
         let caller = Caller {
             client: Some(client.parse().unwrap()),
         };
-        let world = bed.world.clone();
+        let world = fixture.world.clone();
         async move { world.admit_for(&host(&name), USE, caller).await }
     };
-    let (began, mut waits, mut woken) = (bed.clock.now(), Vec::new(), 0);
+    let (began, mut waits, mut woken) = (fixture.clock.now(), Vec::new(), 0);
     let refused = loop {
         match knock(format!("s{woken}"), "192.0.2.1").await {
             Ok(wait) => waits.push(wait),
@@ -115,7 +115,7 @@ async fn one_client_wakes_only_so_many_and_a_page_is_one_wake() {
         "{refused:?}"
     );
     // A new one each second.
-    let passed = bed.clock.now().since(began).as_secs() + 1;
+    let passed = fixture.clock.now().since(began).as_secs() + 1;
     assert!(
         (most..=most + passed).contains(&woken),
         "{woken} in {passed} s"

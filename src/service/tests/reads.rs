@@ -22,12 +22,12 @@ fn logs(instance: &str, lines: usize) -> Request {
 
 #[tokio::test]
 async fn the_server_and_a_command_without_one_read_the_same() {
-    let bed = Bed::new();
+    let fixture = Fixture::new();
     for name in ["a", "b", "c"] {
-        bed.create(name, true).await.unwrap();
+        fixture.create(name, true).await.unwrap();
     }
-    bed.world.written().await;
-    let config = bed.world.config();
+    fixture.world.written().await;
+    let config = fixture.world.config();
     std::fs::create_dir_all(config.app_log("b").parent().unwrap()).unwrap();
     std::fs::write(config.app_log("b"), "one\ntwo\n").unwrap();
     let page = ListFilter {
@@ -61,7 +61,7 @@ async fn the_server_and_a_command_without_one_read_the_same() {
         logs("a", 1),
     ] {
         let here = handle(&reader, &caller(), request.clone()).await;
-        let there = bed.ask(request.clone()).await;
+        let there = fixture.ask(request.clone()).await;
         assert_eq!(here, there, "{request:?}");
         // The same on the wire.
         if let Ok(outcome) = here {
@@ -69,18 +69,18 @@ async fn the_server_and_a_command_without_one_read_the_same() {
             assert_eq!(serde_json::from_str::<Outcome>(&text).unwrap(), outcome);
         }
     }
-    let Outcome::Instances { instances } = bed.ask(Request::List(page)).await.unwrap() else {
+    let Outcome::Instances { instances } = fixture.ask(Request::List(page)).await.unwrap() else {
         panic!()
     };
     assert_eq!(instances.len(), 1);
     assert_eq!(instances[0].name, "b");
     assert_eq!(
-        bed.ask(logs("b", 1)).await.unwrap(),
+        fixture.ask(logs("b", 1)).await.unwrap(),
         Outcome::Logs {
             lines: vec!["two".into()]
         }
     );
-    let missing = bed.ask(named("d")).await.unwrap_err();
+    let missing = fixture.ask(named("d")).await.unwrap_err();
     assert_eq!(missing.kind, ErrorKind::NotFound);
 }
 

@@ -6,16 +6,16 @@ use super::*;
 #[test]
 fn a_handle_that_was_handed_out_has_a_task() {
     const ROUNDS: usize = 400;
-    let bed = {
+    let fixture = {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
         runtime.block_on(async {
-            let bed = Bed::new();
-            bed.create("a", true).await.unwrap();
-            bed.create("b", true).await.unwrap();
-            bed
+            let fixture = Fixture::new();
+            fixture.create("a", true).await.unwrap();
+            fixture.create("b", true).await.unwrap();
+            fixture
         })
     };
     // Another world, whose tasks run on many threads.
@@ -24,7 +24,7 @@ fn a_handle_that_was_handed_out_has_a_task() {
         .enable_all()
         .build()
         .unwrap();
-    let world = runtime.block_on(async { bed.another() });
+    let world = runtime.block_on(async { fixture.another() });
     let tasks: Vec<_> = (0..8)
         .map(|n| {
             let world = world.clone();

@@ -3,26 +3,26 @@
 
 use std::fs;
 
+use super::fixture::Way;
 use super::real::{gone, pid_in, read_eventually};
-use super::world::Way;
 use super::*;
 use crate::host::process;
 
 macro_rules! in_every_way {
     ($($test:ident),* $(,)?) => {
-        in_every_way!(@ builtin_best, World::builtin_by(Way::Best), $($test),*);
-        in_every_way!(@ builtin_unified, World::builtin_by(Way::Unified), $($test),*);
-        in_every_way!(@ builtin_census, World::builtin_by(Way::Census), $($test),*);
-        in_every_way!(@ supervisord_best, World::supervisord_by(Way::Best).await, $($test),*);
-        in_every_way!(@ supervisord_unified, World::supervisord_by(Way::Unified).await, $($test),*);
-        in_every_way!(@ supervisord_census, World::supervisord_by(Way::Census).await, $($test),*);
+        in_every_way!(@ builtin_best, Fixture::builtin_by(Way::Best), $($test),*);
+        in_every_way!(@ builtin_unified, Fixture::builtin_by(Way::Unified), $($test),*);
+        in_every_way!(@ builtin_census, Fixture::builtin_by(Way::Census), $($test),*);
+        in_every_way!(@ supervisord_best, Fixture::supervisord_by(Way::Best).await, $($test),*);
+        in_every_way!(@ supervisord_unified, Fixture::supervisord_by(Way::Unified).await, $($test),*);
+        in_every_way!(@ supervisord_census, Fixture::supervisord_by(Way::Census).await, $($test),*);
     };
-    (@ $world:ident, $make:expr, $($test:ident),*) => {
-        mod $world {
+    (@ $fixture:ident, $make:expr, $($test:ident),*) => {
+        mod $fixture {
             use super::*;
             $(#[tokio::test] async fn $test() {
-                let Some(world) = $make else { return println!("skipped: not possible on this host") };
-                super::$test(world).await;
+                let Some(fixture) = $make else { return println!("skipped: not possible on this host") };
+                super::$test(fixture).await;
             })*
         }
     };
@@ -43,20 +43,20 @@ in_every_way![
 /// In a session of its own, twice forked: its parent has ended. It writes its pid into `far`.
 const FAR: &str = "(setsid sh -c 'BEFORE echo $$ > far.new; mv far.new far; DURING' &) ; while [ ! -e far ]; do sleep 0.01; done;";
 
-fn with_far(world: &World, before: &str, during: &str, then: &str) -> Program {
+fn with_far(fixture: &Fixture, before: &str, during: &str, then: &str) -> Program {
     let script = format!(
         "{} {then}",
         FAR.replace("BEFORE", before).replace("DURING", during)
     );
     Program {
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
-        ..program("a", world.dir(), &["/bin/sh", "-c", &script])
+        ..program("a", fixture.dir(), &["/bin/sh", "-c", &script])
     }
 }
 
-async fn far(world: &World) -> i32 {
-    let pid = pid_in(&read_eventually(world.dir().join("far")).await);
-    fs::remove_file(world.dir().join("far")).unwrap();
+async fn far(fixture: &Fixture) -> i32 {
+    let pid = pid_in(&read_eventually(fixture.dir().join("far")).await);
+    fs::remove_file(fixture.dir().join("far")).unwrap();
     pid
 }
 
@@ -64,12 +64,12 @@ fn lives(pid: i32) -> bool {
     process::start_time(pid).unwrap().is_some()
 }
 
-async fn those_in_a_session_of_their_own_end_with_it(world: World) {
-    let s = world.supervisor();
-    let a = with_far(&world, "", "exec sleep 1000", "exec sleep 1000");
+async fn those_in_a_session_of_their_own_end_with_it(fixture: Fixture) {
+    let s = fixture.supervisor();
+    let a = with_far(&fixture, "", "exec sleep 1000", "exec sleep 1000");
     for by_kill in [false, true] {
         let process = s.start(&a).await.unwrap();
-        let far = far(&world).await;
+        let far = far(&fixture).await;
         assert!(lives(far));
         if by_kill {
             s.kill(&a.name, process).await.unwrap()
@@ -90,16 +90,16 @@ async fn those_in_a_session_of_their_own_end_with_it(world: World) {
     s.forget(&a.name).await.unwrap();
 }
 
-async fn those_that_ignore_the_signal_are_killed(world: World) {
-    let s = world.supervisor();
+async fn those_that_ignore_the_signal_are_killed(fixture: Fixture) {
+    let s = fixture.supervisor();
     let a = with_far(
-        &world,
+        &fixture,
         "trap \"\" TERM;",
         "while :; do sleep 1000; done",
         "exec sleep 1000",
     );
     let process = s.start(&a).await.unwrap();
-    let far = far(&world).await;
+    let far = far(&fixture).await;
     s.terminate(&a, process).await.unwrap();
     let waited = tokio::time::timeout(Duration::from_millis(300), s.wait(&a.name, process)).await;
     assert!(waited.is_err() && lives(far), "{waited:?}");
@@ -108,45 +108,45 @@ async fn those_that_ignore_the_signal_are_killed(world: World) {
     assert!(!lives(far));
 }
 
-async fn what_the_first_process_leaves_is_killed(world: World) {
-    let s = world.supervisor();
-    let a = with_far(&world, "trap \"\" TERM HUP;", "exec sleep 1000", "exit 4");
+async fn what_the_first_process_leaves_is_killed(fixture: Fixture) {
+    let s = fixture.supervisor();
+    let a = with_far(&fixture, "trap \"\" TERM HUP;", "exec sleep 1000", "exit 4");
     let process = s.start(&a).await.unwrap();
     assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(4));
-    assert!(!lives(far(&world).await));
+    assert!(!lives(far(&fixture).await));
 }
 
-async fn those_with_work_to_finish_are_given_time(world: World) {
-    let s = world.supervisor();
+async fn those_with_work_to_finish_are_given_time(fixture: Fixture) {
+    let s = fixture.supervisor();
     let a = with_far(
-        &world,
+        &fixture,
         "trap \"sleep 0.3; echo done > work; exit 0\" TERM;",
         "while :; do sleep 0.02; done",
         "exec sleep 1000",
     );
     let process = s.start(&a).await.unwrap();
-    let far = far(&world).await;
+    let far = far(&fixture).await;
     s.terminate(&a, process).await.unwrap();
     assert_eq!(
         s.wait(&a.name, process).await.unwrap(),
         Exit::Signal(libc::SIGTERM)
     );
     assert_eq!(
-        fs::read_to_string(world.dir().join("work")).unwrap(),
+        fs::read_to_string(fixture.dir().join("work")).unwrap(),
         "done\n"
     );
     assert!(!lives(far));
 }
 
-async fn what_was_left_when_nobody_looked_is_ended(world: World) {
-    let s = world.supervisor();
+async fn what_was_left_when_nobody_looked_is_ended(fixture: Fixture) {
+    let s = fixture.supervisor();
     let (a, b) = (
-        with_far(&world, "", "exec sleep 1000", "exec sleep 1000"),
-        obedient("b", &world, 0),
+        with_far(&fixture, "", "exec sleep 1000", "exec sleep 1000"),
+        obedient("b", &fixture, 0),
     );
     let first = s.start(&a).await.unwrap();
     let beside = s.start(&b).await.unwrap();
-    let far = far(&world).await;
+    let far = far(&fixture).await;
     assert_eq!(
         s.sweep(&[a.name.clone(), b.name.clone()]).await.unwrap(),
         []
@@ -155,7 +155,7 @@ async fn what_was_left_when_nobody_looked_is_ended(world: World) {
     process::signal_one(first, libc::SIGKILL).unwrap();
     gone(first.pid).await;
     assert!(lives(far));
-    let next = world.again();
+    let next = fixture.again();
     assert_eq!(
         next.sweep(std::slice::from_ref(&a.name)).await.unwrap(),
         [],
@@ -167,35 +167,35 @@ async fn what_was_left_when_nobody_looked_is_ended(world: World) {
         matches!(ended.as_slice(), [(name, 1 | 2)] if *name == a.name),
         "{ended:?}"
     );
-    assert!(!lives(far) && world.is_alive(beside));
+    assert!(!lives(far) && fixture.is_alive(beside));
     assert_eq!(next.sweep(&[]).await.unwrap(), []);
 }
 
-async fn an_earlier_run_is_ended_before_the_next_start(world: World) {
-    let s = world.supervisor();
-    let a = with_far(&world, "", "exec sleep 1000", "exec sleep 1000");
+async fn an_earlier_run_is_ended_before_the_next_start(fixture: Fixture) {
+    let s = fixture.supervisor();
+    let a = with_far(&fixture, "", "exec sleep 1000", "exec sleep 1000");
     let first = s.start(&a).await.unwrap();
-    let before = far(&world).await;
+    let before = far(&fixture).await;
     process::signal_one(first, libc::SIGKILL).unwrap();
     gone(first.pid).await;
-    let next = world.again();
+    let next = fixture.again();
     assert_eq!(next.find(&a.name).await.unwrap(), None);
     let second = next.start(&a).await.unwrap();
-    assert!(world.is_alive(second) && !lives(before));
+    assert!(fixture.is_alive(second) && !lives(before));
     next.kill(&a.name, second).await.unwrap();
     next.wait(&a.name, second).await.unwrap();
 }
 
-async fn who_forks_against_the_kill_loses(world: World) {
-    let s = world.supervisor();
+async fn who_forks_against_the_kill_loses(fixture: Fixture) {
+    let s = fixture.supervisor();
     // Each generation begins the next in a session of its own and ends.
     let script = "trap '' TERM; echo began; go() { n=$((n+1)); [ $n -gt 3000 ] || setsid sh -c \"$1\" sh \"$1\" & }; n=0; while :; do go 'sleep 0.01; setsid sh -c \"sleep 0.01; exec sleep 30\" & '; sleep 0.02; done";
     let a = Program {
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
-        ..program("a", world.dir(), &["/bin/sh", "-c", script])
+        ..program("a", fixture.dir(), &["/bin/sh", "-c", script])
     };
     let process = s.start(&a).await.unwrap();
-    assert_eq!(world.count(&a.name).await, 1);
+    assert_eq!(fixture.count(&a.name).await, 1);
     tokio::time::sleep(Duration::from_millis(300)).await;
     s.kill(&a.name, process).await.unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(10), s.wait(&a.name, process)).await;
@@ -203,9 +203,9 @@ async fn who_forks_against_the_kill_loses(world: World) {
     assert_eq!(s.sweep(&[]).await.unwrap(), []);
 }
 
-async fn who_else_waits_for_an_earlier_run_is_not_in_the_way(world: World) {
-    let a = obedient("a", &world, 0);
-    let s = world.supervisor();
+async fn who_else_waits_for_an_earlier_run_is_not_in_the_way(fixture: Fixture) {
+    let a = obedient("a", &fixture, 0);
+    let s = fixture.supervisor();
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let process = s.start(&a).await.unwrap();
@@ -223,29 +223,29 @@ async fn who_else_waits_for_an_earlier_run_is_not_in_the_way(world: World) {
     while let Some(waited) = waiting.join_next().await {
         waited.unwrap().unwrap();
     }
-    assert!(world.is_alive(last));
+    assert!(fixture.is_alive(last));
     s.kill(&a.name, last).await.unwrap();
     s.wait(&a.name, last).await.unwrap();
 }
 
-async fn a_neighbour_is_left_alone(world: World) {
-    let s = world.supervisor();
+async fn a_neighbour_is_left_alone(fixture: Fixture) {
+    let s = fixture.supervisor();
     let (a, b) = (
-        with_far(&world, "", "exec sleep 1000", "exec sleep 1000"),
-        obedient("a-b", &world, 0),
+        with_far(&fixture, "", "exec sleep 1000", "exec sleep 1000"),
+        obedient("a-b", &fixture, 0),
     );
     let (first, neighbour) = (s.start(&a).await.unwrap(), s.start(&b).await.unwrap());
-    let far = far(&world).await;
+    let far = far(&fixture).await;
     s.kill(&a.name, first).await.unwrap();
     s.wait(&a.name, first).await.unwrap();
-    assert!(!lives(far) && world.is_alive(neighbour));
+    assert!(!lives(far) && fixture.is_alive(neighbour));
     // Nor does what was meant for an ended run reach the next.
     let second = s.start(&a).await.unwrap();
     s.kill(&a.name, first).await.unwrap();
     s.terminate(&a, first).await.unwrap();
-    assert!(world.is_alive(second));
+    assert!(fixture.is_alive(second));
     s.wait(&a.name, first).await.unwrap();
-    assert!(world.is_alive(second));
+    assert!(fixture.is_alive(second));
     s.kill(&a.name, second).await.unwrap();
     s.wait(&a.name, second).await.unwrap();
 }

@@ -12,11 +12,11 @@ use crate::host::process;
 
 macro_rules! for_real {
     ($($test:ident),* $(,)?) => {
-        mod builtin { $(#[tokio::test] async fn $test() { super::$test(super::World::builtin()).await; })* }
+        mod builtin { $(#[tokio::test] async fn $test() { super::$test(super::Fixture::builtin()).await; })* }
         mod supervisord {
             $(#[tokio::test] async fn $test() {
-                let Some(world) = super::World::supervisord().await else { return };
-                super::$test(world).await;
+                let Some(fixture) = super::Fixture::supervisord().await else { return };
+                super::$test(fixture).await;
             })*
         }
     };
@@ -51,15 +51,15 @@ pub(super) async fn read_eventually(path: PathBuf) -> Vec<u8> {
 }
 
 /// Starts a shell that writes down what it was given, and compares.
-async fn arrives(world: &World, env: Vec<(String, String)>, args: Vec<String>) {
+async fn arrives(fixture: &Fixture, env: Vec<(String, String)>, args: Vec<String>) {
     let script = "/bin/cat /proc/$$/environ > env; /bin/cat /proc/$$/cmdline > args; pwd -P > dir";
-    let mut a = program("a", world.dir(), &["/bin/sh", "-c", script, "sh"]);
+    let mut a = program("a", fixture.dir(), &["/bin/sh", "-c", script, "sh"]);
     a.argv.extend(args);
     a.env = env;
-    let process = world.supervisor().start(&a).await.unwrap();
-    let exit = world.supervisor().wait(&a.name, process).await.unwrap();
+    let process = fixture.supervisor().start(&a).await.unwrap();
+    let exit = fixture.supervisor().wait(&a.name, process).await.unwrap();
     assert_eq!(exit, Exit::Code(0), "{:?}", fs::read_to_string(&a.log));
-    let text = |name: &str| String::from_utf8(fs::read(world.dir().join(name)).unwrap()).unwrap();
+    let text = |name: &str| String::from_utf8(fs::read(fixture.dir().join(name)).unwrap()).unwrap();
     let mut got: Vec<String> = text("env")
         .split_terminator('\0')
         .map(str::to_owned)
@@ -72,11 +72,11 @@ async fn arrives(world: &World, env: Vec<(String, String)>, args: Vec<String>) {
         text("args").split_terminator('\0').collect::<Vec<_>>(),
         a.argv
     );
-    assert_eq!(text("dir").trim_end(), world.dir().display().to_string());
-    world.supervisor().forget(&a.name).await.unwrap();
+    assert_eq!(text("dir").trim_end(), fixture.dir().display().to_string());
+    fixture.supervisor().forget(&a.name).await.unwrap();
 }
 
-async fn environment_arguments_and_folder_arrive_byte_for_byte(world: World) {
+async fn environment_arguments_and_folder_arrive_byte_for_byte(fixture: Fixture) {
     let nasty = [
         "",
         " ",
@@ -143,11 +143,11 @@ async fn environment_arguments_and_folder_arrive_byte_for_byte(world: World) {
     let env = env
         .chain(odd.map(|(k, v)| (k.to_owned(), v.to_owned())))
         .collect();
-    arrives(&world, env, nasty.map(str::to_owned).to_vec()).await;
-    arrives(&world, Vec::new(), Vec::new()).await;
+    arrives(&fixture, env, nasty.map(str::to_owned).to_vec()).await;
+    arrives(&fixture, Vec::new(), Vec::new()).await;
 }
 
-async fn random_values_arrive_byte_for_byte(world: World) {
+async fn random_values_arrive_byte_for_byte(fixture: Fixture) {
     use proptest::strategy::{Strategy as _, ValueTree as _};
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let piece = "(%\\(here\\)s|%|\"|'|;|#| |\\\\|\\$|\\{|\\}|=|,|\n|\t|[a-z]|é|\\PC){0,12}";
@@ -161,19 +161,19 @@ async fn random_values_arrive_byte_for_byte(world: World) {
             .enumerate()
             .map(|(n, v)| (format!("V{n}"), v.clone()))
             .collect();
-        arrives(&world, env, values).await;
+        arrives(&fixture, env, values).await;
     }
 }
 
-async fn output_goes_to_the_log(world: World) {
+async fn output_goes_to_the_log(fixture: Fixture) {
     let a = program(
         "a",
-        world.dir(),
+        fixture.dir(),
         &["/bin/sh", "-c", "echo out; echo err >&2; exit 0"],
     );
     for times in 1..=2 {
-        let process = world.supervisor().start(&a).await.unwrap();
-        world.supervisor().wait(&a.name, process).await.unwrap();
+        let process = fixture.supervisor().start(&a).await.unwrap();
+        fixture.supervisor().wait(&a.name, process).await.unwrap();
         eventually("both lines in the log", async || {
             let text = fs::read_to_string(&a.log).unwrap_or_default();
             (text == "out\nerr\n".repeat(times)).then_some(())
@@ -186,8 +186,8 @@ async fn output_goes_to_the_log(world: World) {
         0o640
     );
     // Not by way of a supervisor, whose death would break it.
-    let b = program("b", world.dir(), &["/bin/sleep", "60"]);
-    let process = world.supervisor().start(&b).await.unwrap();
+    let b = program("b", fixture.dir(), &["/bin/sleep", "60"]);
+    let process = fixture.supervisor().start(&b).await.unwrap();
     for number in [1, 2] {
         eventually("output that goes directly to the log", async || {
             let leads =
@@ -196,8 +196,8 @@ async fn output_goes_to_the_log(world: World) {
         })
         .await;
     }
-    world.supervisor().kill(&b.name, process).await.unwrap();
-    world.supervisor().wait(&b.name, process).await.unwrap();
+    fixture.supervisor().kill(&b.name, process).await.unwrap();
+    fixture.supervisor().wait(&b.name, process).await.unwrap();
 }
 
 pub(super) fn pid_in(bytes: &[u8]) -> i32 {
@@ -211,11 +211,11 @@ pub(super) async fn gone(pid: i32) {
     .await;
 }
 
-async fn a_stop_ends_the_whole_group(world: World) {
-    let s = world.supervisor();
+async fn a_stop_ends_the_whole_group(fixture: Fixture) {
+    let s = fixture.supervisor();
     let a = program(
         "a",
-        world.dir(),
+        fixture.dir(),
         &[
             "/bin/sh",
             "-c",
@@ -224,7 +224,7 @@ async fn a_stop_ends_the_whole_group(world: World) {
     );
     for by_kill in [false, true] {
         let process = s.start(&a).await.unwrap();
-        let child = pid_in(&read_eventually(world.dir().join("child")).await);
+        let child = pid_in(&read_eventually(fixture.dir().join("child")).await);
         if by_kill {
             s.kill(&a.name, process).await.unwrap()
         } else {
@@ -240,37 +240,37 @@ async fn a_stop_ends_the_whole_group(world: World) {
             Exit::Signal(signal)
         );
         gone(child).await;
-        fs::remove_file(world.dir().join("child")).unwrap();
+        fs::remove_file(fixture.dir().join("child")).unwrap();
     }
 }
 
-async fn what_the_leader_leaves_behind_is_killed(world: World) {
-    let s = world.supervisor();
+async fn what_the_leader_leaves_behind_is_killed(fixture: Fixture) {
+    let s = fixture.supervisor();
     let script = "(trap '' TERM HUP; exec sleep 1000) & echo $! > child; exit 4";
-    let a = program("a", world.dir(), &["/bin/sh", "-c", script]);
+    let a = program("a", fixture.dir(), &["/bin/sh", "-c", script]);
     let process = s.start(&a).await.unwrap();
     assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(4));
-    gone(pid_in(&read_eventually(world.dir().join("child")).await)).await;
+    gone(pid_in(&read_eventually(fixture.dir().join("child")).await)).await;
     // The name is free again although a grandchild held the log open.
-    let again = program("a", world.dir(), &["/bin/sh", "-c", "exit 5"]);
+    let again = program("a", fixture.dir(), &["/bin/sh", "-c", "exit 5"]);
     let process = s.start(&again).await.unwrap();
     assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(5));
 }
 
-async fn an_exit_at_once_is_an_exit_and_not_a_failed_start(world: World) {
-    let s = world.supervisor();
+async fn an_exit_at_once_is_an_exit_and_not_a_failed_start(fixture: Fixture) {
+    let s = fixture.supervisor();
     for (command, exit) in [
         ("exit 0", Exit::Code(0)),
         ("exit 3", Exit::Code(3)),
         ("kill -9 $$", Exit::Signal(9)),
     ] {
         for _ in 0..5 {
-            let a = program("a", world.dir(), &["/bin/sh", "-c", command]);
+            let a = program("a", fixture.dir(), &["/bin/sh", "-c", command]);
             let process = s.start(&a).await.unwrap();
             let reported = s.wait(&a.name, process).await.unwrap();
             // supervisord can have reaped it before acc could read the exit status, and reports
             // only that a signal ended it, not which.
-            let unreported = world.is_supervisord()
+            let unreported = fixture.is_supervisord()
                 && matches!(exit, Exit::Signal(_))
                 && reported == Exit::Unknown;
             assert!(reported == exit || unreported, "{command}: {reported}");
@@ -278,24 +278,24 @@ async fn an_exit_at_once_is_an_exit_and_not_a_failed_start(world: World) {
     }
 }
 
-async fn a_program_that_cannot_run_is_named(world: World) {
-    let s = world.supervisor();
-    fs::write(world.dir().join("data"), "x").unwrap();
+async fn a_program_that_cannot_run_is_named(fixture: Fixture) {
+    let s = fixture.supervisor();
+    fs::write(fixture.dir().join("data"), "x").unwrap();
     let nowhere = Program {
-        dir: world.dir().join("gone"),
-        ..program("a", world.dir(), &["/bin/true"])
+        dir: fixture.dir().join("gone"),
+        ..program("a", fixture.dir(), &["/bin/true"])
     };
     let nobody = Program {
         user: Some("no-such-user-of-acc".to_owned()),
-        ..program("a", world.dir(), &["/bin/true"])
+        ..program("a", fixture.dir(), &["/bin/true"])
     };
     let mut bad = vec![
         (
-            program("a", world.dir(), &["/no/such/program"]),
+            program("a", fixture.dir(), &["/no/such/program"]),
             "`/no/such/program`: no such file or directory",
         ),
         (
-            program("a", world.dir(), &["./data"]),
+            program("a", fixture.dir(), &["./data"]),
             "data` is not executable",
         ),
         (nowhere, "gone`: no such file or directory"),
@@ -317,29 +317,29 @@ async fn a_program_that_cannot_run_is_named(world: World) {
         assert_eq!(s.find(&a.name).await.unwrap(), None);
     }
     // Nothing of it is in the way of others, nor of itself once it is right.
-    let good = obedient("a", &world, 0);
+    let good = obedient("a", &fixture, 0);
     s.start(&good).await.unwrap();
-    s.start(&obedient("b", &world, 0)).await.unwrap();
+    s.start(&obedient("b", &fixture, 0)).await.unwrap();
 }
 
-async fn a_new_driver_finds_what_an_earlier_one_started(world: World) {
-    let a = obedient("a", &world, 6);
-    let process = world.supervisor().start(&a).await.unwrap();
-    let next = world.again();
+async fn a_new_driver_finds_what_an_earlier_one_started(fixture: Fixture) {
+    let a = obedient("a", &fixture, 6);
+    let process = fixture.supervisor().start(&a).await.unwrap();
+    let next = fixture.again();
     assert_eq!(next.find(&a.name).await.unwrap(), Some(process));
     assert_eq!(next.running().await.unwrap(), [(a.name.clone(), process)]);
     assert_eq!(next.start(&a).await.unwrap(), process);
-    assert_eq!(world.count(&a.name).await, 1);
+    assert_eq!(fixture.count(&a.name).await, 1);
     let waiting = tokio::spawn({
         let (next, name) = (Arc::clone(&next), a.name.clone());
         async move { next.wait(&name, process).await.unwrap() }
     });
-    world.finish(&a.name, Exit::Code(6));
+    fixture.finish(&a.name, Exit::Code(6));
     assert_eq!(waiting.await.unwrap(), Exit::Code(6));
     assert_eq!(next.find(&a.name).await.unwrap(), None);
 }
 
-async fn a_process_that_runs_as_another_user_is_only_that(world: World) {
+async fn a_process_that_runs_as_another_user_is_only_that(fixture: Fixture) {
     if !crate::host::spawn::may_change_user() {
         println!("skipped: only root can start a process as another user");
         return;
@@ -349,7 +349,7 @@ async fn a_process_that_runs_as_another_user_is_only_that(world: World) {
         user: Some("nobody".to_owned()),
         ..program(
             "a",
-            world.dir(),
+            fixture.dir(),
             &[
                 "/bin/sh",
                 "-c",
@@ -357,9 +357,9 @@ async fn a_process_that_runs_as_another_user_is_only_that(world: World) {
             ],
         )
     };
-    let process = world.supervisor().start(&a).await.unwrap();
+    let process = fixture.supervisor().start(&a).await.unwrap();
     assert_eq!(
-        world.supervisor().wait(&a.name, process).await.unwrap(),
+        fixture.supervisor().wait(&a.name, process).await.unwrap(),
         Exit::Code(0)
     );
     let text = eventually("all lines", async || {
@@ -380,10 +380,10 @@ async fn a_process_that_runs_as_another_user_is_only_that(world: World) {
     assert!(!numbers("Groups:").contains(&0), "{text}");
 }
 
-async fn a_stale_record_is_not_taken_for_a_process(world: World) {
-    let s = world.supervisor();
-    let a = obedient("a", &world, 0);
-    fs::create_dir_all(world.pid_dir()).unwrap();
+async fn a_stale_record_is_not_taken_for_a_process(fixture: Fixture) {
+    let s = fixture.supervisor();
+    let a = obedient("a", &fixture, 0);
+    fs::create_dir_all(fixture.pid_dir()).unwrap();
     let me = std::process::id();
     for stale in [
         format!("{me} 1 some-boot /log\n"),
@@ -391,7 +391,7 @@ async fn a_stale_record_is_not_taken_for_a_process(world: World) {
         "junk".to_owned(),
         String::new(),
     ] {
-        fs::write(world.pid_dir().join("a.pid"), &stale).unwrap();
+        fs::write(fixture.pid_dir().join("a.pid"), &stale).unwrap();
         assert_eq!(s.find(&a.name).await.unwrap(), None, "{stale}");
     }
     let process = s.start(&a).await.unwrap();
@@ -399,16 +399,16 @@ async fn a_stale_record_is_not_taken_for_a_process(world: World) {
     assert_eq!(s.find(&a.name).await.unwrap(), Some(process));
     // A record that cannot be read is an error and not "nothing runs".
     let other = InstanceName::parse("other").unwrap();
-    fs::create_dir(world.pid_dir().join("other.pid")).unwrap();
+    fs::create_dir(fixture.pid_dir().join("other.pid")).unwrap();
     assert!(s.find(&other).await.is_err());
 }
 
-async fn a_changed_program_is_started_as_it_is_now(world: World) {
-    let s = world.supervisor();
+async fn a_changed_program_is_started_as_it_is_now(fixture: Fixture) {
+    let s = fixture.supervisor();
     for code in [1, 2, 2, 3] {
         let a = program(
             "a",
-            world.dir(),
+            fixture.dir(),
             &["/bin/sh", "-c", &format!("exit {code}")],
         );
         let process = s.start(&a).await.unwrap();
@@ -416,8 +416,8 @@ async fn a_changed_program_is_started_as_it_is_now(world: World) {
     }
 }
 
-async fn a_stop_right_after_the_start_is_not_lost(world: World) {
-    let (s, a) = (world.supervisor(), obedient("a", &world, 0));
+async fn a_stop_right_after_the_start_is_not_lost(fixture: Fixture) {
+    let (s, a) = (fixture.supervisor(), obedient("a", &fixture, 0));
     for round in 0..30 {
         let process = s.start(&a).await.unwrap();
         if round % 2 == 0 {
@@ -438,23 +438,23 @@ async fn a_stop_right_after_the_start_is_not_lost(world: World) {
 }
 
 /// Records the variables of its socket and runs until a test lets it finish.
-fn listener(name: &str, world: &World) -> Program {
-    world.make_fifo(name);
+fn listener(name: &str, fixture: &Fixture) -> Program {
+    fixture.make_fifo(name);
     let script = format!(
         "[ \"$LISTEN_PID\" = $$ ] && echo \"$LISTEN_FDS $LISTEN_FDNAMES $A\" > reported; read x < go-{name}"
     );
-    let mut program = program(name, world.dir(), &["/bin/sh", "-c", &script]);
+    let mut program = program(name, fixture.dir(), &["/bin/sh", "-c", &script]);
     program.env = vec![("A".to_owned(), "its own".to_owned())];
-    program.socket = Some(world.dir().join(format!("{name}.sock")));
+    program.socket = Some(fixture.dir().join(format!("{name}.sock")));
     program
 }
 
-async fn a_socket_is_handed_over_and_ends_with_the_program(world: World) {
+async fn a_socket_is_handed_over_and_ends_with_the_program(fixture: Fixture) {
     use std::io::{ErrorKind, Read as _};
     use std::os::unix::fs::FileTypeExt as _;
     use std::os::unix::net::UnixStream;
-    let s = world.supervisor();
-    let a = listener("a", &world);
+    let s = fixture.supervisor();
+    let a = listener("a", &fixture);
     let path = a.socket.clone().unwrap();
     for _ in 0..2 {
         let process = s.start(&a).await.unwrap();
@@ -462,7 +462,7 @@ async fn a_socket_is_handed_over_and_ends_with_the_program(world: World) {
         let mut waiting =
             eventually("a connection", async || UnixStream::connect(&path).ok()).await;
         assert_eq!(
-            read_eventually(world.dir().join("reported")).await,
+            read_eventually(fixture.dir().join("reported")).await,
             b"1 acc its own\n"
         );
         let handed = fs::read_link(format!("/proc/{}/fd/3", process.pid)).unwrap();
@@ -478,7 +478,7 @@ async fn a_socket_is_handed_over_and_ends_with_the_program(world: World) {
         }));
         // No process accepts what waits there, and no other process has the socket: it is closed
         // with the process.
-        world.finish(&a.name, Exit::Code(0));
+        fixture.finish(&a.name, Exit::Code(0));
         assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(0));
         assert_eq!(
             waiting.read(&mut [0]).unwrap_err().kind(),
@@ -490,11 +490,11 @@ async fn a_socket_is_handed_over_and_ends_with_the_program(world: World) {
         );
         assert!(fs::metadata(&path).unwrap().file_type().is_socket());
         fs::remove_file(&path).unwrap();
-        fs::remove_file(world.dir().join("reported")).unwrap();
+        fs::remove_file(fixture.dir().join("reported")).unwrap();
     }
 }
 
-async fn a_socket_handed_to_another_user_is_that_users(world: World) {
+async fn a_socket_handed_to_another_user_is_that_users(fixture: Fixture) {
     use std::os::unix::fs::MetadataExt as _;
     use std::os::unix::net::UnixStream;
     if !crate::host::spawn::may_change_user() {
@@ -502,7 +502,7 @@ async fn a_socket_handed_to_another_user_is_that_users(world: World) {
         return;
     }
     let nobody = crate::host::spawn::user_ids("nobody").unwrap().unwrap();
-    let folder = world.dir().join("theirs");
+    let folder = fixture.dir().join("theirs");
     fs::create_dir(&folder).unwrap();
     std::os::unix::fs::chown(&folder, Some(nobody.uid), Some(nobody.gid)).unwrap();
     let path = folder.join("s");
@@ -511,9 +511,9 @@ async fn a_socket_handed_to_another_user_is_that_users(world: World) {
         user,
         socket,
         umask: 0o007,
-        ..program("a", world.dir(), &["/bin/sleep", "60"])
+        ..program("a", fixture.dir(), &["/bin/sleep", "60"])
     };
-    let process = world.supervisor().start(&a).await.unwrap();
+    let process = fixture.supervisor().start(&a).await.unwrap();
     let stream = eventually("a connection", async || UnixStream::connect(&path).ok()).await;
     let listens = rustix::net::sockopt::socket_peercred(&stream).unwrap();
     assert_eq!(
@@ -523,15 +523,15 @@ async fn a_socket_handed_to_another_user_is_that_users(world: World) {
     let found = fs::metadata(&path).unwrap();
     // Its group may connect: that of the edge, which the folder passes on (setgid).
     assert_eq!((found.uid(), found.mode() & 0o777), (nobody.uid, 0o770));
-    world.supervisor().kill(&a.name, process).await.unwrap();
-    world.supervisor().wait(&a.name, process).await.unwrap();
+    fixture.supervisor().kill(&a.name, process).await.unwrap();
+    fixture.supervisor().wait(&a.name, process).await.unwrap();
 }
 
-async fn many_start_at_once(world: World) {
-    let s = world.supervisor();
+async fn many_start_at_once(fixture: Fixture) {
+    let s = fixture.supervisor();
     let starts: Vec<_> = (0..40)
         .map(|n| {
-            let (s, a) = (Arc::clone(&s), obedient(&format!("a{n}"), &world, 0));
+            let (s, a) = (Arc::clone(&s), obedient(&format!("a{n}"), &fixture, 0));
             tokio::spawn(async move { s.start(&a).await.unwrap() })
         })
         .collect();
@@ -545,12 +545,12 @@ async fn many_start_at_once(world: World) {
 
 #[tokio::test]
 async fn builtin_inherits_nothing() {
-    let world = World::builtin();
+    let fixture = Fixture::builtin();
     // A descriptor that acc may have inherited from its parent: not close-on-exec.
     let inherited = nix::unistd::dup(std::io::stdin()).unwrap();
-    let a = obedient("a", &world, 0);
-    let process = world.supervisor().start(&a).await.unwrap();
-    world.count(&a.name).await;
+    let a = obedient("a", &fixture, 0);
+    let process = fixture.supervisor().start(&a).await.unwrap();
+    fixture.count(&a.name).await;
     let fds: Vec<(i32, PathBuf)> = fs::read_dir(format!("/proc/{}/fd", process.pid))
         .unwrap()
         .filter_map(|e| {
@@ -574,57 +574,67 @@ async fn builtin_inherits_nothing() {
 
 #[tokio::test]
 async fn builtin_names_a_socket_that_cannot_be_made() {
-    let world = World::builtin();
-    let mut a = listener("a", &world);
-    fs::write(world.dir().join("a.sock"), "precious").unwrap();
-    let error = world.supervisor().start(&a).await.unwrap_err().to_string();
+    let fixture = Fixture::builtin();
+    let mut a = listener("a", &fixture);
+    fs::write(fixture.dir().join("a.sock"), "precious").unwrap();
+    let error = fixture
+        .supervisor()
+        .start(&a)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("its socket `")
             && error.contains("a.sock`: Address")
             && error.contains("in use"),
         "{error}"
     );
-    a.socket = Some(world.dir().join("x".repeat(108)));
-    let error = world.supervisor().start(&a).await.unwrap_err().to_string();
+    a.socket = Some(fixture.dir().join("x".repeat(108)));
+    let error = fixture
+        .supervisor()
+        .start(&a)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("its socket `") && error.contains("File name too long"),
         "{error}"
     );
-    assert_eq!(world.supervisor().find(&a.name).await.unwrap(), None);
-    assert_eq!(fs::read(world.dir().join("a.sock")).unwrap(), b"precious");
+    assert_eq!(fixture.supervisor().find(&a.name).await.unwrap(), None);
+    assert_eq!(fs::read(fixture.dir().join("a.sock")).unwrap(), b"precious");
 }
 
 #[tokio::test]
 async fn builtin_adopts_what_only_the_child_wrote() {
-    let world = World::builtin();
+    let fixture = Fixture::builtin();
     let script = ": > full; read x < go-a; echo after";
-    world.make_fifo("a");
-    let a = program("a", world.dir(), &["/bin/sh", "-c", script]);
-    let process = world.supervisor().start(&a).await.unwrap();
-    world.wait_for_file("full").await;
+    fixture.make_fifo("a");
+    let a = program("a", fixture.dir(), &["/bin/sh", "-c", script]);
+    let process = fixture.supervisor().start(&a).await.unwrap();
+    fixture.wait_for_file("full").await;
     // As if acc had died between the fork and the completion of the pid file.
-    fs::write(world.pid_dir().join("a.pid"), process.pid.to_string()).unwrap();
-    let next = world.again();
+    fs::write(fixture.pid_dir().join("a.pid"), process.pid.to_string()).unwrap();
+    let next = fixture.again();
     assert_eq!(next.find(&a.name).await.unwrap(), Some(process));
     assert_eq!(next.start(&a).await.unwrap(), process);
-    world.finish(&a.name, Exit::Code(0));
+    fixture.finish(&a.name, Exit::Code(0));
     assert_eq!(next.wait(&a.name, process).await.unwrap(), Exit::Code(0));
     assert_eq!(fs::read_to_string(&a.log).unwrap(), "after\n");
-    assert_eq!(world.traces("a"), Vec::<PathBuf>::new());
+    assert_eq!(fixture.traces("a"), Vec::<PathBuf>::new());
 }
 
 #[tokio::test]
 async fn a_child_that_has_not_written_its_pid_yet_is_waited_for() {
     use nix::fcntl::{Flock, FlockArg};
-    let world = World::builtin();
-    let a = obedient("a", &world, 0);
-    let process = world.supervisor().start(&a).await.unwrap();
+    let fixture = Fixture::builtin();
+    let a = obedient("a", &fixture, 0);
+    let process = fixture.supervisor().start(&a).await.unwrap();
     // As an acc leaves it that was killed right after its fork: claimed, still empty.
-    let path = world.pid_dir().join("a.pid");
+    let path = fixture.pid_dir().join("a.pid");
     let claimed = Flock::lock(fs::File::create(&path).unwrap(), FlockArg::LockExclusive)
         .map_err(|(_, e)| e)
         .unwrap();
-    let (s, name) = (world.again(), a.name.clone());
+    let (s, name) = (fixture.again(), a.name.clone());
     let found = tokio::spawn(async move { s.find(&name).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(

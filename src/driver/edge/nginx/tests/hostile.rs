@@ -4,23 +4,23 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::bed::*;
+use super::fixture::*;
 use super::*;
 
 /// Answers by hand: `first`, and once the client has sent its next request `second`.
 fn by_hand(
-    bed: &mut Bed,
+    fixture: &mut Fixture,
     who: &str,
     first: Vec<u8>,
     second: Vec<u8>,
 ) -> (Gate, Arc<tokio::sync::Notify>) {
-    bed.make_log_folder(who);
-    let path = bed.config.socket(who);
+    fixture.make_log_folder(who);
+    let path = fixture.config.socket(who);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
     let go_on = Arc::new(tokio::sync::Notify::new());
     let reported = go_on.clone();
-    bed.carry(async move {
+    fixture.carry(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             let mut head = [0; 4096];
             let _ = client.read(&mut head).await;
@@ -69,18 +69,18 @@ async fn an_application_does_not_answer_the_next_request_of_a_connection() {
         "ICY 200 OK\r\n\r\n",
         "HTTP/0.9 200 OK\r\n\r\n",
     ];
-    let mut bed = Bed::start().await;
-    let (alice, _) = bed.app("alice");
-    bed.edge.open(&alice).await.unwrap();
+    let mut fixture = Fixture::start().await;
+    let (alice, _) = fixture.app("alice");
+    fixture.edge.open(&alice).await.unwrap();
     for (n, beginning) in beginnings.iter().enumerate() {
         let (mallory, go_on) = by_hand(
-            &mut bed,
+            &mut fixture,
             &format!("mallory{n}"),
             format!("{beginning}{}", whole("one.")).into(),
             whole("mallory").into(),
         );
-        bed.edge.open(&mallory).await.unwrap();
-        let mut client = TcpStream::connect(bed.address).await.unwrap();
+        fixture.edge.open(&mallory).await.unwrap();
+        let mut client = TcpStream::connect(fixture.address).await.unwrap();
         client
             .write_all(
                 format!("GET / HTTP/1.1\r\nHost: mallory{n}.apps.localhost\r\n\r\n").as_bytes(),
@@ -118,8 +118,8 @@ async fn no_protocol_but_web_socket_is_passed_on() {
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start().await;
-    let (gate, seen) = bed.app("shop");
+    let mut fixture = Fixture::start().await;
+    let (gate, seen) = fixture.app("shop");
     let ask = |upgrade: &str, connection: &str| {
         format!(
             "GET / HTTP/1.1\r\nHost: shop.apps.localhost\r\nConnection: {connection}\r\nUpgrade: {upgrade}\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
@@ -127,7 +127,7 @@ async fn no_protocol_but_web_socket_is_passed_on() {
     };
     for open in [false, true] {
         if open {
-            bed.edge.open(&gate).await.unwrap();
+            fixture.edge.open(&gate).await.unwrap();
         }
         let others = [
             "h2c",
@@ -143,7 +143,7 @@ async fn no_protocol_but_web_socket_is_passed_on() {
             ("websocket", "close", None),
         ];
         for (upgrade, connection, passed) in cases.into_iter().chain(web_socket) {
-            let mut client = TcpStream::connect(bed.address).await.unwrap();
+            let mut client = TcpStream::connect(fixture.address).await.unwrap();
             client
                 .write_all(ask(upgrade, connection).as_bytes())
                 .await
@@ -154,7 +154,7 @@ async fn no_protocol_but_web_socket_is_passed_on() {
             let got = if direct {
                 seen.lock().unwrap().pop()
             } else {
-                bed.wake.lock().unwrap().pop()
+                fixture.wake.lock().unwrap().pop()
             }
             .unwrap();
             assert_eq!(got.one("upgrade").as_deref(), passed, "{upgrade}");
@@ -173,11 +173,11 @@ async fn a_body_for_a_host_of_nobody_is_not_taken() {
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start().await;
-    let (_, seen) = bed.app("shop");
+    let mut fixture = Fixture::start().await;
+    let (_, seen) = fixture.app("shop");
     for host in ["nobody.apps.localhost", "a.example.org"] {
         for length in ["Content-Length: 4000000", "Transfer-Encoding: chunked"] {
-            let mut client = TcpStream::connect(bed.address).await.unwrap();
+            let mut client = TcpStream::connect(fixture.address).await.unwrap();
             let head = format!(
                 "POST / HTTP/1.1\r\nHost: {host}\r\nExpect: 100-continue\r\n{length}\r\n\r\n"
             );
@@ -196,11 +196,11 @@ async fn a_body_for_a_host_of_nobody_is_not_taken() {
             );
         }
         // acc itself answers this if there is no body.
-        assert_eq!(bed.get(host, "/").await.who(), "wake");
+        assert_eq!(fixture.get(host, "/").await.who(), "wake");
     }
-    assert_eq!(bed.wake.lock().unwrap().len(), 2);
+    assert_eq!(fixture.wake.lock().unwrap().len(), 2);
     assert_eq!(
-        bed.post("shop.apps.localhost", "/", b"abc").await.who(),
+        fixture.post("shop.apps.localhost", "/", b"abc").await.who(),
         "wake"
     );
     assert!(seen.lock().unwrap().is_empty());
@@ -211,9 +211,9 @@ async fn what_nginx_refuses_by_itself_is_said_as_acc_says_it() {
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start_with(|config, _| config.edge.max_body = 1000).await;
-    let (gate, seen) = bed.app("shop");
-    bed.edge.open(&gate).await.unwrap();
+    let mut fixture = Fixture::start_with(|config, _| config.edge.max_body = 1000).await;
+    let (gate, seen) = fixture.app("shop");
+    fixture.edge.open(&gate).await.unwrap();
     let host = "Host: shop.apps.localhost\r\n";
     let long = "x".repeat(70_000);
     for (request, status) in [
@@ -230,7 +230,7 @@ async fn what_nginx_refuses_by_itself_is_said_as_acc_says_it() {
         (format!("POST / HTTP/1.1\r\n{host}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), 501),
         (format!("GET / HTTP/3.0\r\n{host}\r\n"), 505),
     ] {
-        let answer = bed.send(request.as_bytes()).await;
+        let answer = fixture.send(request.as_bytes()).await;
         let asked = request.lines().next().unwrap_or_default();
         assert_eq!(answer.status(), status, "{:.60}: {answer:?}", asked);
         assert_eq!(answer.header("cache-control").as_deref(), Some("no-store"), "{answer:?}");
@@ -239,7 +239,7 @@ async fn what_nginx_refuses_by_itself_is_said_as_acc_says_it() {
         let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_else(|e| panic!("{e}: {answer:?}"));
         assert_eq!(problem["status"], status, "{answer:?}");
     }
-    assert!(seen.lock().unwrap().is_empty() && bed.wake.lock().unwrap().is_empty());
+    assert!(seen.lock().unwrap().is_empty() && fixture.wake.lock().unwrap().is_empty());
 }
 
 /// Clients with many addresses cannot fill the disk. Short bodies are not on it, and are not
@@ -249,13 +249,13 @@ async fn long_bodies_are_bounded_in_number() {
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start_with(|config, _| config.edge.per_client = Some(512)).await;
-    let (gate, _) = bed.app("shop");
-    bed.edge.open(&gate).await.unwrap();
+    let mut fixture = Fixture::start_with(|config, _| config.edge.per_client = Some(512)).await;
+    let (gate, _) = fixture.app("shop");
+    fixture.edge.open(&gate).await.unwrap();
     let mut held = Vec::new();
     // As many as this address, which many may share, and this instance may have.
     for _ in 0..48 {
-        let mut client = TcpStream::connect(bed.address).await.unwrap();
+        let mut client = TcpStream::connect(fixture.address).await.unwrap();
         let head = b"POST / HTTP/1.1\r\nHost: shop.apps.localhost\r\nExpect: 100-continue\r\nContent-Length: 100000\r\n\r\n";
         client.write_all(head).await.unwrap();
         let mut said = [0; 12];
@@ -267,7 +267,7 @@ async fn long_bodies_are_bounded_in_number() {
         held.push(client);
     }
     let long = vec![b'x'; 100_000];
-    let refused = bed.post("shop.apps.localhost", "/", &long).await;
+    let refused = fixture.post("shop.apps.localhost", "/", &long).await;
     assert_eq!(
         (refused.status(), refused.header("retry-after").as_deref()),
         (429, Some("2")),
@@ -276,12 +276,21 @@ async fn long_bodies_are_bounded_in_number() {
     let problem: serde_json::Value = serde_json::from_slice(&refused.body).unwrap();
     assert_eq!(problem["status"], 429);
     assert_eq!(
-        bed.post("shop.apps.localhost", "/", b"short").await.who(),
+        fixture
+            .post("shop.apps.localhost", "/", b"short")
+            .await
+            .who(),
         "shop"
     );
     drop(held);
-    let again =
-        async { while bed.post("shop.apps.localhost", "/", &long).await.status() != 200 {} };
+    let again = async {
+        while fixture
+            .post("shop.apps.localhost", "/", &long)
+            .await
+            .status()
+            != 200
+        {}
+    };
     tokio::time::timeout(Duration::from_secs(20), again)
         .await
         .unwrap();

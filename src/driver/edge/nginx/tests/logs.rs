@@ -1,6 +1,6 @@
 //! What is written down, and what is not.
 
-use super::bed::*;
+use super::fixture::*;
 use super::*;
 use crate::domain::rule::Rule;
 
@@ -9,8 +9,8 @@ async fn requests_to_sleepers_and_unknown_hosts_leave_no_error_lines() {
     if !need_nginx() {
         return;
     }
-    let bed = Bed::start().await;
-    bed.make_log_folder("shop");
+    let fixture = Fixture::start().await;
+    fixture.make_log_folder("shop");
     for n in 0..1000 {
         let unknown = format!("unknown{n}.apps.localhost");
         let host = if n % 10 == 0 {
@@ -18,15 +18,16 @@ async fn requests_to_sleepers_and_unknown_hosts_leave_no_error_lines() {
         } else {
             "shop.apps.localhost"
         };
-        assert_eq!(bed.get(host, "/").await.who(), "wake");
+        assert_eq!(fixture.get(host, "/").await.who(), "wake");
     }
-    assert_eq!(bed.error_log(), "");
-    bed.until("900 lines", || {
-        bed.log(&bed.config.access_log("shop")).len() == 900
-    })
-    .await;
+    assert_eq!(fixture.error_log(), "");
+    fixture
+        .until("900 lines", || {
+            fixture.log(&fixture.config.access_log("shop")).len() == 900
+        })
+        .await;
     assert_eq!(
-        std::fs::read_dir(bed.config.home.join("log/access"))
+        std::fs::read_dir(fixture.config.home.join("log/access"))
             .unwrap()
             .count(),
         1,
@@ -40,7 +41,7 @@ async fn each_instance_has_its_log_and_rules_choose_which() {
         return;
     }
     let nasty = r#"/a"b\c;{d}$e'~^(.*)"#;
-    let mut bed = Bed::start_with(|config, _| {
+    let mut fixture = Fixture::start_with(|config, _| {
         config.rules = vec![
             uncounted_path("/health"),
             Rule {
@@ -93,7 +94,7 @@ async fn each_instance_has_its_log_and_rules_choose_which() {
         ];
     })
     .await;
-    let (gate, _) = bed.app("shop");
+    let (gate, _) = fixture.app("shop");
     let requests = [
         ("GET", "/", "", true),
         ("GET", "/healthz?x", "", false),
@@ -117,7 +118,7 @@ async fn each_instance_has_its_log_and_rules_choose_which() {
             let head = format!(
                 "{method} {path} HTTP/1.1\r\nHost: shop.apps.localhost\r\nUser-Agent: {agent}\r\nConnection: close\r\n\r\n"
             );
-            let answer = bed.send(head.as_bytes()).await;
+            let answer = fixture.send(head.as_bytes()).await;
             assert!(
                 answer.status() == 200 || (method == "options" && answer.status() == 400),
                 "{method} {path}: {answer:?}"
@@ -128,18 +129,19 @@ async fn each_instance_has_its_log_and_rules_choose_which() {
         let uncounted = sent.count() - counted;
         let now = || {
             (
-                bed.log(&bed.config.access_log("shop")).len(),
-                bed.log(&bed.config.uncounted_log("shop")).len(),
+                fixture.log(&fixture.config.access_log("shop")).len(),
+                fixture.log(&fixture.config.uncounted_log("shop")).len(),
             )
         };
-        bed.until("the lines", || {
-            now() == (counted * round, uncounted * round)
-        })
-        .await;
-        bed.edge.open(&gate).await.unwrap();
+        fixture
+            .until("the lines", || {
+                now() == (counted * round, uncounted * round)
+            })
+            .await;
+        fixture.edge.open(&gate).await.unwrap();
     }
-    let line = bed
-        .log(&bed.config.access_log("shop"))
+    let line = fixture
+        .log(&fixture.config.access_log("shop"))
         .last()
         .unwrap()
         .clone();
@@ -149,7 +151,7 @@ async fn each_instance_has_its_log_and_rules_choose_which() {
             && line.contains(" time="),
         "{line}"
     );
-    assert_eq!(bed.error_log(), "");
+    assert_eq!(fixture.error_log(), "");
 }
 
 #[tokio::test]
@@ -157,17 +159,18 @@ async fn a_rotated_log_is_noticed() {
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start().await;
-    let (gate, _) = bed.app("shop");
-    bed.edge.open(&gate).await.unwrap();
-    let log = bed.config.access_log("shop");
-    bed.get("shop.apps.localhost", "/").await;
-    bed.until("the first line", || bed.log(&log).len() == 1)
+    let mut fixture = Fixture::start().await;
+    let (gate, _) = fixture.app("shop");
+    fixture.edge.open(&gate).await.unwrap();
+    let log = fixture.config.access_log("shop");
+    fixture.get("shop.apps.localhost", "/").await;
+    fixture
+        .until("the first line", || fixture.log(&log).len() == 1)
         .await;
     std::fs::rename(&log, log.with_extension("1")).unwrap();
     let deadline = Instant::now() + std::time::Duration::from_secs(20);
     while !log.exists() {
         assert!(Instant::now() < deadline, "the new log is never written");
-        bed.get("shop.apps.localhost", "/").await;
+        fixture.get("shop.apps.localhost", "/").await;
     }
 }

@@ -2,7 +2,7 @@
 //! chose.
 
 #[cfg(test)]
-mod bed;
+mod fixture;
 #[cfg(test)]
 mod hostile;
 mod logs;
@@ -15,11 +15,11 @@ use super::*;
 
 /// An edge whose nginx does not run, and its folder: for the suite of all kinds.
 pub(crate) fn for_suite() -> (Arc<Nginx>, tempfile::TempDir) {
-    let bed = bed::Bed::new(|_, _| {});
-    (bed.edge.clone(), bed.into_dir())
+    let fixture = fixture::Fixture::new(|_, _| {});
+    (fixture.edge.clone(), fixture.into_dir())
 }
 
 /// Is the program there? (Says so, and fails in CI, when it is not.)
 pub(crate) fn is_installed() -> bool {
-    bed::need_nginx()
+    fixture::need_nginx()
 }

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use super::bed::*;
+use super::fixture::*;
 use super::*;
 
 fn route(who: &str, other: &str) -> Route {
@@ -29,23 +29,25 @@ async fn a_refused_configuration_changes_nothing_and_names_the_culprit() {
     if !need_nginx() {
         return;
     }
-    let mut bed =
-        Bed::start_with(|config, dir| template_that_breaks_at(dir, config, "bad.example")).await;
-    let (gate, _) = bed.app("good");
-    bed.edge.open(&gate).await.unwrap();
-    bed.edge
+    let mut fixture =
+        Fixture::start_with(|config, dir| template_that_breaks_at(dir, config, "bad.example"))
+            .await;
+    let (gate, _) = fixture.app("good");
+    fixture.edge.open(&gate).await.unwrap();
+    fixture
+        .edge
         .apply(&[route("good", "good.example")])
         .await
         .unwrap();
-    let before = std::fs::read(bed.edge.file()).unwrap();
+    let before = std::fs::read(fixture.edge.file()).unwrap();
 
     let mut routes: Vec<Route> = (0..9)
         .map(|n| route(&format!("i{n}"), &format!("h{n}.example")))
         .collect();
     routes.insert(6, route("villain", "bad.example"));
     for refused in [
-        bed.edge.apply(&routes).await,
-        bed.edge.prepare(&routes).await,
+        fixture.edge.apply(&routes).await,
+        fixture.edge.prepare(&routes).await,
     ] {
         let Err(EdgeError::Refused { culprit, why }) = refused else {
             panic!("{refused:?}")
@@ -56,18 +58,19 @@ async fn a_refused_configuration_changes_nothing_and_names_the_culprit() {
             "{why}"
         );
     }
-    assert_eq!(std::fs::read(bed.edge.file()).unwrap(), before);
-    assert_eq!(bed.get("good.example", "/").await.who(), "good");
-    let left: Vec<_> = std::fs::read_dir(bed.config.nginx_dir())
+    assert_eq!(std::fs::read(fixture.edge.file()).unwrap(), before);
+    assert_eq!(fixture.get("good.example", "/").await.who(), "good");
+    let left: Vec<_> = std::fs::read_dir(fixture.config.nginx_dir())
         .unwrap()
         .map(|e| e.unwrap().file_name())
         .collect();
     assert_eq!(left.len(), 2, "{left:?}");
-    bed.edge
+    fixture
+        .edge
         .apply(&[route("good", "better.example")])
         .await
         .unwrap();
-    assert_eq!(bed.get("better.example", "/").await.who(), "good");
+    assert_eq!(fixture.get("better.example", "/").await.who(), "good");
 }
 
 #[tokio::test]
@@ -75,7 +78,7 @@ async fn a_template_that_is_wrong_by_itself_blames_nobody() {
     if !need_nginx() {
         return;
     }
-    let bed = Bed::new(|config, dir| {
+    let fixture = Fixture::new(|config, dir| {
         std::fs::create_dir_all(dir.join("t/nginx")).unwrap();
         std::fs::write(
             dir.join("t/nginx/nginx.conf"),
@@ -84,7 +87,7 @@ async fn a_template_that_is_wrong_by_itself_blames_nobody() {
         .unwrap();
         config.edge.templates = Some(dir.join("t"));
     });
-    let refused = bed
+    let refused = fixture
         .edge
         .prepare(&[route("a", "a.example")])
         .await
@@ -97,7 +100,7 @@ async fn a_template_that_is_wrong_by_itself_blames_nobody() {
         refused.to_string().contains("`bogus 8388608;`"),
         "{refused}"
     );
-    assert!(!bed.edge.file().exists());
+    assert!(!fixture.edge.file().exists());
 }
 
 #[tokio::test]
@@ -105,7 +108,7 @@ async fn many_at_once_share_at_most_two_reloads() {
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start_with(|config, dir| {
+    let mut fixture = Fixture::start_with(|config, dir| {
         // At this level nginx logs that it was asked to reload.
         let own = include_str!("../../../../../templates/nginx/nginx.conf")
             .replace("{{ error_log }}\" warn;", "{{ error_log }}\" notice;");
@@ -114,10 +117,11 @@ async fn many_at_once_share_at_most_two_reloads() {
         config.edge.templates = Some(dir.join("t"));
     })
     .await;
-    let (gate, _) = bed.app("shop");
-    bed.edge.open(&gate).await.unwrap();
-    let reloads = |bed: &Bed| {
-        bed.error_log()
+    let (gate, _) = fixture.app("shop");
+    fixture.edge.open(&gate).await.unwrap();
+    let reloads = |fixture: &Fixture| {
+        fixture
+            .error_log()
             .lines()
             .filter(|l| l.contains("(SIGHUP)"))
             .count()
@@ -126,7 +130,7 @@ async fn many_at_once_share_at_most_two_reloads() {
     let all = Arc::new(Mutex::new(Vec::new()));
     let mut callers = tokio::task::JoinSet::new();
     for n in 0..20 {
-        let (edge, all) = (bed.edge.clone(), all.clone());
+        let (edge, all) = (fixture.edge.clone(), all.clone());
         callers.spawn(async move {
             let routes = {
                 let mut all = all.lock().unwrap();
@@ -141,29 +145,36 @@ async fn many_at_once_share_at_most_two_reloads() {
         });
     }
     callers.join_all().await;
-    assert!((1..=2).contains(&reloads(&bed)), "{}", bed.error_log());
+    assert!(
+        (1..=2).contains(&reloads(&fixture)),
+        "{}",
+        fixture.error_log()
+    );
     for n in 0..20 {
-        assert_eq!(bed.get(&format!("h{n}.example"), "/").await.who(), "shop");
+        assert_eq!(
+            fixture.get(&format!("h{n}.example"), "/").await.who(),
+            "shop"
+        );
     }
-    let (before, at) = (reloads(&bed), Instant::now());
+    let (before, at) = (reloads(&fixture), Instant::now());
     let same = [Route {
         name: name("shop"),
         hosts: all.lock().unwrap().clone(),
         tcp: None,
     }];
-    bed.edge.apply(&same).await.unwrap();
+    fixture.edge.apply(&same).await.unwrap();
     assert_eq!(
-        reloads(&bed),
+        reloads(&fixture),
         before,
         "the same routes again are nothing to do"
     );
     assert!(at.elapsed() < BETWEEN_RELOADS);
 
     // A reload that was due when acc was killed is made up for.
-    std::fs::write(bed.edge.due(), "").unwrap();
-    edge(bed.config.clone()).apply(&same).await.unwrap();
-    assert_eq!(reloads(&bed), before + 1);
-    assert!(!bed.edge.due().exists());
+    std::fs::write(fixture.edge.due(), "").unwrap();
+    edge(fixture.config.clone()).apply(&same).await.unwrap();
+    assert_eq!(reloads(&fixture), before + 1);
+    assert!(!fixture.edge.due().exists());
 }
 
 #[tokio::test]
@@ -171,23 +182,30 @@ async fn preparing_again_while_nginx_runs_leaves_the_reload_to_apply() {
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start().await;
-    let (gate, _) = bed.app("shop");
-    bed.edge.open(&gate).await.unwrap();
+    let mut fixture = Fixture::start().await;
+    let (gate, _) = fixture.app("shop");
+    fixture.edge.open(&gate).await.unwrap();
     let routes = [route("shop", "a.example")];
-    bed.edge.prepare(&routes).await.unwrap();
-    assert_eq!(bed.get("a.example", "/").await.who(), "wake");
-    bed.edge.prepare(&routes).await.unwrap();
-    bed.edge.apply(&routes).await.unwrap();
-    assert_eq!(bed.get("a.example", "/").await.who(), "shop");
+    fixture.edge.prepare(&routes).await.unwrap();
+    assert_eq!(fixture.get("a.example", "/").await.who(), "wake");
+    fixture.edge.prepare(&routes).await.unwrap();
+    fixture.edge.apply(&routes).await.unwrap();
+    assert_eq!(fixture.get("a.example", "/").await.who(), "shop");
     // Stopped: written for the next start.
-    bed.stop();
-    bed.until("nginx is gone", || bed.edge.running().unwrap().is_none())
+    fixture.stop();
+    fixture
+        .until("nginx is gone", || {
+            fixture.edge.running().unwrap().is_none()
+        })
         .await;
-    bed.edge.apply(&[route("shop", "b.example")]).await.unwrap();
-    bed.run().await;
-    assert_eq!(bed.get("b.example", "/").await.who(), "shop");
-    assert!(!bed.edge.due().exists());
+    fixture
+        .edge
+        .apply(&[route("shop", "b.example")])
+        .await
+        .unwrap();
+    fixture.run().await;
+    assert_eq!(fixture.get("b.example", "/").await.who(), "shop");
+    assert!(!fixture.edge.due().exists());
 }
 
 #[tokio::test]
@@ -195,9 +213,9 @@ async fn ten_thousand_hosts_of_the_longest_kind() {
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start().await;
-    let (gate, _) = bed.app(&"s".repeat(63));
-    bed.edge.open(&gate).await.unwrap();
+    let mut fixture = Fixture::start().await;
+    let (gate, _) = fixture.app(&"s".repeat(63));
+    fixture.edge.open(&gate).await.unwrap();
     let label = "x".repeat(60);
     let longest = |n: u32| {
         host(&format!(
@@ -214,13 +232,16 @@ async fn ten_thousand_hosts_of_the_longest_kind() {
         .map(|r| Route { tcp: None, ..r })
         .collect();
     assert!(routes[0].hosts[0].as_str().len() > 245);
-    bed.edge.apply(&routes).await.unwrap();
+    fixture.edge.apply(&routes).await.unwrap();
     assert_eq!(
-        bed.get(routes[9_999].hosts[0].as_str(), "/").await.who(),
+        fixture
+            .get(routes[9_999].hosts[0].as_str(), "/")
+            .await
+            .who(),
         gate.name.as_str()
     );
     assert_eq!(
-        bed.error_log(),
+        fixture.error_log(),
         "",
         "nginx has to say something of its hash tables"
     );
@@ -237,18 +258,18 @@ fn pretend(dir: &Path, says: &str) -> PathBuf {
 
 #[tokio::test]
 async fn a_missing_old_or_strange_program_is_told_with_the_way_out() {
-    let bed = Bed::new(|_, _| {});
+    let fixture = Fixture::new(|_, _| {});
     let with = |search: Vec<PathBuf>| {
         let settings = NginxSettings {
             search,
-            ..NginxSettings::new(bed.config.clone())
+            ..NginxSettings::new(fixture.config.clone())
         };
         Nginx::new(settings, Arc::new(Templates::new(None).unwrap())).unwrap()
     };
     let cases = [
-        (bed.dir.path().join("empty"), "`nginx` is not installed"),
+        (fixture.dir.path().join("empty"), "`nginx` is not installed"),
         (
-            pretend(bed.dir.path(), "nginx version: nginx/1.14.2"),
+            pretend(fixture.dir.path(), "nginx version: nginx/1.14.2"),
             "is version 1.14.2, acc needs 1.18.0 or later",
         ),
     ];
@@ -259,7 +280,7 @@ async fn a_missing_old_or_strange_program_is_told_with_the_way_out() {
             "{error}"
         );
     }
-    let strange = with(vec![pretend(bed.dir.path(), "hello")]);
+    let strange = with(vec![pretend(fixture.dir.path(), "hello")]);
     assert!(
         strange
             .version()
@@ -273,8 +294,8 @@ async fn a_missing_old_or_strange_program_is_told_with_the_way_out() {
 #[tokio::test]
 async fn folders_that_nginx_cannot_be_told_are_refused() {
     for odd in ["a$b", "a:b", "a\"b", "a\\b", "a\nb"] {
-        let bed = Bed::new(|config, dir| config.run = dir.join(odd));
-        let error = bed.edge.prepare(&[]).await.unwrap_err().to_string();
+        let fixture = Fixture::new(|config, dir| config.run = dir.join(odd));
+        let error = fixture.edge.prepare(&[]).await.unwrap_err().to_string();
         assert!(
             error.contains("which nginx cannot read in a path") || error.contains("not installed"),
             "{error}"
@@ -287,17 +308,22 @@ async fn the_service_is_nginx_in_the_foreground() {
     if !need_nginx() {
         return;
     }
-    let bed = Bed::new(|_, _| {});
-    let service = bed.edge.service().unwrap().unwrap();
+    let fixture = Fixture::new(|_, _| {});
+    let service = fixture.edge.service().unwrap().unwrap();
     assert!(service.argv[0].ends_with("/nginx"));
     assert_eq!(
         service.argv[1..],
-        ["-c", bed.edge.file().to_str().unwrap(), "-g", "daemon off;"]
+        [
+            "-c",
+            fixture.edge.file().to_str().unwrap(),
+            "-g",
+            "daemon off;"
+        ]
     );
     assert_eq!(
         (service.name, service.stop_signal),
         ("nginx", libc::SIGQUIT)
     );
-    assert!(bed.edge.version().await.unwrap() >= OLDEST);
-    assert_eq!(bed.edge.running().unwrap(), None);
+    assert!(fixture.edge.version().await.unwrap() >= OLDEST);
+    assert_eq!(fixture.edge.running().unwrap(), None);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::bed::*;
+use super::fixture::*;
 use super::*;
 
 #[tokio::test]
@@ -13,12 +13,12 @@ async fn a_unix_instance_is_reached_by_its_name_with_nothing_but_a_link() {
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start().await;
-    let before = std::fs::read(bed.edge.file()).unwrap();
-    let (gate, seen) = bed.app("shop");
-    assert_eq!(bed.get("shop.apps.localhost", "/").await.who(), "wake");
-    bed.edge.open(&gate).await.unwrap();
-    bed.edge.apply(&[]).await.unwrap();
+    let mut fixture = Fixture::start().await;
+    let before = std::fs::read(fixture.edge.file()).unwrap();
+    let (gate, seen) = fixture.app("shop");
+    assert_eq!(fixture.get("shop.apps.localhost", "/").await.who(), "wake");
+    fixture.edge.open(&gate).await.unwrap();
+    fixture.edge.apply(&[]).await.unwrap();
     for uri in [
         "/",
         "//a%2Fb/../x?y=1?z&%20",
@@ -26,16 +26,16 @@ async fn a_unix_instance_is_reached_by_its_name_with_nothing_but_a_link() {
         "/a b".replace(' ', "%20").as_str(),
         "/?",
     ] {
-        assert_eq!(bed.get("shop.apps.localhost", uri).await.who(), "shop");
+        assert_eq!(fixture.get("shop.apps.localhost", uri).await.who(), "shop");
         assert_eq!(
             seen.lock().unwrap().last().unwrap().line(),
             format!("GET {uri} HTTP/1.1")
         );
     }
-    bed.edge.close(&gate).await.unwrap();
-    assert_eq!(bed.get("shop.apps.localhost", "/").await.who(), "wake");
-    assert_eq!(std::fs::read(bed.edge.file()).unwrap(), before);
-    assert_eq!(bed.error_log(), "");
+    fixture.edge.close(&gate).await.unwrap();
+    assert_eq!(fixture.get("shop.apps.localhost", "/").await.who(), "wake");
+    assert_eq!(std::fs::read(fixture.edge.file()).unwrap(), before);
+    assert_eq!(fixture.error_log(), "");
 }
 
 #[tokio::test]
@@ -43,14 +43,17 @@ async fn other_hosts_and_tcp_come_from_the_maps() {
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start().await;
-    let (shop, _) = bed.app("shop");
-    let (tcp, route, tcp_seen) = bed.tcp_app("default").await;
-    bed.edge.open(&shop).await.unwrap();
-    bed.edge.open(&tcp).await.unwrap();
+    let mut fixture = Fixture::start().await;
+    let (shop, _) = fixture.app("shop");
+    let (tcp, route, tcp_seen) = fixture.tcp_app("default").await;
+    fixture.edge.open(&shop).await.unwrap();
+    fixture.edge.open(&tcp).await.unwrap();
     // Until the maps are in force the wake server serves what nginx does not know.
-    assert_eq!(bed.get("shop.example.org", "/").await.who(), "wake");
-    assert_eq!(bed.get("default.apps.localhost", "/").await.who(), "wake");
+    assert_eq!(fixture.get("shop.example.org", "/").await.who(), "wake");
+    assert_eq!(
+        fixture.get("default.apps.localhost", "/").await.who(),
+        "wake"
+    );
     let hosts = [
         "shop.example.org",
         "default",
@@ -68,13 +71,17 @@ async fn other_hosts_and_tcp_come_from_the_maps() {
         },
         route,
     ];
-    bed.edge.apply(&routes).await.unwrap();
+    fixture.edge.apply(&routes).await.unwrap();
     for other in &hosts {
-        assert_eq!(bed.get(other.as_str(), "/").await.who(), "shop", "{other}");
+        assert_eq!(
+            fixture.get(other.as_str(), "/").await.who(),
+            "shop",
+            "{other}"
+        );
     }
-    assert_eq!(bed.get("shop.apps.localhost", "/").await.who(), "shop");
+    assert_eq!(fixture.get("shop.apps.localhost", "/").await.who(), "shop");
     assert_eq!(
-        bed.get("default.apps.localhost", "//a?b").await.who(),
+        fixture.get("default.apps.localhost", "//a?b").await.who(),
         "default"
     );
     assert_eq!(
@@ -82,20 +89,24 @@ async fn other_hosts_and_tcp_come_from_the_maps() {
         "GET //a?b HTTP/1.1"
     );
     assert_eq!(
-        bed.post("default.apps.localhost", "/", b"abc").await.body,
+        fixture
+            .post("default.apps.localhost", "/", b"abc")
+            .await
+            .body,
         b"abc"
     );
 
-    bed.edge.close(&tcp).await.unwrap();
+    fixture.edge.close(&tcp).await.unwrap();
     for n in 0..3 {
         let answer = if n == 1 {
-            bed.post("default.apps.localhost", "/", b"abc").await
+            fixture.post("default.apps.localhost", "/", b"abc").await
         } else {
-            bed.get("default.apps.localhost", "/").await
+            fixture.get("default.apps.localhost", "/").await
         };
         assert_eq!(answer.who(), "wake");
         assert_eq!(
-            bed.wake
+            fixture
+                .wake
                 .lock()
                 .unwrap()
                 .last()
@@ -105,12 +116,12 @@ async fn other_hosts_and_tcp_come_from_the_maps() {
             Some("-")
         );
     }
-    bed.edge.open(&tcp).await.unwrap();
+    fixture.edge.open(&tcp).await.unwrap();
     assert_eq!(
-        bed.get("default.apps.localhost", "/").await.who(),
+        fixture.get("default.apps.localhost", "/").await.who(),
         "default"
     );
-    assert_eq!(bed.error_log(), "");
+    assert_eq!(fixture.error_log(), "");
 }
 
 #[tokio::test]
@@ -118,14 +129,14 @@ async fn the_wake_server_gets_the_whole_request_and_knows_that_nobody_has_seen_i
     if !need_nginx() {
         return;
     }
-    let bed = Bed::start().await;
-    bed.make_log_folder("shop");
+    let fixture = Fixture::start().await;
+    fixture.make_log_folder("shop");
     let body: Vec<u8> = (0..5_000_000_u32).map(|n| (n % 251) as u8).collect();
-    let answer = bed
+    let answer = fixture
         .post("Shop.Apps.Localhost:8080", "//up%2Fload?a=1&b=%20", &body)
         .await;
     assert_eq!((answer.who().as_str(), answer.body == body), ("wake", true));
-    let got = bed.wake.lock().unwrap()[0].clone();
+    let got = fixture.wake.lock().unwrap()[0].clone();
     assert_eq!(got.line(), "POST //up%2Fload?a=1&b=%20 HTTP/1.1");
     assert!(got.body == body);
     assert_eq!(got.one("host").as_deref(), Some("shop.apps.localhost:8080"));
@@ -137,11 +148,11 @@ async fn the_wake_server_gets_the_whole_request_and_knows_that_nobody_has_seen_i
     assert_eq!(got.one("x-real-ip").as_deref(), Some("127.0.0.1"));
 
     // A body of unknown length, and a method of its own.
-    bed.send(
+    fixture.send(
         b"PURGE /x HTTP/1.1\r\nHost: shop.apps.localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
     )
     .await;
-    let got = bed.wake.lock().unwrap()[1].clone();
+    let got = fixture.wake.lock().unwrap()[1].clone();
     assert_eq!(
         (
             got.line(),
@@ -155,19 +166,21 @@ async fn the_wake_server_gets_the_whole_request_and_knows_that_nobody_has_seen_i
     // An application that is gone while its gate is open: refused, so not seen either.
     let gate = Gate {
         name: name("shop"),
-        listen: crate::domain::instance::Listen::Unix(bed.config.socket("shop")),
+        listen: crate::domain::instance::Listen::Unix(fixture.config.socket("shop")),
         run: 1,
         process: None,
     };
-    bed.edge.open(&gate).await.unwrap();
-    drop(std::fs::create_dir_all(bed.config.socket_dir("shop")));
-    drop(std::os::unix::net::UnixListener::bind(bed.config.socket("shop")).unwrap());
-    bed.get("shop.apps.localhost", "/").await;
+    fixture.edge.open(&gate).await.unwrap();
+    drop(std::fs::create_dir_all(fixture.config.socket_dir("shop")));
+    drop(std::os::unix::net::UnixListener::bind(fixture.config.socket("shop")).unwrap());
+    fixture.get("shop.apps.localhost", "/").await;
     assert_eq!(
-        bed.wake.lock().unwrap()[2].one("x-acc-connect").as_deref(),
+        fixture.wake.lock().unwrap()[2]
+            .one("x-acc-connect")
+            .as_deref(),
         Some("-")
     );
-    assert_eq!(bed.error_log(), "");
+    assert_eq!(fixture.error_log(), "");
 }
 
 #[tokio::test]
@@ -175,28 +188,28 @@ async fn an_application_that_breaks_off_is_told_from_one_that_was_not_there() {
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start().await;
-    let (unix, unix_seen) = bed.app("shop");
-    let (tcp, route, tcp_seen) = bed.tcp_app("port").await;
-    bed.edge.apply(&[route]).await.unwrap();
-    bed.edge.open(&unix).await.unwrap();
-    bed.edge.open(&tcp).await.unwrap();
+    let mut fixture = Fixture::start().await;
+    let (unix, unix_seen) = fixture.app("shop");
+    let (tcp, route, tcp_seen) = fixture.tcp_app("port").await;
+    fixture.edge.apply(&[route]).await.unwrap();
+    fixture.edge.open(&unix).await.unwrap();
+    fixture.edge.open(&tcp).await.unwrap();
     for (host, seen) in [
         ("shop.apps.localhost", &unix_seen),
         ("port.apps.localhost", &tcp_seen),
     ] {
         for method in ["GET", "POST"] {
-            bed.wake.lock().unwrap().clear();
+            fixture.wake.lock().unwrap().clear();
             seen.lock().unwrap().clear();
             // The wake server breaks off at this path as well, as if it were killed: it is asked
             // again, the application is not.
             let request = format!(
                 "{method} /die HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc"
             );
-            let answer = bed.send(request.as_bytes()).await;
+            let answer = fixture.send(request.as_bytes()).await;
             assert_eq!(answer.status(), 502);
             assert_eq!(seen.lock().unwrap().len(), 1, "{host} {method}");
-            let reported = bed.wake.lock().unwrap().clone();
+            let reported = fixture.wake.lock().unwrap().clone();
             assert_eq!(reported.len(), 3);
             for (n, reported) in reported.iter().enumerate() {
                 let seconds = reported.one("x-acc-connect").unwrap();
@@ -227,10 +240,10 @@ async fn an_applications_own_errors_pass_and_it_cannot_redirect_inside() {
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start().await;
-    let (gate, _) = bed.app("shop");
-    bed.edge.open(&gate).await.unwrap();
-    let answer = bed.get("shop.apps.localhost", "/502").await;
+    let mut fixture = Fixture::start().await;
+    let (gate, _) = fixture.app("shop");
+    fixture.edge.open(&gate).await.unwrap();
+    let answer = fixture.get("shop.apps.localhost", "/502").await;
     assert_eq!(
         (
             answer.status(),
@@ -239,9 +252,9 @@ async fn an_applications_own_errors_pass_and_it_cannot_redirect_inside() {
         ),
         (502, &b"mine"[..], Some("own"))
     );
-    let answer = bed.get("shop.apps.localhost", "/redirect").await;
+    let answer = fixture.get("shop.apps.localhost", "/redirect").await;
     assert_eq!((answer.status(), answer.body.as_slice()), (200, &b"ok"[..]));
-    assert!(bed.wake.lock().unwrap().is_empty());
+    assert!(fixture.wake.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -249,9 +262,9 @@ async fn without_acc_the_answer_is_a_plain_502_that_nobody_caches() {
     if !need_nginx() {
         return;
     }
-    let bed = Bed::start().await;
-    std::fs::remove_file(bed.config.wake_socket()).unwrap();
-    let answer = bed.get("shop.apps.localhost", "/").await;
+    let fixture = Fixture::start().await;
+    std::fs::remove_file(fixture.config.wake_socket()).unwrap();
+    let answer = fixture.get("shop.apps.localhost", "/").await;
     assert_eq!(answer.status(), 502);
     assert_eq!(answer.header("cache-control").as_deref(), Some("no-store"));
     assert_eq!(answer.header("retry-after").as_deref(), Some("5"));
@@ -262,7 +275,7 @@ async fn without_acc_the_answer_is_a_plain_502_that_nobody_caches() {
     let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(problem["status"], 502);
     // That acc does not answer is an error.
-    assert!(bed.error_log().contains("wake.sock"));
+    assert!(fixture.error_log().contains("wake.sock"));
 }
 
 #[tokio::test]
@@ -270,8 +283,8 @@ async fn what_the_edge_says_of_a_client_cannot_be_said_by_the_client() {
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start().await;
-    let (gate, seen) = bed.app("shop");
+    let mut fixture = Fixture::start().await;
+    let (gate, seen) = fixture.app("shop");
     let listed = crate::domain::edge_headers::EDGE_ONLY
         .iter()
         .map(|name| (*name).to_owned());
@@ -297,11 +310,11 @@ async fn what_the_edge_says_of_a_client_cannot_be_said_by_the_client() {
         ("host", "shop.apps.localhost"),
         ("x-own", "kept"),
     ];
-    bed.send(request.as_bytes()).await;
-    bed.edge.open(&gate).await.unwrap();
-    bed.send(request.as_bytes()).await;
+    fixture.send(request.as_bytes()).await;
+    fixture.edge.open(&gate).await.unwrap();
+    fixture.send(request.as_bytes()).await;
     let (woken, direct) = (
-        bed.wake.lock().unwrap()[0].clone(),
+        fixture.wake.lock().unwrap()[0].clone(),
         seen.lock().unwrap()[0].clone(),
     );
     for got in [&woken, &direct] {
@@ -321,10 +334,10 @@ async fn streams_pass_as_they_come_and_outlive_a_reload_or_go_by_way_of_acc() {
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start().await;
-    let (gate, seen) = bed.app("shop");
-    bed.edge.open(&gate).await.unwrap();
-    let mut stream = TcpStream::connect(bed.address).await.unwrap();
+    let mut fixture = Fixture::start().await;
+    let (gate, seen) = fixture.app("shop");
+    fixture.edge.open(&gate).await.unwrap();
+    let mut stream = TcpStream::connect(fixture.address).await.unwrap();
     stream
         .write_all(
             b"GET /stream HTTP/1.1\r\nHost: shop.apps.localhost\r\nConnection: close\r\n\r\n",
@@ -332,7 +345,8 @@ async fn streams_pass_as_they_come_and_outlive_a_reload_or_go_by_way_of_acc() {
         .await
         .unwrap();
 
-    bed.until("it is asked", || seen.lock().unwrap().len() == 1)
+    fixture
+        .until("it is asked", || seen.lock().unwrap().len() == 1)
         .await;
     // The first events arrive while the application still sends for most of a second. The buffer
     // has room for all of them: a short read would look like a stream.
@@ -345,7 +359,8 @@ async fn streams_pass_as_they_come_and_outlive_a_reload_or_go_by_way_of_acc() {
         "the stream sticks in nginx"
     );
 
-    bed.edge
+    fixture
+        .edge
         .apply(&[Route {
             name: name("shop"),
             hosts: vec![host("a.example")],
@@ -368,9 +383,9 @@ async fn streams_pass_as_they_come_and_outlive_a_reload_or_go_by_way_of_acc() {
     ];
     for (nth, headers) in asks.into_iter().cycle().take(4).enumerate() {
         if nth == 2 {
-            bed.edge.close(&gate).await.unwrap();
+            fixture.edge.close(&gate).await.unwrap();
         }
-        let mut socket = TcpStream::connect(bed.address).await.unwrap();
+        let mut socket = TcpStream::connect(fixture.address).await.unwrap();
         socket
             .write_all(
                 format!("GET /ws HTTP/1.1\r\nHost: shop.apps.localhost\r\n{headers}\r\n\r\n")
@@ -378,11 +393,12 @@ async fn streams_pass_as_they_come_and_outlive_a_reload_or_go_by_way_of_acc() {
             )
             .await
             .unwrap();
-        bed.until("the wake server is asked", || {
-            bed.wake.lock().unwrap().len() > nth
-        })
-        .await;
-        let upgrade = bed.wake.lock().unwrap()[nth].one("upgrade");
+        fixture
+            .until("the wake server is asked", || {
+                fixture.wake.lock().unwrap().len() > nth
+            })
+            .await;
+        let upgrade = fixture.wake.lock().unwrap()[nth].one("upgrade");
         assert_eq!(upgrade.as_deref(), (nth % 2 == 0).then_some("websocket"));
     }
     assert_eq!(seen.lock().unwrap().len(), 1);
@@ -393,10 +409,10 @@ async fn a_stream_that_ends_with_its_connection_does_not_stick_when_it_says_so()
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start().await;
-    let (gate, _) = bed.app("shop");
-    bed.edge.open(&gate).await.unwrap();
-    let mut stream = TcpStream::connect(bed.address).await.unwrap();
+    let mut fixture = Fixture::start().await;
+    let (gate, _) = fixture.app("shop");
+    fixture.edge.open(&gate).await.unwrap();
+    let mut stream = TcpStream::connect(fixture.address).await.unwrap();
     stream
         .write_all(b"GET /stream-to-the-end HTTP/1.0\r\nHost: shop.apps.localhost\r\n\r\n")
         .await
@@ -421,18 +437,19 @@ async fn a_request_that_one_application_has_seen_never_reaches_a_second() {
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start().await;
-    let (tcp, route, tcp_seen) = bed.tcp_app("port").await;
-    let (unix, unix_seen) = bed.app("shop");
-    bed.edge.apply(&[route]).await.unwrap();
-    bed.edge.open(&tcp).await.unwrap();
+    let mut fixture = Fixture::start().await;
+    let (tcp, route, tcp_seen) = fixture.tcp_app("port").await;
+    let (unix, unix_seen) = fixture.app("shop");
+    fixture.edge.apply(&[route]).await.unwrap();
+    fixture.edge.open(&tcp).await.unwrap();
     // A link that should not be there: the name listened on a socket in an earlier life.
     let crate::domain::instance::Listen::Unix(socket) = &unix.listen else {
         unreachable!()
     };
-    std::os::unix::fs::symlink(socket, bed.config.gate_dir().join("port.sock")).unwrap();
+    std::os::unix::fs::symlink(socket, fixture.config.gate_dir().join("port.sock")).unwrap();
     assert_eq!(
-        bed.post("port.apps.localhost", "/die", b"abc")
+        fixture
+            .post("port.apps.localhost", "/die", b"abc")
             .await
             .status(),
         502
@@ -445,7 +462,7 @@ async fn a_request_that_one_application_has_seen_never_reaches_a_second() {
         (1, 0)
     );
     assert!(
-        bed.wake.lock().unwrap()[0]
+        fixture.wake.lock().unwrap()[0]
             .one("x-acc-connect")
             .unwrap()
             .parse::<f64>()
@@ -460,32 +477,38 @@ async fn a_map_with_an_old_port_leads_to_the_wake_server_and_not_to_who_has_that
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start().await;
-    let (old, route, stranger) = bed.tcp_app("port").await;
-    bed.edge.apply(&[route]).await.unwrap();
-    bed.edge.open(&old).await.unwrap();
-    bed.post("port.apps.localhost", "/", b"abc").await;
+    let mut fixture = Fixture::start().await;
+    let (old, route, stranger) = fixture.tcp_app("port").await;
+    fixture.edge.apply(&[route]).await.unwrap();
+    fixture.edge.open(&old).await.unwrap();
+    fixture.post("port.apps.localhost", "/", b"abc").await;
     assert_eq!(stranger.lock().unwrap().len(), 1, "open gate, right port");
-    bed.edge.forget(&old.name).await.unwrap();
-    let (new, route, own) = bed.tcp_app("port").await;
-    bed.edge.open(&new).await.unwrap();
+    fixture.edge.forget(&old.name).await.unwrap();
+    let (new, route, own) = fixture.tcp_app("port").await;
+    fixture.edge.open(&new).await.unwrap();
     for body in [&b""[..], b"abc"] {
         assert_eq!(
-            bed.post("port.apps.localhost", "/", body).await.status(),
+            fixture
+                .post("port.apps.localhost", "/", body)
+                .await
+                .status(),
             200
         );
     }
     assert_eq!(
         (
             stranger.lock().unwrap().len(),
-            bed.wake.lock().unwrap().len()
+            fixture.wake.lock().unwrap().len()
         ),
         (1, 2)
     );
-    bed.edge.apply(&[route]).await.unwrap();
-    bed.post("port.apps.localhost", "/", b"abc").await;
+    fixture.edge.apply(&[route]).await.unwrap();
+    fixture.post("port.apps.localhost", "/", b"abc").await;
     assert_eq!(
-        (own.lock().unwrap().len(), bed.wake.lock().unwrap().len()),
+        (
+            own.lock().unwrap().len(),
+            fixture.wake.lock().unwrap().len()
+        ),
         (1, 2)
     );
 }
@@ -495,17 +518,17 @@ async fn an_upload_that_began_before_the_gate_closed_does_not_pass_it() {
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start().await;
-    let (tcp, route, seen) = bed.tcp_app("port").await;
-    let (unix, unix_seen) = bed.app("shop");
-    bed.edge.apply(&[route]).await.unwrap();
+    let mut fixture = Fixture::start().await;
+    let (tcp, route, seen) = fixture.tcp_app("port").await;
+    let (unix, unix_seen) = fixture.app("shop");
+    fixture.edge.apply(&[route]).await.unwrap();
     for (gate, seen, host) in [
         (tcp, seen, "port.apps.localhost"),
         (unix, unix_seen, "shop.apps.localhost"),
     ] {
-        bed.edge.open(&gate).await.unwrap();
-        let before = bed.wake.lock().unwrap().len();
-        let mut upload = TcpStream::connect(bed.address).await.unwrap();
+        fixture.edge.open(&gate).await.unwrap();
+        let before = fixture.wake.lock().unwrap().len();
+        let mut upload = TcpStream::connect(fixture.address).await.unwrap();
         let head = format!(
             "POST /up HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 6\r\n\r\n"
         );
@@ -515,7 +538,7 @@ async fn an_upload_that_began_before_the_gate_closed_does_not_pass_it() {
         upload.read_exact(&mut asked).await.unwrap();
         assert!(asked.starts_with(b"HTTP/1.1 100 "));
         upload.write_all(b"abc").await.unwrap();
-        bed.edge.close(&gate).await.unwrap();
+        fixture.edge.close(&gate).await.unwrap();
         upload.write_all(b"def").await.unwrap();
         let mut answer = String::new();
         tokio::time::timeout(Duration::from_secs(20), upload.read_to_string(&mut answer))
@@ -527,9 +550,9 @@ async fn an_upload_that_began_before_the_gate_closed_does_not_pass_it() {
             seen.lock().unwrap().is_empty(),
             "{host}: the closed gate was passed"
         );
-        assert_eq!(bed.wake.lock().unwrap().len(), before + 1);
+        assert_eq!(fixture.wake.lock().unwrap().len(), before + 1);
         assert_eq!(
-            bed.wake.lock().unwrap()[before]
+            fixture.wake.lock().unwrap()[before]
                 .one("x-acc-connect")
                 .as_deref(),
             Some("-")
@@ -542,9 +565,9 @@ async fn games_with_the_host_end_in_400_or_at_the_wake_server() {
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start().await;
-    let (gate, seen) = bed.app("shop");
-    bed.edge.open(&gate).await.unwrap();
+    let mut fixture = Fixture::start().await;
+    let (gate, seen) = fixture.app("shop");
+    fixture.edge.open(&gate).await.unwrap();
     // The same instance, spelled differently.
     for spelling in [
         "SHOP.apps.LOCALHOST",
@@ -552,10 +575,10 @@ async fn games_with_the_host_end_in_400_or_at_the_wake_server() {
         "shop.apps.localhost.",
         "shop.apps.localhost.:8080",
     ] {
-        assert_eq!(bed.get(spelling, "/").await.who(), "shop", "{spelling}");
+        assert_eq!(fixture.get(spelling, "/").await.who(), "shop", "{spelling}");
     }
     let absolute = "GET http://shop.apps.localhost/abs?x HTTP/1.1\r\nHost: other.apps.localhost\r\nConnection: close\r\n\r\n";
-    assert_eq!(bed.send(absolute.as_bytes()).await.who(), "shop");
+    assert_eq!(fixture.send(absolute.as_bytes()).await.who(), "shop");
     let got = seen.lock().unwrap().last().unwrap().clone();
     assert_eq!(
         (got.line(), got.one("host").as_deref()),
@@ -577,7 +600,7 @@ async fn games_with_the_host_end_in_400_or_at_the_wake_server() {
         &long,
         &longer,
     ] {
-        let answer = bed.get(odd, "/").await;
+        let answer = fixture.get(odd, "/").await;
         assert!(
             answer.who() == "wake" || answer.status() == 400,
             "{odd}: {answer:?}"
@@ -590,7 +613,7 @@ async fn games_with_the_host_end_in_400_or_at_the_wake_server() {
         "shop.apps.localhost/x",
         "a/../shop.apps.localhost",
     ] {
-        let answer = bed.get(bad, "/").await;
+        let answer = fixture.get(bad, "/").await;
         assert!(
             answer.who() != "shop" && (answer.who() == "wake" || answer.status() == 400),
             "{bad}: {answer:?}"
@@ -602,14 +625,14 @@ async fn games_with_the_host_end_in_400_or_at_the_wake_server() {
         "POST / HTTP/1.1\r\nHost: shop.apps.localhost\r\nConnection: close\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ] {
         assert_eq!(
-            bed.send(refused.as_bytes()).await.status(),
+            fixture.send(refused.as_bytes()).await.status(),
             400,
             "{refused}"
         );
     }
     // HTTP/1.0 may come without a host.
-    assert_eq!(bed.send(b"GET / HTTP/1.0\r\n\r\n").await.who(), "wake");
-    assert_eq!(bed.error_log(), "");
+    assert_eq!(fixture.send(b"GET / HTTP/1.0\r\n\r\n").await.who(), "wake");
+    assert_eq!(fixture.error_log(), "");
 }
 
 #[tokio::test]
@@ -617,17 +640,19 @@ async fn a_body_above_the_bound_is_refused_before_anybody_is_asked() {
     if !need_nginx() {
         return;
     }
-    let bed = Bed::start_with(|config, _| config.edge.max_body = 1000).await;
-    bed.make_log_folder("shop");
+    let fixture = Fixture::start_with(|config, _| config.edge.max_body = 1000).await;
+    fixture.make_log_folder("shop");
     assert_eq!(
-        bed.post("shop.apps.localhost", "/", &[b'x'; 1001])
+        fixture
+            .post("shop.apps.localhost", "/", &[b'x'; 1001])
             .await
             .status(),
         413
     );
-    assert!(bed.wake.lock().unwrap().is_empty());
+    assert!(fixture.wake.lock().unwrap().is_empty());
     assert_eq!(
-        bed.post("shop.apps.localhost", "/", &[b'x'; 1000])
+        fixture
+            .post("shop.apps.localhost", "/", &[b'x'; 1000])
             .await
             .who(),
         "wake"
@@ -647,30 +672,32 @@ async fn workers_of_another_user_reach_gates_and_write_logs() {
         );
         return;
     }
-    let mut bed = Bed::start_with(|config, _| {
+    let mut fixture = Fixture::start_with(|config, _| {
         (config.user, config.edge.user) = (Some("nobody".into()), Some("daemon".into()))
     })
     .await;
-    let (gate, _) = bed.app("shop");
+    let (gate, _) = fixture.app("shop");
     // As the master, the probe and the service do it for these users.
     let user = nix::unistd::User::from_name("daemon").unwrap().unwrap();
-    let log = bed.config.access_log("shop");
+    let log = fixture.config.access_log("shop");
     for path in [
-        bed.config.wake_socket(),
-        bed.config.socket("shop"),
+        fixture.config.wake_socket(),
+        fixture.config.socket("shop"),
         log.parent().unwrap().to_owned(),
     ] {
         nix::unistd::chown(&path, Some(user.uid), Some(user.gid)).unwrap();
     }
     let body = vec![b'x'; 300_000];
     assert_eq!(
-        bed.post("shop.apps.localhost", "/", &body).await.who(),
+        fixture.post("shop.apps.localhost", "/", &body).await.who(),
         "wake"
     );
-    bed.edge.open(&gate).await.unwrap();
+    fixture.edge.open(&gate).await.unwrap();
     let body = vec![b'x'; 60_000];
-    let answer = bed.post("shop.apps.localhost", "/", &body).await;
+    let answer = fixture.post("shop.apps.localhost", "/", &body).await;
     assert_eq!((answer.who().as_str(), answer.body == body), ("shop", true));
-    bed.until("two lines", || bed.log(&log).len() == 2).await;
-    assert_eq!(bed.error_log(), "");
+    fixture
+        .until("two lines", || fixture.log(&log).len() == 2)
+        .await;
+    assert_eq!(fixture.error_log(), "");
 }

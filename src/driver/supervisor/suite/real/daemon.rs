@@ -5,11 +5,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::super::super::supervisord::{Supervisord, SupervisordSettings};
 use super::*;
 
-fn service(name: &'static str, world: &World, script: &str) -> Service {
+fn service(name: &'static str, fixture: &Fixture, script: &str) -> Service {
     Service {
         name,
         argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-        log: world.dir().join(format!("log/{name}.log")),
+        log: fixture.dir().join(format!("log/{name}.log")),
         stop_signal: libc::SIGTERM,
         stop_timeout: Duration::from_secs(20),
     }
@@ -21,29 +21,29 @@ fn kill(process: Process) {
 
 #[tokio::test]
 async fn boot_and_halt_may_be_repeated() {
-    let Some(world) = World::supervisord_down() else {
+    let Some(fixture) = Fixture::supervisord_down() else {
         return;
     };
-    let s = world.supervisor();
+    let s = fixture.supervisor();
     s.halt().await.unwrap();
     assert_eq!(s.service("nginx").await.unwrap(), None);
     let services = [
-        service("nginx", &world, "exec sleep 1000"),
-        service("server", &world, "exec sleep 1000"),
+        service("nginx", &fixture, "exec sleep 1000"),
+        service("server", &fixture, "exec sleep 1000"),
     ];
     assert_eq!(s.boot(&services).await.unwrap(), Ensured::Started);
-    let daemon = world.daemon().unwrap();
+    let daemon = fixture.daemon().unwrap();
     let nginx = s.service("nginx").await.unwrap().unwrap();
     assert_eq!(
-        world.again().boot(&services).await.unwrap(),
+        fixture.again().boot(&services).await.unwrap(),
         Ensured::Already
     );
     assert_eq!(
-        (world.daemon(), s.service("nginx").await.unwrap()),
+        (fixture.daemon(), s.service("nginx").await.unwrap()),
         (Some(daemon), Some(nginx))
     );
     assert_eq!(
-        fs::metadata(world.settings().socket)
+        fs::metadata(fixture.settings().socket)
             .unwrap()
             .permissions()
             .mode()
@@ -51,7 +51,7 @@ async fn boot_and_halt_may_be_repeated() {
         0o700
     );
     s.halt().await.unwrap();
-    assert!(!world.is_alive(daemon) && !world.is_alive(nginx));
+    assert!(!fixture.is_alive(daemon) && !fixture.is_alive(nginx));
     s.halt().await.unwrap();
     assert_eq!(s.service("nginx").await.unwrap(), None);
     assert_eq!(s.boot(&services).await.unwrap(), Ensured::Started);
@@ -60,13 +60,13 @@ async fn boot_and_halt_may_be_repeated() {
 
 #[tokio::test]
 async fn a_service_that_dies_is_started_again_and_a_changed_one_is_replaced() {
-    let Some(world) = World::supervisord_down() else {
+    let Some(fixture) = Fixture::supervisord_down() else {
         return;
     };
-    let s = world.supervisor();
+    let s = fixture.supervisor();
     let services = [
-        service("nginx", &world, "exec sleep 1000"),
-        service("server", &world, "exec sleep 1000"),
+        service("nginx", &fixture, "exec sleep 1000"),
+        service("server", &fixture, "exec sleep 1000"),
     ];
     s.boot(&services).await.unwrap();
     let (nginx, server) = (
@@ -79,12 +79,12 @@ async fn a_service_that_dies_is_started_again_and_a_changed_one_is_replaced() {
     })
     .await;
     let changed = [
-        service("nginx", &world, "exec sleep 1001"),
+        service("nginx", &fixture, "exec sleep 1001"),
         services[1].clone(),
     ];
     assert_eq!(s.boot(&changed).await.unwrap(), Ensured::Already);
     let replaced = s.service("nginx").await.unwrap().unwrap();
-    assert!(replaced != next && !world.is_alive(next) && world.is_alive(replaced));
+    assert!(replaced != next && !fixture.is_alive(next) && fixture.is_alive(replaced));
     assert_eq!(
         s.service("server").await.unwrap(),
         Some(server),
@@ -92,7 +92,7 @@ async fn a_service_that_dies_is_started_again_and_a_changed_one_is_replaced() {
     );
     assert_eq!(s.boot(&changed[..1]).await.unwrap(), Ensured::Already);
     assert!(
-        !world.is_alive(server),
+        !fixture.is_alive(server),
         "one that is not wanted any more is ended"
     );
     assert_eq!(s.service("server").await.unwrap(), None);
@@ -100,18 +100,18 @@ async fn a_service_that_dies_is_started_again_and_a_changed_one_is_replaced() {
 
 #[tokio::test]
 async fn a_service_that_keeps_ending_says_so() {
-    let Some(world) = World::supervisord().await else {
+    let Some(fixture) = Fixture::supervisord().await else {
         return;
     };
-    let s = world.supervisor();
-    let bad = service("nginx", &world, "exit 1");
+    let s = fixture.supervisor();
+    let bad = service("nginx", &fixture, "exit 1");
     let error = eventually("the failure", async || s.ensure_service(&bad).await.err())
         .await
         .to_string();
     assert!(error.starts_with("could not start `nginx`: "), "{error}");
     let missing = Service {
         argv: vec!["/no/such/nginx".to_owned()],
-        ..service("server", &world, "")
+        ..service("server", &fixture, "")
     };
     let error = s.ensure_service(&missing).await.unwrap_err().to_string();
     assert_eq!(
@@ -122,26 +122,26 @@ async fn a_service_that_keeps_ending_says_so() {
 
 #[tokio::test]
 async fn children_of_a_killed_supervisord_are_found_and_not_started_twice() {
-    let Some(world) = World::supervisord_down() else {
+    let Some(fixture) = Fixture::supervisord_down() else {
         return;
     };
-    let s = world.supervisor();
-    let services = [service("nginx", &world, "exec sleep 1000")];
+    let s = fixture.supervisor();
+    let services = [service("nginx", &fixture, "exec sleep 1000")];
     s.boot(&services).await.unwrap();
-    let a = obedient("a", &world, 0);
+    let a = obedient("a", &fixture, 0);
     let process = s.start(&a).await.unwrap();
     let nginx = s.service("nginx").await.unwrap().unwrap();
     // What it writes later is lost: its output goes through supervisord.
-    assert_eq!(world.count(&a.name).await, 1);
-    let daemon = world.daemon().unwrap();
+    assert_eq!(fixture.count(&a.name).await, 1);
+    let daemon = fixture.daemon().unwrap();
     kill(daemon);
     eventually("the end of supervisord", async || {
-        world.daemon().is_none().then_some(())
+        fixture.daemon().is_none().then_some(())
     })
     .await;
-    let b = obedient("b", &world, 0);
+    let b = obedient("b", &fixture, 0);
     // Dead for certain: what has no record does not run. To start something is another matter.
-    for s in [Arc::clone(&s), world.again()] {
+    for s in [Arc::clone(&s), fixture.again()] {
         assert_eq!(s.find(&a.name).await.unwrap(), Some(process));
         assert_eq!(s.find(&b.name).await.unwrap(), None);
         assert_eq!(s.running().await.unwrap(), [(a.name.clone(), process)]);
@@ -159,37 +159,37 @@ async fn children_of_a_killed_supervisord_are_found_and_not_started_twice() {
     );
     assert_eq!(s.find(&a.name).await.unwrap(), Some(process));
     assert_eq!(s.start(&a).await.unwrap(), process);
-    assert_eq!(world.count(&a.name).await, 1);
+    assert_eq!(fixture.count(&a.name).await, 1);
     s.terminate(&a, process).await.unwrap();
     s.wait(&a.name, process).await.unwrap();
     assert_eq!(s.find(&a.name).await.unwrap(), None);
     assert_ne!(s.start(&a).await.unwrap(), process);
 }
 
-async fn killed(world: &World) {
-    kill(world.daemon().unwrap());
+async fn killed(fixture: &Fixture) {
+    kill(fixture.daemon().unwrap());
     eventually("the end of supervisord", async || {
-        world.daemon().is_none().then_some(())
+        fixture.daemon().is_none().then_some(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_supervisord_that_died_comes_back_beside_what_outlived_it() {
-    let Some(world) = World::supervisord_down() else {
+    let Some(fixture) = Fixture::supervisord_down() else {
         return;
     };
-    let s = world.supervisor();
+    let s = fixture.supervisor();
     let services = [
-        service("nginx", &world, "exec sleep 1000"),
-        service("server", &world, "exec sleep 1000"),
+        service("nginx", &fixture, "exec sleep 1000"),
+        service("server", &fixture, "exec sleep 1000"),
     ];
     assert_eq!(
         s.revive(&services).await.unwrap(),
         Ensured::Already,
         "never booted"
     );
-    assert!(world.daemon().is_none());
+    assert!(fixture.daemon().is_none());
     s.boot(&services).await.unwrap();
     let (nginx, server) = (
         s.service("nginx").await.unwrap().unwrap(),
@@ -197,13 +197,13 @@ async fn a_supervisord_that_died_comes_back_beside_what_outlived_it() {
     );
     assert_eq!(s.revive(&services).await.unwrap(), Ensured::Already);
     // Two that notice it at once: one starts it.
-    killed(&world).await;
-    let other = world.again();
+    killed(&fixture).await;
+    let other = fixture.again();
     let (one, two) = tokio::join!(s.revive(&services), other.revive(&services));
     let mut both = [one.unwrap(), two.unwrap()];
     both.sort_by_key(|e| *e == Ensured::Started);
     assert_eq!(both, [Ensured::Already, Ensured::Started]);
-    assert!(world.is_alive(nginx) && world.is_alive(server));
+    assert!(fixture.is_alive(nginx) && fixture.is_alive(server));
     assert_eq!(
         s.service("nginx").await.unwrap(),
         Some(nginx),
@@ -214,9 +214,9 @@ async fn a_supervisord_that_died_comes_back_beside_what_outlived_it() {
     })
     .await;
     // The same again: there is never more than one that stands by.
-    killed(&world).await;
+    killed(&fixture).await;
     assert_eq!(s.revive(&services).await.unwrap(), Ensured::Started);
-    assert!(world.is_alive(nginx) && world.is_alive(server) && !world.is_alive(second));
+    assert!(fixture.is_alive(nginx) && fixture.is_alive(server) && !fixture.is_alive(second));
     let third = eventually("the server that stands by", async || {
         s.service("server").await.unwrap().filter(|p| *p != server)
     })
@@ -226,7 +226,7 @@ async fn a_supervisord_that_died_comes_back_beside_what_outlived_it() {
     assert_eq!(s.service("nginx").await.unwrap(), Some(nginx));
     kill(nginx);
     eventually("the end of nginx", async || {
-        (!world.is_alive(nginx)).then_some(())
+        (!fixture.is_alive(nginx)).then_some(())
     })
     .await;
     assert_eq!(
@@ -241,66 +241,66 @@ async fn a_supervisord_that_died_comes_back_beside_what_outlived_it() {
     for service in &services {
         s.stop_service(service).await.unwrap();
     }
-    assert!(!world.is_alive(server) && !world.is_alive(third));
+    assert!(!fixture.is_alive(server) && !fixture.is_alive(third));
     s.halt().await.unwrap();
     assert_eq!(s.revive(&services).await.unwrap(), Ensured::Already);
-    assert!(world.daemon().is_none());
+    assert!(fixture.daemon().is_none());
 }
 
 #[tokio::test]
 async fn what_outlived_its_supervisord_may_be_written_down_again() {
-    let Some(world) = World::supervisord_down() else {
+    let Some(fixture) = Fixture::supervisord_down() else {
         return;
     };
-    let s = world.supervisor();
-    let services = [service("server", &world, "exec sleep 1000")];
+    let s = fixture.supervisor();
+    let services = [service("server", &fixture, "exec sleep 1000")];
     s.boot(&services).await.unwrap();
     let server = s.service("server").await.unwrap().unwrap();
-    killed(&world).await;
+    killed(&fixture).await;
     // As the server does that finds its records taken away.
     s.restore_service_record("server", server).await.unwrap();
-    for s in [s, world.again()] {
+    for s in [s, fixture.again()] {
         assert_eq!(s.revive(&services).await.unwrap(), Ensured::Started);
         assert!(
-            world.is_alive(server),
+            fixture.is_alive(server),
             "it was taken for the one that stands by"
         );
-        killed(&world).await;
+        killed(&fixture).await;
     }
     kill(server);
 }
 
 #[tokio::test]
 async fn what_outlived_its_supervisord_and_is_not_wanted_so_any_more_is_ended() {
-    let Some(world) = World::supervisord_down() else {
+    let Some(fixture) = Fixture::supervisord_down() else {
         return;
     };
-    let s = world.supervisor();
-    s.boot(&[service("nginx", &world, "exec sleep 1000")])
+    let s = fixture.supervisor();
+    s.boot(&[service("nginx", &fixture, "exec sleep 1000")])
         .await
         .unwrap();
     let nginx = s.service("nginx").await.unwrap().unwrap();
-    killed(&world).await;
-    s.boot(&[service("nginx", &world, "exec sleep 1001")])
+    killed(&fixture).await;
+    s.boot(&[service("nginx", &fixture, "exec sleep 1001")])
         .await
         .unwrap();
     let next = s.service("nginx").await.unwrap().unwrap();
     assert!(
-        next != nginx && !world.is_alive(nginx),
+        next != nginx && !fixture.is_alive(nginx),
         "it would hold the ports of its successor"
     );
 }
 
 #[tokio::test]
 async fn not_to_be_asked_is_an_error() {
-    let Some(world) = World::supervisord().await else {
+    let Some(fixture) = Fixture::supervisord().await else {
         return;
     };
-    let s = world.supervisor();
-    let a = obedient("a", &world, 0);
+    let s = fixture.supervisor();
+    let a = obedient("a", &fixture, 0);
     // It is alive, but cannot be reached: whether something of this name runs is unknown.
-    fs::remove_file(world.settings().socket).unwrap();
-    for s in [world.again(), world.again()] {
+    fs::remove_file(fixture.settings().socket).unwrap();
+    for s in [fixture.again(), fixture.again()] {
         assert!(matches!(
             s.find(&a.name).await,
             Err(SupervisorError::Unreachable { .. })
@@ -324,33 +324,33 @@ async fn not_to_be_asked_is_an_error() {
     }
     // The connection made before is still good.
     assert_eq!(s.find(&a.name).await.unwrap(), None);
-    assert!(world.daemon().is_some());
+    assert!(fixture.daemon().is_some());
 }
 
 /// Its socket was removed: it cannot make it again, and no process can reach it.
 #[tokio::test]
 async fn one_without_its_socket_is_replaced_or_ended_and_what_it_runs_goes_on() {
-    let Some(world) = World::supervisord_down() else {
+    let Some(fixture) = Fixture::supervisord_down() else {
         return;
     };
-    let services = [service("nginx", &world, "exec sleep 1000")];
-    let s = world.supervisor();
+    let services = [service("nginx", &fixture, "exec sleep 1000")];
+    let s = fixture.supervisor();
     s.boot(&services).await.unwrap();
-    let a = obedient("a", &world, 0);
+    let a = obedient("a", &fixture, 0);
     let process = s.start(&a).await.unwrap();
     let nginx = s.service("nginx").await.unwrap().unwrap();
     for without_pid_file in [false, true] {
         for revived in [false, true] {
-            let before = world.daemon().unwrap();
-            fs::remove_file(world.settings().socket).unwrap();
+            let before = fixture.daemon().unwrap();
+            fs::remove_file(fixture.settings().socket).unwrap();
             if without_pid_file {
-                fs::remove_file(world.settings().pid_file).unwrap();
+                fs::remove_file(fixture.settings().pid_file).unwrap();
             }
             // Also through a connection that was open before.
             let s = if revived {
-                world.supervisor()
+                fixture.supervisor()
             } else {
-                world.again()
+                fixture.again()
             };
             let came = if revived {
                 s.revive(&services).await
@@ -358,8 +358,8 @@ async fn one_without_its_socket_is_replaced_or_ended_and_what_it_runs_goes_on() 
                 s.boot(&services).await
             };
             assert_eq!(came.unwrap(), Ensured::Started);
-            assert_ne!(world.daemon().unwrap(), before);
-            assert!(!world.is_alive(before), "there are two");
+            assert_ne!(fixture.daemon().unwrap(), before);
+            assert!(!fixture.is_alive(before), "there are two");
             assert_eq!(
                 (
                     s.find(&a.name).await.unwrap(),
@@ -370,44 +370,44 @@ async fn one_without_its_socket_is_replaced_or_ended_and_what_it_runs_goes_on() 
         }
     }
     // Only its pid file: written again.
-    fs::remove_file(world.settings().pid_file).unwrap();
+    fs::remove_file(fixture.settings().pid_file).unwrap();
     assert_eq!(
-        world.supervisor().revive(&services).await.unwrap(),
+        fixture.supervisor().revive(&services).await.unwrap(),
         Ensured::Already
     );
-    let last = world.daemon().unwrap();
+    let last = fixture.daemon().unwrap();
     s.terminate(&a, process).await.unwrap();
     s.wait(&a.name, process).await.unwrap();
     s.stop_service(&services[0]).await.unwrap();
-    fs::remove_file(world.settings().socket).unwrap();
-    world.again().halt().await.unwrap();
-    assert!(!world.is_alive(last) && !world.is_alive(nginx));
+    fs::remove_file(fixture.settings().socket).unwrap();
+    fixture.again().halt().await.unwrap();
+    assert!(!fixture.is_alive(last) && !fixture.is_alive(nginx));
 }
 
 #[tokio::test]
 async fn what_was_started_just_before_a_crash_of_acc_is_adopted() {
-    let Some(world) = World::supervisord().await else {
+    let Some(fixture) = Fixture::supervisord().await else {
         return;
     };
-    let (a, b) = (obedient("a", &world, 0), obedient("b", &world, 0));
+    let (a, b) = (obedient("a", &fixture, 0), obedient("b", &fixture, 0));
     for (program, by_find) in [(&a, true), (&b, false)] {
-        let process = world.supervisor().start(program).await.unwrap();
-        fs::remove_file(world.pid_dir().join(format!("{}.pid", program.name))).unwrap();
-        let next = world.again();
+        let process = fixture.supervisor().start(program).await.unwrap();
+        fs::remove_file(fixture.pid_dir().join(format!("{}.pid", program.name))).unwrap();
+        let next = fixture.again();
         if by_find {
             assert_eq!(next.find(&program.name).await.unwrap(), Some(process));
         } else {
             assert_eq!(next.running().await.unwrap().len(), 2);
         }
         assert_eq!(next.start(program).await.unwrap(), process);
-        assert_eq!(world.traces(program.name.as_str()).len(), 2);
+        assert_eq!(fixture.traces(program.name.as_str()).len(), 2);
     }
-    fs::remove_file(world.pid_dir().join("a.pid")).unwrap();
-    assert_eq!(world.again().running().await.unwrap().len(), 2);
-    fs::remove_file(world.pid_dir().join("a.pid")).unwrap();
-    world.again().start(&a).await.unwrap();
+    fs::remove_file(fixture.pid_dir().join("a.pid")).unwrap();
+    assert_eq!(fixture.again().running().await.unwrap().len(), 2);
+    fs::remove_file(fixture.pid_dir().join("a.pid")).unwrap();
+    fixture.again().start(&a).await.unwrap();
     eventually("one line of each", async || {
-        (world.count(&a.name).await == 2).then_some(())
+        (fixture.count(&a.name).await == 2).then_some(())
     })
     .await;
 }
@@ -415,22 +415,22 @@ async fn what_was_started_just_before_a_crash_of_acc_is_adopted() {
 #[tokio::test]
 async fn sections_of_sleepers_are_bounded() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(world) = World::supervisord_in(dir, |settings| settings.keep = 2) else {
+    let Some(fixture) = Fixture::supervisord_in(dir, |settings| settings.keep = 2) else {
         return;
     };
-    let s = world.supervisor();
+    let s = fixture.supervisor();
     s.boot(&[]).await.unwrap();
-    let live = obedient("live", &world, 0);
+    let live = obedient("live", &fixture, 0);
     let process = s.start(&live).await.unwrap();
     for name in ["s1", "s2", "s3", "s4", "s2"] {
-        let a = program(name, world.dir(), &["/bin/true"]);
+        let a = program(name, fixture.dir(), &["/bin/true"]);
         let process = s.start(&a).await.unwrap();
         s.wait(&a.name, process).await.unwrap();
     }
     s.tidy(std::slice::from_ref(&live.name)).await.unwrap();
     let kept: Vec<&str> = ["live", "s1", "s2", "s3", "s4"]
         .into_iter()
-        .filter(|name| !world.traces(name).is_empty())
+        .filter(|name| !fixture.traces(name).is_empty())
         .collect();
     assert_eq!(kept, ["live", "s2", "s4"]);
     // Named or not, what runs is not taken out.
@@ -438,25 +438,25 @@ async fn sections_of_sleepers_are_bounded() {
         s.tidy(&[]).await.unwrap();
     }
     assert_eq!(s.find(&live.name).await.unwrap(), Some(process));
-    let s1 = obedient("s1", &world, 0);
-    assert!(world.is_alive(s.start(&s1).await.unwrap()));
+    let s1 = obedient("s1", &fixture, 0);
+    assert!(fixture.is_alive(s.start(&s1).await.unwrap()));
 }
 
 #[tokio::test]
 async fn a_section_that_became_wrong_is_in_nobodys_way() {
-    let Some(world) = World::supervisord().await else {
+    let Some(fixture) = Fixture::supervisord().await else {
         return;
     };
-    let s = world.supervisor();
-    let a = program("a", world.dir(), &["/bin/true"]);
+    let s = fixture.supervisor();
+    let a = program("a", fixture.dir(), &["/bin/true"]);
     let process = s.start(&a).await.unwrap();
     s.wait(&a.name, process).await.unwrap();
-    let text = fs::read_to_string(world.settings().dir.join("loaded/a.conf")).unwrap();
+    let text = fs::read_to_string(fixture.settings().dir.join("loaded/a.conf")).unwrap();
     let wrong = text.replace("startsecs = 0", "startsecs = many");
-    fs::write(world.settings().dir.join("programs/a.conf"), wrong).unwrap();
-    let b = obedient("b", &world, 0);
+    fs::write(fixture.settings().dir.join("programs/a.conf"), wrong).unwrap();
+    let b = obedient("b", &fixture, 0);
     s.start(&b).await.unwrap();
-    assert!(!world.settings().dir.join("programs/a.conf").exists());
+    assert!(!fixture.settings().dir.join("programs/a.conf").exists());
     let process = s.start(&a).await.unwrap();
     assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(0));
     s.kill(&b.name, s.find(&b.name).await.unwrap().unwrap())
@@ -465,7 +465,7 @@ async fn a_section_that_became_wrong_is_in_nobodys_way() {
     // And at boot.
     s.halt().await.unwrap();
     fs::write(
-        world.settings().dir.join("programs/a.conf"),
+        fixture.settings().dir.join("programs/a.conf"),
         "[program:a]\ncommand=\n",
     )
     .unwrap();
@@ -474,13 +474,13 @@ async fn a_section_that_became_wrong_is_in_nobodys_way() {
 
 #[tokio::test]
 async fn a_section_that_is_refused_fails_alone() {
-    let Some(world) = World::supervisord().await else {
+    let Some(fixture) = Fixture::supervisord().await else {
         return;
     };
-    let s = world.supervisor();
+    let s = fixture.supervisor();
     let starts: Vec<_> = (0..8)
         .map(|n| {
-            let mut a = obedient(&format!("a{n}"), &world, 0);
+            let mut a = obedient(&format!("a{n}"), &fixture, 0);
             if n == 4 {
                 a.stop_signal = 999;
             }
@@ -493,13 +493,13 @@ async fn a_section_that_is_refused_fails_alone() {
             (4, Err(SupervisorError::NotStarted { name, why })) => {
                 assert!(name == "a4" && why.contains("999"), "{name}: {why}")
             }
-            (n, started) => assert!(n != 4 && world.is_alive(started.unwrap()), "{n}"),
+            (n, started) => assert!(n != 4 && fixture.is_alive(started.unwrap()), "{n}"),
         }
     }
     assert_eq!(s.running().await.unwrap().len(), 7);
-    assert!(world.traces("a4").is_empty());
+    assert!(fixture.traces("a4").is_empty());
     assert_eq!(
-        fs::read_dir(world.settings().dir.join("programs"))
+        fs::read_dir(fixture.settings().dir.join("programs"))
             .unwrap()
             .count(),
         0,
@@ -509,24 +509,24 @@ async fn a_section_that_is_refused_fails_alone() {
 
 #[tokio::test]
 async fn what_was_added_just_before_a_crash_of_acc_is_known_again() {
-    let Some(world) = World::supervisord().await else {
+    let Some(fixture) = Fixture::supervisord().await else {
         return;
     };
-    let a = obedient("a", &world, 0);
-    let process = world.supervisor().start(&a).await.unwrap();
-    let at = |folder: &str| world.settings().dir.join(folder).join("a.conf");
+    let a = obedient("a", &fixture, 0);
+    let process = fixture.supervisor().start(&a).await.unwrap();
+    let at = |folder: &str| fixture.settings().dir.join(folder).join("a.conf");
     // As if it had died between the two steps; an acc that kept all sections in one folder left
     // them so, too.
     let undone = || fs::rename(at("loaded"), at("programs")).unwrap();
     undone();
-    fs::remove_file(world.pid_dir().join("a.pid")).unwrap();
-    let next = world.again();
+    fs::remove_file(fixture.pid_dir().join("a.pid")).unwrap();
+    let next = fixture.again();
     assert_eq!(next.start(&a).await.unwrap(), process, "not a second one");
-    assert_eq!(world.count(&a.name).await, 1);
+    assert_eq!(fixture.count(&a.name).await, 1);
     next.kill(&a.name, process).await.unwrap();
     next.wait(&a.name, process).await.unwrap();
     fs::write(at("programs"), "").unwrap();
-    let changed = program("a", world.dir(), &["/bin/sh", "-c", "exit 7"]);
+    let changed = program("a", fixture.dir(), &["/bin/sh", "-c", "exit 7"]);
     let process = next.start(&changed).await.unwrap();
     assert_eq!(next.wait(&a.name, process).await.unwrap(), Exit::Code(7));
     assert!(at("loaded").exists() && !at("programs").exists());
@@ -534,23 +534,23 @@ async fn what_was_added_just_before_a_crash_of_acc_is_known_again() {
 
 #[tokio::test]
 async fn leftovers_of_an_earlier_boot_are_no_obstacle() {
-    let Some(world) = World::supervisord_down() else {
+    let Some(fixture) = Fixture::supervisord_down() else {
         return;
     };
-    fs::create_dir_all(world.dir().join("state")).unwrap();
-    drop(std::os::unix::net::UnixListener::bind(world.settings().socket).unwrap());
+    fs::create_dir_all(fixture.dir().join("state")).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(fixture.settings().socket).unwrap());
     // A living pid of another program.
     fs::write(
-        world.settings().pid_file,
+        fixture.settings().pid_file,
         format!("{}\n", std::process::id()),
     )
     .unwrap();
     assert_eq!(
-        world.supervisor().boot(&[]).await.unwrap(),
+        fixture.supervisor().boot(&[]).await.unwrap(),
         Ensured::Started
     );
     assert_ne!(
-        world.daemon().unwrap().pid.unsigned_abs(),
+        fixture.daemon().unwrap().pid.unsigned_abs(),
         std::process::id()
     );
 }
@@ -586,10 +586,10 @@ async fn missing_old_and_broken_programs_are_told_apart() {
             "supervisord does not start: Error: no luck".to_owned(),
         ),
     ] {
-        let world = World::builtin();
+        let fixture = Fixture::builtin();
         let s = Supervisord::new(SupervisordSettings {
             program: Some(program),
-            ..world.settings()
+            ..fixture.settings()
         });
         let error = s.boot(&[]).await.unwrap_err();
         assert!(matches!(error, SupervisorError::Unusable(_)), "{error:?}");
@@ -604,33 +604,33 @@ async fn a_folder_with_odd_characters_works_too() {
         .tempdir()
         .unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let Some(world) = World::supervisord_in(dir, |_| {}) else {
+    let Some(fixture) = Fixture::supervisord_in(dir, |_| {}) else {
         return;
     };
-    let s = world.supervisor();
+    let s = fixture.supervisor();
     assert_eq!(
-        s.boot(&[service("nginx", &world, "exec sleep 1000")])
+        s.boot(&[service("nginx", &fixture, "exec sleep 1000")])
             .await
             .unwrap(),
         Ensured::Started
     );
     assert!(s.service("nginx").await.unwrap().is_some());
     arrives(
-        &world,
+        &fixture,
         vec![("A".to_owned(), "1".to_owned())],
         vec!["x".to_owned()],
     )
     .await;
-    output_goes_to_the_log(world).await;
+    output_goes_to_the_log(fixture).await;
 }
 
 #[tokio::test]
 async fn the_foreground_command_runs_what_was_rendered() {
-    let Some(world) = World::supervisord_down() else {
+    let Some(fixture) = Fixture::supervisord_down() else {
         return;
     };
-    let s = Supervisord::new(world.settings());
-    let services = [service("nginx", &world, "exec sleep 1000")];
+    let s = Supervisord::new(fixture.settings());
+    let services = [service("nginx", &fixture, "exec sleep 1000")];
     let argv = s.foreground(&services).await.unwrap().unwrap();
     let mut foreground = tokio::process::Command::new(&argv[0])
         .args(&argv[1..])
@@ -644,7 +644,7 @@ async fn the_foreground_command_runs_what_was_rendered() {
         s.service("nginx").await.ok().flatten()
     })
     .await;
-    eventually("its pid file", async || world.daemon()).await;
+    eventually("its pid file", async || fixture.daemon()).await;
     let environ = fs::read(format!(
         "/proc/{}/environ",
         s.service("nginx").await.unwrap().unwrap().pid
@@ -656,7 +656,7 @@ async fn the_foreground_command_runs_what_was_rendered() {
         "not under a running one"
     );
     assert_eq!(
-        s.boot(&[service("nginx", &world, "exec sleep 1000")])
+        s.boot(&[service("nginx", &fixture, "exec sleep 1000")])
             .await
             .unwrap(),
         Ensured::Already

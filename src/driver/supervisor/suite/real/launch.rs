@@ -14,10 +14,10 @@ for_real![
 ];
 
 /// A shell that prints its own state.
-fn teller(world: &World) -> Program {
+fn teller(fixture: &Fixture) -> Program {
     program(
         "a",
-        world.dir(),
+        fixture.dir(),
         &[
             "/bin/sh",
             "-c",
@@ -26,9 +26,9 @@ fn teller(world: &World) -> Program {
     )
 }
 
-async fn reported(world: &World, a: &Program) -> String {
-    let process = world.supervisor().start(a).await.unwrap();
-    let exit = world.supervisor().wait(&a.name, process).await.unwrap();
+async fn reported(fixture: &Fixture, a: &Program) -> String {
+    let process = fixture.supervisor().start(a).await.unwrap();
+    let exit = fixture.supervisor().wait(&a.name, process).await.unwrap();
     let text = eventually("all lines", async || {
         fs::read_to_string(&a.log)
             .ok()
@@ -49,7 +49,7 @@ fn line<'a>(text: &'a str, begin: &str) -> Vec<&'a str> {
     rest.split_whitespace().collect()
 }
 
-async fn it_begins_in_a_session_of_its_own_without_rights(world: World) {
+async fn it_begins_in_a_session_of_its_own_without_rights(fixture: Fixture) {
     let mut users = vec![None];
     if crate::host::spawn::may_change_user() {
         users.push(Some("nobody".to_owned()));
@@ -63,9 +63,9 @@ async fn it_begins_in_a_session_of_its_own_without_rights(world: World) {
         let a = Program {
             user,
             umask: 0o027,
-            ..teller(&world)
+            ..teller(&fixture)
         };
-        let text = reported(&world, &a).await;
+        let text = reported(&fixture, &a).await;
         for (key, value) in [("NoNewPrivs:", "1"), ("Umask:", "0027")] {
             assert_eq!(line(&text, key), [value], "{key} of {text}");
         }
@@ -80,8 +80,8 @@ async fn it_begins_in_a_session_of_its_own_without_rights(world: World) {
         }
         assert_eq!(line(&text, "oom "), [(own + 200).min(1000).to_string()]);
     }
-    let a = obedient("a", &world, 0);
-    let process = world.supervisor().start(&a).await.unwrap();
+    let a = obedient("a", &fixture, 0);
+    let process = fixture.supervisor().start(&a).await.unwrap();
     eventually("a session of its own", async || {
         (process::stat(process.pid).unwrap()?.session == process.pid).then_some(())
     })
@@ -92,7 +92,7 @@ async fn it_begins_in_a_session_of_its_own_without_rights(world: World) {
     );
 }
 
-async fn its_limits_are_those_of_the_program(world: World) {
+async fn its_limits_are_those_of_the_program(fixture: Fixture) {
     let open_files = Some(OpenFiles {
         soft: 321,
         hard: 654,
@@ -103,9 +103,9 @@ async fn its_limits_are_those_of_the_program(world: World) {
             file_size: Some(1 << 20),
             core: Some(0),
         },
-        ..teller(&world)
+        ..teller(&fixture)
     };
-    let text = reported(&world, &a).await;
+    let text = reported(&fixture, &a).await;
     assert_eq!(line(&text, "Max open files")[..2], ["321", "654"]);
     assert_eq!(line(&text, "Max file size")[..2], ["1048576", "1048576"]);
     assert_eq!(line(&text, "Max core file size")[..2], ["0", "0"]);
@@ -118,23 +118,23 @@ async fn its_limits_are_those_of_the_program(world: World) {
             open_files: more,
             ..ProcessLimits::default()
         },
-        ..teller(&world)
+        ..teller(&fixture)
     };
-    let has: u64 = line(&reported(&world, &a).await, "Max open files")[0]
+    let has: u64 = line(&reported(&fixture, &a).await, "Max open files")[0]
         .parse()
         .unwrap();
     assert!(has >= OpenFiles::own().hard.min(1 << 20), "{has}");
 }
 
-async fn all_its_processes_together_have_their_limits(world: World) {
-    let s = world.supervisor();
+async fn all_its_processes_together_have_their_limits(fixture: Fixture) {
+    let s = fixture.supervisor();
     let env = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
     let run = |script: &str, group: GroupLimits| Program {
         env: env.clone(),
         group,
-        ..program("a", world.dir(), &["/bin/sh", "-c", script])
+        ..program("a", fixture.dir(), &["/bin/sh", "-c", script])
     };
-    let groups = Cgroups::find(world.pid_dir().parent().unwrap());
+    let groups = Cgroups::find(fixture.pid_dir().parent().unwrap());
     let kept = |limits: &GroupLimits| {
         groups
             .as_ref()
@@ -156,7 +156,7 @@ async fn all_its_processes_together_have_their_limits(world: World) {
             "the shell cannot fork"
         );
         assert!(
-            fs::read_to_string(world.dir().join("log/app.log"))
+            fs::read_to_string(fixture.dir().join("log/app.log"))
                 .unwrap()
                 .contains("fork")
         );
@@ -198,21 +198,21 @@ async fn all_its_processes_together_have_their_limits(world: World) {
 
 /// As its user could do it, between the change of the user and the program.
 #[cfg(debug_assertions)]
-async fn a_launcher_that_is_stopped_holds_up_nobody(world: World) {
-    let s = world.supervisor();
+async fn a_launcher_that_is_stopped_holds_up_nobody(fixture: Fixture) {
+    let s = fixture.supervisor();
     let stop = || {
         fs::write(
-            world.pid_dir().parent().unwrap().join("fault"),
+            fixture.pid_dir().parent().unwrap().join("fault"),
             "stop launch\n",
         )
         .unwrap()
     };
-    fs::create_dir_all(world.pid_dir()).unwrap();
-    let a = obedient("a", &world, 0);
+    fs::create_dir_all(fixture.pid_dir()).unwrap();
+    let a = obedient("a", &fixture, 0);
     let stopped =
         |process: Process| matches!(process::stat(process.pid), Ok(Some(seen)) if seen.stopped);
     stop();
-    if world.is_supervisord() {
+    if fixture.is_supervisord() {
         // supervisord does not wait for it: it is an instance that does not begin, and is killed as
         // any other.
         let process = s.start(&a).await.unwrap();
@@ -220,7 +220,7 @@ async fn a_launcher_that_is_stopped_holds_up_nobody(world: World) {
             stopped(process).then_some(())
         })
         .await;
-        s.start(&obedient("b", &world, 0)).await.unwrap();
+        s.start(&obedient("b", &fixture, 0)).await.unwrap();
         s.kill(&a.name, process).await.unwrap();
         assert_eq!(
             s.wait(&a.name, process).await.unwrap(),
@@ -228,10 +228,10 @@ async fn a_launcher_that_is_stopped_holds_up_nobody(world: World) {
         );
     } else {
         let starting = tokio::spawn({
-            let (s, a) = (world.again(), a.clone());
+            let (s, a) = (fixture.again(), a.clone());
             async move { s.start(&a).await }
         });
-        let pid_file = world.pid_dir().join("a.pid");
+        let pid_file = fixture.pid_dir().join("a.pid");
         let process = eventually("a record of the launcher", async || {
             pid_file::living(&pid_file).unwrap()
         })
@@ -240,7 +240,7 @@ async fn a_launcher_that_is_stopped_holds_up_nobody(world: World) {
             stopped(process).then_some(())
         })
         .await;
-        s.start(&obedient("b", &world, 0)).await.unwrap();
+        s.start(&obedient("b", &fixture, 0)).await.unwrap();
         let error = starting.await.unwrap().unwrap_err().to_string();
         assert!(
             error.starts_with("could not start `a`: it was stopped by a signal before"),
@@ -250,9 +250,9 @@ async fn a_launcher_that_is_stopped_holds_up_nobody(world: World) {
     }
     assert_eq!(s.find(&a.name).await.unwrap(), None);
     let process = s.start(&a).await.unwrap();
-    world.finish(&a.name, Exit::Code(0));
+    fixture.finish(&a.name, Exit::Code(0));
     assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(0));
 }
 
 #[cfg(not(debug_assertions))]
-async fn a_launcher_that_is_stopped_holds_up_nobody(_: World) {}
+async fn a_launcher_that_is_stopped_holds_up_nobody(_: Fixture) {}

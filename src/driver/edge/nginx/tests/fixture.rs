@@ -239,7 +239,7 @@ impl Drop for Running {
 }
 
 /// A whole installation of the edge.
-pub(super) struct Bed {
+pub(super) struct Fixture {
     running: Option<Running>,
     pub(super) edge: Arc<Nginx>,
     pub(super) config: Arc<Config>,
@@ -249,7 +249,7 @@ pub(super) struct Bed {
     pub(super) dir: tempfile::TempDir,
 }
 
-impl Bed {
+impl Fixture {
     /// Runs nginx without any route, and a wake server.
     pub(super) async fn start() -> Self {
         Self::start_with(|_, _| {}).await
@@ -257,12 +257,12 @@ impl Bed {
 
     /// The same with other settings; `change` may put templates into the folder.
     pub(super) async fn start_with(change: impl FnOnce(&mut Config, &Path)) -> Self {
-        let mut bed = Self::new(change);
-        bed.edge.prepare(&[]).await.unwrap();
-        let wake_socket = bed.config.wake_socket();
-        bed.wake = bed.listen_unix("wake", &wake_socket);
-        bed.run().await;
-        bed
+        let mut fixture = Self::new(change);
+        fixture.edge.prepare(&[]).await.unwrap();
+        let wake_socket = fixture.config.wake_socket();
+        fixture.wake = fixture.listen_unix("wake", &wake_socket);
+        fixture.run().await;
+        fixture
     }
 
     /// Nothing runs yet.
@@ -456,7 +456,7 @@ impl Bed {
     }
 }
 
-impl Drop for Bed {
+impl Drop for Fixture {
     fn drop(&mut self) {
         self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
     }

@@ -1,4 +1,4 @@
-//! What the tests stand on: [`Stage`] (proxy, fake service and application, each on its own
+//! What the tests stand on: [`Fixture`] (proxy, fake service and application, each on its own
 //! sockets) and small clients.
 
 use std::collections::BTreeMap;
@@ -435,7 +435,7 @@ fn websocket_that_stays(req: Request<Incoming>, mute: bool) -> Response<Body> {
 }
 
 /// Everything together.
-pub struct Stage {
+pub struct Fixture {
     pub dir: tempfile::TempDir,
     pub app: App,
     pub admission: Arc<FakeDoor>,
@@ -464,7 +464,7 @@ pub fn settings() -> ProxySettings {
     }
 }
 
-impl Stage {
+impl Fixture {
     pub async fn new() -> Self {
         Self::with(settings(), true, DEADLINE).await
     }
@@ -594,7 +594,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for Fixture {
     fn drop(&mut self) {
         if let Some(served) = &self.served {
             served.abort();

@@ -1,4 +1,4 @@
-//! A bed: one acc installation in a folder and on ports of its own, ended and removed with the
+//! A fixture: one acc installation in a folder and on ports of its own, ended and removed with the
 //! value.
 
 use std::fs;
@@ -100,7 +100,7 @@ pub struct Settings {
     pub top: String,
     /// Sections after the last, such as `[[rules]]`.
     pub rules: String,
-    /// `ports.range`; empty: the bed's own.
+    /// `ports.range`; empty: the fixture's own.
     pub ports: String,
     /// `run` is in memory, as `/run` of a usual host is.
     pub run_in_memory: bool,
@@ -140,8 +140,8 @@ default = "0ms"
 description = "pause before it listens"
 "#;
 
-/// A block of ports that no other bed uses while this one lives, below the range the kernel takes
-/// ports of clients from.
+/// A block of ports that no other fixture uses while this one lives, below the range the kernel
+/// takes ports of clients from.
 struct Ports {
     first: u16,
     _lock: Flock<fs::File>,
@@ -183,7 +183,7 @@ impl Ports {
 }
 
 /// One acc installation.
-pub struct Bed {
+pub struct Fixture {
     /// Its folder; a short path, for unix sockets live below it.
     pub dir: PathBuf,
     /// How it is put together.
@@ -197,23 +197,23 @@ pub struct Bed {
     _memory: Option<tempfile::TempDir>,
 }
 
-impl Bed {
-    /// A booted bed with the usual settings, or `None` when its programs are missing (the test is
-    /// then skipped).
+impl Fixture {
+    /// A booted fixture with the usual settings, or `None` when its programs are missing (the test
+    /// is then skipped).
     #[track_caller]
     pub fn new(combination: Combination) -> Option<Self> {
         Self::with(combination, |_| {})
     }
 
-    /// A booted bed with these settings.
+    /// A booted fixture with these settings.
     #[track_caller]
     pub fn with(combination: Combination, change: impl FnOnce(&mut Settings)) -> Option<Self> {
-        let bed = Self::unbooted(combination, change)?;
-        bed.acc(&["boot"]).ok();
-        Some(bed)
+        let fixture = Self::unbooted(combination, change)?;
+        fixture.acc(&["boot"]).ok();
+        Some(fixture)
     }
 
-    /// A bed with config and models, nothing running.
+    /// A fixture with config and models, nothing running.
     #[track_caller]
     pub fn unbooted(combination: Combination, change: impl FnOnce(&mut Settings)) -> Option<Self> {
         if !combination.possible() {
@@ -237,7 +237,7 @@ impl Bed {
         if let Some(memory) = &memory {
             std::os::unix::fs::symlink(memory.path(), dir.join("run")).unwrap();
         }
-        let bed = Self {
+        let fixture = Self {
             dir,
             combination,
             acc: PathBuf::from(ACC),
@@ -246,13 +246,13 @@ impl Bed {
             keep: false,
             _memory: memory,
         };
-        bed.configure(&settings);
+        fixture.configure(&settings);
         let tester = |listen: &str, address: &str| {
             TESTER.replace("LISTEN", listen).replace("ADDRESS", address)
         };
-        bed.model("tester", &tester("unix", r#""--socket", "{{ socket }}""#));
-        bed.model("tester-tcp", &tester("tcp", r#""--port", "{{ port }}""#));
-        Some(bed)
+        fixture.model("tester", &tester("unix", r#""--socket", "{{ socket }}""#));
+        fixture.model("tester-tcp", &tester("tcp", r#""--port", "{{ port }}""#));
+        Some(fixture)
     }
 
     /// A booted one whose instances run as the user `nobody`, with the binary where that user may
@@ -261,15 +261,15 @@ impl Bed {
         combination: Combination,
         change: impl FnOnce(&mut Settings),
     ) -> Option<Self> {
-        let mut bed = Self::unbooted(combination, |settings| {
+        let mut fixture = Self::unbooted(combination, |settings| {
             settings.top = "user = \"nobody\"".into();
             change(settings);
         })?;
-        let theirs = bed.dir.join("acc");
-        fs::copy(&bed.acc, &theirs).unwrap();
-        bed.acc = theirs;
-        bed.acc(&["boot"]).ok();
-        Some(bed)
+        let theirs = fixture.dir.join("acc");
+        fs::copy(&fixture.acc, &theirs).unwrap();
+        fixture.acc = theirs;
+        fixture.acc(&["boot"]).ok();
+        Some(fixture)
     }
 
     /// Writes the config.
@@ -367,7 +367,8 @@ range = "{ports}"
         dir
     }
 
-    /// An acc command on this bed, not yet run; its environment is empty but for a usual `PATH`.
+    /// An acc command on this fixture, not yet run; its environment is empty but for a usual
+    /// `PATH`.
     pub fn command(&self, arguments: &[&str]) -> Command {
         #[expect(
             clippy::disallowed_methods,
@@ -595,7 +596,7 @@ range = "{ports}"
         })
     }
 
-    /// Panics when a process of this bed lives.
+    /// Panics when a process of this fixture lives.
     #[track_caller]
     pub fn assert_nothing_runs(&self) {
         wait_until("no process is left", Duration::from_secs(5), || {
@@ -636,7 +637,7 @@ range = "{ports}"
     /// What helps to understand a failure: the ends of all logs and what runs.
     fn report(&self) -> String {
         let mut text = format!(
-            "\n==== the bed {} ({:?})\n",
+            "\n==== the fixture {} ({:?})\n",
             self.dir.display(),
             self.combination
         );
@@ -658,7 +659,7 @@ range = "{ports}"
     }
 }
 
-impl Bed {
+impl Fixture {
     /// Removes the control groups that are left when acc was not halted in order.
     fn remove_groups(&self) {
         let noted = fs::read(self.dir.join("run/cgroup")).unwrap_or_default();
@@ -678,7 +679,7 @@ impl Bed {
     }
 }
 
-impl Drop for Bed {
+impl Drop for Fixture {
     /// Halts in order, so that every test also tests that halting leaves nothing behind.
     fn drop(&mut self) {
         let mut fault = None;
@@ -710,7 +711,7 @@ pub fn in_memory() -> Option<tempfile::TempDir> {
     Some(dir)
 }
 
-/// With `ACC_TEST_KEEP` set the folder of a failed bed stays.
+/// With `ACC_TEST_KEEP` set the folder of a failed fixture stays.
 #[expect(
     clippy::disallowed_methods,
     reason = "a switch for people who look into a failure"

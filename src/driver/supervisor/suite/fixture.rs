@@ -48,7 +48,7 @@ pub(in super::super) trait Both: Runner + OwnServices {}
 
 impl<T: Runner + OwnServices> Both for T {}
 
-pub(in super::super) struct World {
+pub(in super::super) struct Fixture {
     kind: &'static str,
     way: Way,
     supervisor: Arc<dyn Both>,
@@ -58,7 +58,7 @@ pub(in super::super) struct World {
     open: Mutex<Vec<File>>,
 }
 
-impl World {
+impl Fixture {
     pub(in super::super) fn builtin() -> Self {
         Self::builtin_by(Way::Best).unwrap()
     }
@@ -83,9 +83,12 @@ impl World {
     /// A real supervisord that answers, with instances' processes known in this way; `None`: not
     /// possible here.
     pub(in super::super) async fn supervisord_by(way: Way) -> Option<Self> {
-        let world = Self::supervisord_of(tempdir(), way, |_| {})?;
-        assert_eq!(world.supervisor.boot(&[]).await.unwrap(), Ensured::Started);
-        Some(world)
+        let fixture = Self::supervisord_of(tempdir(), way, |_| {})?;
+        assert_eq!(
+            fixture.supervisor.boot(&[]).await.unwrap(),
+            Ensured::Started
+        );
+        Some(fixture)
     }
 
     pub(in super::super) fn fake() -> Self {
@@ -104,9 +107,12 @@ impl World {
     /// A real supervisord that answers; `None`: not installed, which is printed (and a failure in
     /// CI).
     pub(in super::super) async fn supervisord() -> Option<Self> {
-        let world = Self::supervisord_down()?;
-        assert_eq!(world.supervisor.boot(&[]).await.unwrap(), Ensured::Started);
-        Some(world)
+        let fixture = Self::supervisord_down()?;
+        assert_eq!(
+            fixture.supervisor.boot(&[]).await.unwrap(),
+            Ensured::Started
+        );
+        Some(fixture)
     }
 
     /// The same, not yet booted.
@@ -325,7 +331,7 @@ fn children(parent: i32) -> Vec<i32> {
     pids.filter(is_child).collect()
 }
 
-impl Drop for World {
+impl Drop for Fixture {
     fn drop(&mut self) {
         let daemon = self.daemon();
         let mut all: Vec<Process> = Vec::new();
