@@ -15,7 +15,7 @@ use super::truth;
 use crate::support::wait::{Ending, holds, now, pause};
 use crate::support::{Combination, Fixture, processes, run, wait_until};
 
-const NAMES: [&str; 4] = ["zebra", "okapi", "tapir", "civet"];
+const NAMES: [&str; 4] = ["shop", "blog", "wiki", "docs"];
 /// Longest any command may take; a deadlock takes longer.
 const LONGEST: Duration = Duration::from_secs(120);
 

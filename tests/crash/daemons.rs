@@ -74,7 +74,7 @@ fn under_load(fixture: &Fixture, what: impl FnOnce()) -> (u32, Vec<String>) {
         }
     };
     std::thread::scope(|scope| {
-        let clients = ["zebra", "okapi"].map(|name| scope.spawn(client(name)));
+        let clients = ["shop", "blog"].map(|name| scope.spawn(client(name)));
         let ending = Ending(&over);
         what();
         drop(ending);
@@ -93,28 +93,28 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
     }) else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     fixture
-        .acc(&["create", "okapi", "--model", "tester-tcp", "--asleep"])
+        .acc(&["create", "blog", "--model", "tester-tcp", "--asleep"])
         .ok();
-    let (zebra, server, nginx) = (fixture.pid("zebra"), working(&fixture), masters(&fixture));
+    let (shop, server, nginx) = (fixture.pid("shop"), working(&fixture), masters(&fixture));
     let master = fixture.wait_server(None);
     let mut last = supervisord(&fixture).unwrap();
     let (answered, lost) = under_load(&fixture, || {
         for _ in 0..2 {
             kill(last);
-            let _ = fixture.acc(&["stop", "okapi"]).ok();
+            let _ = fixture.acc(&["stop", "blog"]).ok();
             last = new_supervisord(&fixture, last);
         }
     });
     assert!(lost.is_empty(), "{answered} answered, lost: {lost:#?}");
     assert!(answered > 4, "{answered}");
     assert_eq!(
-        (fixture.pid("zebra"), masters(&fixture), working(&fixture)),
-        (zebra, nginx.clone(), server),
+        (fixture.pid("shop"), masters(&fixture), working(&fixture)),
+        (shop, nginx.clone(), server),
         "what outlived it was replaced"
     );
-    assert_eq!(fixture.told("zebra", "START").len(), 1);
+    assert_eq!(fixture.told("shop", "START").len(), 1);
     // One works, one at most stands by.
     wait_until("one server stands by", truth::SETTLED, || {
         holds(
@@ -148,14 +148,14 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
         )
     });
     let next = fixture.wait_server(Some(master));
-    fixture.get("okapi", "/").status(200);
-    assert_eq!(fixture.pid("zebra"), zebra);
+    fixture.get("blog", "/").status(200);
+    assert_eq!(fixture.pid("shop"), shop);
     assert_eq!(fixture.kill_server(), next);
     fixture.wait_server(Some(next));
     // nginx, which nobody watches since, is brought back by the server.
     kill(masters(&fixture)[0]);
     wait_until("nginx is back", truth::SETTLED, || {
-        match fixture.ask("GET", "zebra", "/").send(fixture.address()) {
+        match fixture.ask("GET", "shop", "/").send(fixture.address()) {
             Ok(reply) => holds(
                 reply.status == 200 && masters(&fixture).len() == 1 && masters(&fixture) != nginx,
                 reply.status,
@@ -172,11 +172,11 @@ fn a_wake_brings_supervisord_back_without_waiting_for_a_pass() {
         return;
     };
     fixture
-        .acc(&["create", "zebra", "--model", "tester", "--asleep"])
+        .acc(&["create", "shop", "--model", "tester", "--asleep"])
         .ok();
     let before = supervisord(&fixture).unwrap();
     kill(before);
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
     assert_ne!(supervisord(&fixture), Some(before));
     // The same by a pass of cron's.
     let before = supervisord(&fixture).unwrap();
@@ -190,7 +190,7 @@ fn a_wake_brings_supervisord_back_without_waiting_for_a_pass() {
     );
     assert_ne!(supervisord(&fixture), Some(before));
     assert_eq!(fixture.monitor().out, "");
-    fixture.acc(&["restart", "zebra"]).ok();
+    fixture.acc(&["restart", "shop"]).ok();
     truth::becomes_true(&fixture, || ());
 }
 
@@ -208,11 +208,11 @@ fn a_supervisord_that_systemd_starts_again_leaves_what_outlived_it_alone() {
     };
     let mut main = start();
     fixture.wait_server(None);
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     fixture
-        .acc(&["create", "okapi", "--model", "tester", "--asleep"])
+        .acc(&["create", "blog", "--model", "tester", "--asleep"])
         .ok();
-    let (zebra, server, master) = (fixture.pid("zebra"), working(&fixture), masters(&fixture));
+    let (shop, server, master) = (fixture.pid("shop"), working(&fixture), masters(&fixture));
     let mut next = None;
     let (answered, lost) = under_load(&fixture, || {
         main.kill().unwrap();
@@ -233,8 +233,8 @@ fn a_supervisord_that_systemd_starts_again_leaves_what_outlived_it_alone() {
     });
     assert!(lost.is_empty(), "{answered} answered, lost: {lost:#?}");
     assert_eq!(
-        (fixture.pid("zebra"), masters(&fixture), working(&fixture)),
-        (zebra, master, server)
+        (fixture.pid("shop"), masters(&fixture), working(&fixture)),
+        (shop, master, server)
     );
     fixture.acc(&["halt"]).ok();
     next.unwrap().wait().unwrap();
@@ -256,11 +256,11 @@ fn a_server_that_systemd_starts_again_takes_over_the_worker_that_outlived_it() {
         };
         let mut main = start();
         fixture.wait_server(None);
-        fixture.create("zebra", "tester");
+        fixture.create("shop", "tester");
         fixture
-            .acc(&["create", "okapi", "--model", "tester", "--asleep"])
+            .acc(&["create", "blog", "--model", "tester", "--asleep"])
             .ok();
-        let (zebra, server) = (fixture.pid("zebra"), working(&fixture));
+        let (shop, server) = (fixture.pid("shop"), working(&fixture));
         let mut next = None;
         let (answered, lost) = under_load(&fixture, || {
             let before = fixture.master();
@@ -269,16 +269,16 @@ fn a_server_that_systemd_starts_again_takes_over_the_worker_that_outlived_it() {
             // Not by acc itself: two would be started.
             assert_eq!(fixture.monitor().out, "");
             assert_eq!(fixture.master(), before);
-            let _ = fixture.acc(&["stop", "okapi"]).ok();
+            let _ = fixture.acc(&["stop", "blog"]).ok();
             next = Some(start());
             wait_until("the next one has taken over", truth::SETTLED, || {
                 let now = fixture.master();
                 holds(now != before && processes::alive(now), now)
             });
-            let _ = fixture.acc(&["stop", "okapi"]).ok();
+            let _ = fixture.acc(&["stop", "blog"]).ok();
         });
         assert!(lost.is_empty(), "{answered} answered, lost: {lost:#?}");
-        assert_eq!((fixture.pid("zebra"), working(&fixture)), (zebra, server));
+        assert_eq!((fixture.pid("shop"), working(&fixture)), (shop, server));
         fixture.acc(&["halt"]).ok();
         next.unwrap().wait().unwrap();
         fixture.assert_nothing_runs();
@@ -291,15 +291,15 @@ fn a_pass_brings_back_what_died_and_nothing_after_a_halt() {
         let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
             continue;
         };
-        fixture.create("zebra", "tester");
-        let zebra = fixture.pid("zebra");
+        fixture.create("shop", "tester");
+        let shop = fixture.pid("shop");
         let server = fixture.kill_server();
         for master in masters(&fixture) {
             kill(master);
         }
         wait_until("all is back", truth::SETTLED, || {
             fixture.acc(&["monitor"]);
-            match fixture.ask("GET", "zebra", "/").send(fixture.address()) {
+            match fixture.ask("GET", "shop", "/").send(fixture.address()) {
                 Ok(reply) => holds(
                     reply.status == 200 && fixture.server().is_some(),
                     reply.status,
@@ -307,7 +307,7 @@ fn a_pass_brings_back_what_died_and_nothing_after_a_halt() {
                 Err(e) => Err(e.to_string()),
             }
         });
-        assert_eq!(fixture.pid("zebra"), zebra);
+        assert_eq!(fixture.pid("shop"), shop);
         fixture.wait_server(Some(server));
         truth::becomes_true(&fixture, || ());
         fixture.acc(&["halt"]).ok();

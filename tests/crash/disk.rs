@@ -132,27 +132,27 @@ fn home_is_full(combination: Combination) {
         return;
     };
     let fixture = &small.fixture;
-    fixture.create("zebra", "tester");
-    fixture.create("civet", "tester");
+    fixture.create("shop", "tester");
+    fixture.create("docs", "tester");
     fixture
-        .acc(&["create", "okapi", "--model", "tester-tcp", "--asleep"])
+        .acc(&["create", "blog", "--model", "tester-tcp", "--asleep"])
         .ok();
-    let (zebra, civet, worker) = (
-        fixture.pid("zebra"),
-        fixture.pid("civet"),
+    let (shop, docs, worker) = (
+        fixture.pid("shop"),
+        fixture.pid("docs"),
         truth::working(fixture),
     );
     small.fill();
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
     let made = done_or_refused(
         &small,
         &[
             "create",
-            "tapir",
+            "wiki",
             "--model",
             "tester",
             "--host",
-            "tapir.example.org",
+            "wiki.example.org",
         ],
         rows,
     );
@@ -161,21 +161,21 @@ fn home_is_full(combination: Combination) {
         Some(1),
         "there was room for a folder and its files: {made:?}"
     );
-    assert!(!fixture.instance("tapir").exists(), "half of it is left");
+    assert!(!fixture.instance("wiki").exists(), "half of it is left");
     for verb in [
-        &["disable", "okapi"][..],
-        &["pin", "okapi"],
-        &["enable", "okapi"],
-        &["start", "okapi"],
-        &["stop", "civet"],
+        &["disable", "blog"][..],
+        &["pin", "blog"],
+        &["enable", "blog"],
+        &["start", "blog"],
+        &["stop", "docs"],
     ] {
         done_or_refused(&small, verb, rows);
-        fixture.get("zebra", "/").status(200);
+        fixture.get("shop", "/").status(200);
     }
     // What happens to it is true whether it can be written down or not.
-    processes::signal(civet, Signal::SIGKILL);
+    processes::signal(docs, Signal::SIGKILL);
     for _ in 0..20 {
-        fixture.get("zebra", "/").status(200);
+        fixture.get("shop", "/").status(200);
         fixture.acc(&["monitor"]);
     }
     assert_eq!(
@@ -183,11 +183,11 @@ fn home_is_full(combination: Combination) {
         worker,
         "the server did not bear it"
     );
-    assert_eq!(fixture.pid("zebra"), zebra);
+    assert_eq!(fixture.pid("shop"), shop);
     small.make_room();
     // By itself: nobody asks for anything.
     truth::becomes_true(fixture, || ());
-    for name in ["zebra", "okapi", "civet"] {
+    for name in ["shop", "blog", "docs"] {
         fixture.acc(&["enable", name]).ok();
         wait_until("it answers", truth::SETTLED, || {
             let reply = fixture.get(name, "/");
@@ -197,16 +197,16 @@ fn home_is_full(combination: Combination) {
     fixture
         .acc(&[
             "create",
-            "tapir",
+            "wiki",
             "--model",
             "tester",
             "--host",
-            "tapir.example.org",
+            "wiki.example.org",
         ])
         .ok();
     assert_eq!(
-        (truth::working(fixture), fixture.pid("zebra")),
-        (worker, zebra)
+        (truth::working(fixture), fixture.pid("shop")),
+        (worker, shop)
     );
     truth::becomes_true(fixture, || ());
 }
@@ -216,14 +216,14 @@ fn run_is_full(combination: Combination) {
         return;
     };
     let fixture = &small.fixture;
-    fixture.create("zebra", "tester");
-    for (name, model) in [("okapi", "tester-tcp"), ("civet", "tester")] {
+    fixture.create("shop", "tester");
+    for (name, model) in [("blog", "tester-tcp"), ("docs", "tester")] {
         fixture.create(name, model);
         fixture.acc(&["stop", name]).ok();
     }
-    let (zebra, worker) = (fixture.pid("zebra"), truth::working(fixture));
+    let (shop, worker) = (fixture.pid("shop"), truth::working(fixture));
     small.fill();
-    for name in ["okapi", "civet"] {
+    for name in ["blog", "docs"] {
         let reply = fixture.get(name, "/");
         assert!(
             [200, 503].contains(&reply.status),
@@ -231,7 +231,7 @@ fn run_is_full(combination: Combination) {
             reply.status,
             reply.text()
         );
-        fixture.get("zebra", "/").status(200);
+        fixture.get("shop", "/").status(200);
     }
     fixture.acc(&["monitor"]);
     assert_eq!(
@@ -240,7 +240,7 @@ fn run_is_full(combination: Combination) {
         "the server did not bear it"
     );
     small.make_room();
-    for name in ["okapi", "civet"] {
+    for name in ["blog", "docs"] {
         wait_until("it answers", truth::SETTLED, || {
             let reply = fixture.get(name, "/");
             holds(
@@ -250,8 +250,8 @@ fn run_is_full(combination: Combination) {
         });
     }
     assert_eq!(
-        (truth::working(fixture), fixture.pid("zebra")),
-        (worker, zebra)
+        (truth::working(fixture), fixture.pid("shop")),
+        (worker, shop)
     );
     truth::becomes_true(fixture, || ());
     if combination.edge == "nginx" {

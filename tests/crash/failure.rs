@@ -26,18 +26,18 @@ fn fixture_of(combination: Combination, line: &str) -> Option<Fixture> {
     })?;
     fixture.model("fickle", &format!("{FICKLE}{line}"));
     fixture
-        .acc(&["create", "zebra", "--model", "fickle", "--asleep"])
+        .acc(&["create", "shop", "--model", "fickle", "--asleep"])
         .ok();
     Some(fixture)
 }
 
 fn mode(fixture: &Fixture, mode: &str) {
-    std::fs::write(fixture.instance("zebra").join("data/mode"), mode).unwrap();
+    std::fs::write(fixture.instance("shop").join("data/mode"), mode).unwrap();
 }
 
 /// How often it was started, by its events.
 fn failures(fixture: &Fixture) -> usize {
-    let events = fixture.json(&["events", "zebra"]);
+    let events = fixture.json(&["events", "shop"]);
     events
         .as_array()
         .unwrap()
@@ -51,13 +51,13 @@ fn a_command_that_works_alone_writes_its_lines() {
     let Some(fixture) = Fixture::new(Combination::BUILTIN) else {
         return;
     };
-    fixture.create("zebra", "hello");
+    fixture.create("shop", "hello");
     truth::without_server(&fixture);
     for _ in 0..5 {
-        fixture.acc(&["stop", "zebra"]).ok();
-        fixture.acc(&["start", "zebra"]).ok();
+        fixture.acc(&["stop", "shop"]).ok();
+        fixture.acc(&["start", "shop"]).ok();
     }
-    let events = fixture.json(&["events", "zebra"]);
+    let events = fixture.json(&["events", "shop"]);
     let count = |kind| {
         events
             .as_array()
@@ -74,13 +74,13 @@ fn one_that_dies_at_start(combination: Combination) {
         return;
     };
     mode(&fixture, "exit");
-    let reply = fixture.get("zebra", "/").status(503);
+    let reply = fixture.get("shop", "/").status(503);
     assert!(
         !reply.text().contains("no luck today"),
         "its output is shown to strangers: {}",
         reply.text()
     );
-    let info = fixture.info("zebra");
+    let info = fixture.info("shop");
     assert_eq!(
         (info["phase"].as_str(), info["failure"].as_str()),
         (
@@ -92,7 +92,7 @@ fn one_that_dies_at_start(combination: Combination) {
         info["log_tail"].as_array().unwrap().last().unwrap(),
         "no luck today"
     );
-    fixture.acc(&["info", "zebra"]).ok().says(&[
+    fixture.acc(&["info", "shop"]).ok().says(&[
         "exited with code 7",
         "last lines of its log:",
         "no luck today",
@@ -101,7 +101,7 @@ fn one_that_dies_at_start(combination: Combination) {
     let began = now();
     let mut tries = vec![];
     while began.elapsed() < Duration::from_millis(7500) {
-        fixture.get("zebra", "/").status(503);
+        fixture.get("shop", "/").status(503);
         let seen = failures(&fixture);
         if tries.last().is_none_or(|(n, _)| *n != seen) {
             tries.push((seen, began.elapsed()));
@@ -123,27 +123,27 @@ fn one_that_dies_at_start(combination: Combination) {
     // The operator tries at once, and a success resets it.
     let before = failures(&fixture);
     fixture
-        .acc(&["start", "zebra"])
+        .acc(&["start", "shop"])
         .error(1)
         .says(&["exited with code 7"]);
     assert_eq!(failures(&fixture), before + 1);
     mode(&fixture, "");
-    fixture.get("zebra", "/").status(503);
-    fixture.acc(&["reset", "zebra"]).ok();
-    fixture.get("zebra", "/").status(200);
-    let info = fixture.info("zebra");
+    fixture.get("shop", "/").status(503);
+    fixture.acc(&["reset", "shop"]).ok();
+    fixture.get("shop", "/").status(200);
+    let info = fixture.info("shop");
     assert!(
         info["failure"].is_null() && info.get("log_tail").is_none(),
         "{info}"
     );
     // From the beginning again: the first window is a second.
-    fixture.acc(&["stop", "zebra"]).ok();
+    fixture.acc(&["stop", "shop"]).ok();
     mode(&fixture, "exit");
-    fixture.get("zebra", "/").status(503);
+    fixture.get("shop", "/").status(503);
     mode(&fixture, "");
     let again = now();
     wait_until("it is tried again", Duration::from_secs(5), || {
-        holds(fixture.get("zebra", "/").status == 200, "503")
+        holds(fixture.get("shop", "/").status == 200, "503")
     });
     assert!(
         again.elapsed() < Duration::from_millis(2500),
@@ -160,11 +160,11 @@ fn one_that_takes_longer_than_a_request_waits(combination: Combination) {
         return;
     };
     mode(&fixture, "hang");
-    fixture.get("zebra", "/").status(504);
-    assert_eq!(fixture.phase("zebra"), "waking");
-    fixture.acc(&["stop", "--now", "zebra"]).ok();
+    fixture.get("shop", "/").status(504);
+    assert_eq!(fixture.phase("shop"), "waking");
+    fixture.acc(&["stop", "--now", "shop"]).ok();
     mode(&fixture, "");
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
 }
 
 fn one_that_hangs(combination: Combination) {
@@ -174,28 +174,28 @@ fn one_that_hangs(combination: Combination) {
     };
     mode(&fixture, "hang");
     let began = now();
-    fixture.get("zebra", "/").status(503);
+    fixture.get("shop", "/").status(503);
     assert!(
         began.elapsed() < Duration::from_secs(6),
         "{:?}",
         began.elapsed()
     );
     wait_until("it failed", truth::SETTLED, || {
-        holds(fixture.phase("zebra") == "failed", fixture.phase("zebra"))
+        holds(fixture.phase("shop") == "failed", fixture.phase("shop"))
     });
-    let info = fixture.info("zebra");
+    let info = fixture.info("shop");
     let failure = info["failure"].as_str().unwrap();
     assert!(
         failure.starts_with("did not answer within 1.") && failure.contains("app.sock"),
         "{failure}"
     );
     fixture
-        .acc(&["start", "zebra"])
+        .acc(&["start", "shop"])
         .error(5)
         .says(&["did not answer within"]);
     mode(&fixture, "");
-    fixture.acc(&["start", "zebra"]).ok();
-    fixture.get("zebra", "/").status(200);
+    fixture.acc(&["start", "shop"]).ok();
+    fixture.get("shop", "/").status(200);
     truth::becomes_true(&fixture, || ());
 }
 
@@ -203,34 +203,31 @@ fn one_that_dies_while_it_serves(combination: Combination) {
     let Some(fixture) = fixture(combination) else {
         return;
     };
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
     for signal in [Signal::SIGKILL, Signal::SIGABRT] {
-        let pid = fixture.pid("zebra");
+        let pid = fixture.pid("shop");
         let began = now();
         processes::signal(pid, signal);
         wait_until("its death is noticed", truth::SETTLED, || {
-            holds(fixture.phase("zebra") == "failed", fixture.phase("zebra"))
+            holds(fixture.phase("shop") == "failed", fixture.phase("shop"))
         });
         assert!(
             began.elapsed() < Duration::from_secs(3),
             "noticed only after {:?}",
             began.elapsed()
         );
-        let failure = fixture.info("zebra")["failure"]
-            .as_str()
-            .unwrap()
-            .to_owned();
+        let failure = fixture.info("shop")["failure"].as_str().unwrap().to_owned();
         assert_eq!(failure, format!("was killed by {signal} while it served"));
-        assert!(!fixture.run().join("gate/zebra.sock").exists());
+        assert!(!fixture.run().join("gate/shop.sock").exists());
         if signal == Signal::SIGKILL {
             // The first death: the next request starts it at once.
-            fixture.get("zebra", "/").status(200);
+            fixture.get("shop", "/").status(200);
         }
     }
     // The second within ten seconds of a wake is a crash loop.
-    fixture.get("zebra", "/").status(503);
-    fixture.acc(&["reset", "zebra"]).ok();
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(503);
+    fixture.acc(&["reset", "shop"]).ok();
+    fixture.get("shop", "/").status(200);
     truth::becomes_true(&fixture, || ());
 }
 

@@ -28,7 +28,7 @@ fn power_cut(combination: Combination) {
     }) else {
         return;
     };
-    for name in ["zebra", "okapi", "tapir", "civet"] {
+    for name in ["shop", "blog", "wiki", "docs"] {
         fixture.create(name, "tester");
     }
     let mut dice = Dice(u64::from(std::process::id()) + 1);

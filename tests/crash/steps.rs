@@ -155,11 +155,11 @@ impl WalkFixture {
             faults,
             &[
                 "create",
-                "zebra",
+                "shop",
                 "--model",
                 model,
                 "--host",
-                "zebra.example.org",
+                "shop.example.org",
             ],
         )
     }
@@ -167,10 +167,10 @@ impl WalkFixture {
     /// Nothing of it is left, and the same name works.
     #[track_caller]
     fn gone(&self) {
-        truth::gone(&self.fixture, "zebra");
+        truth::gone(&self.fixture, "shop");
         self.make("tester");
         self.remove();
-        truth::gone(&self.fixture, "zebra");
+        truth::gone(&self.fixture, "shop");
     }
 
     #[track_caller]
@@ -178,23 +178,23 @@ impl WalkFixture {
         self.fixture
             .acc(&[
                 "create",
-                "zebra",
+                "shop",
                 "--model",
                 model,
                 "--host",
-                "zebra.example.org",
+                "shop.example.org",
             ])
             .ok();
     }
 
     #[track_caller]
     fn remove(&self) {
-        self.fixture.acc(&["destroy", "--force", "zebra"]).ok();
-        self.fixture.acc(&["purge", "zebra"]).ok();
+        self.fixture.acc(&["destroy", "--force", "shop"]).ok();
+        self.fixture.acc(&["purge", "shop"]).ok();
     }
 
     fn phase(&self) -> String {
-        self.fixture.phase("zebra")
+        self.fixture.phase("shop")
     }
 }
 
@@ -273,7 +273,7 @@ fn walk_destroy(combination: Combination, by: By) {
             walk.make(model(n));
             let word = if how == How::Killed { "kill" } else { "error" };
             let done =
-                walk.with_faults(&format!("{word} {point}"), &["destroy", "--force", "zebra"]);
+                walk.with_faults(&format!("{word} {point}"), &["destroy", "--force", "shop"]);
             assert!(done.code != Some(0), "{done:?}");
             match how {
                 How::Killed => walk.next(),
@@ -318,7 +318,7 @@ fn destroyed_leaves_only_its_files(fixture: &Fixture) {
             .unwrap_or_default();
         let shown = file.display().to_string();
         assert!(
-            !shown.contains("zebra") && !text.contains("zebra"),
+            !shown.contains("shop") && !text.contains("shop"),
             "{shown} knows of it:\n{text}"
         );
     }
@@ -335,9 +335,9 @@ fn walk_purge(combination: Combination, by: By) {
             }
             say(point, how, &walk);
             walk.make(model(n));
-            walk.fixture.acc(&["destroy", "--force", "zebra"]).ok();
+            walk.fixture.acc(&["destroy", "--force", "shop"]).ok();
             let word = if how == How::Killed { "kill" } else { "error" };
-            let done = walk.with_faults(&format!("{word} {point}"), &["purge", "zebra"]);
+            let done = walk.with_faults(&format!("{word} {point}"), &["purge", "shop"]);
             assert!(done.code != Some(0), "{done:?}");
             match how {
                 How::Killed => walk.next(),
@@ -361,16 +361,16 @@ fn walk_stop(combination: Combination, by: By) {
         } else {
             model(n)
         });
-        walk.with_faults(&format!("kill {point}"), &["stop", "zebra"]);
+        walk.with_faults(&format!("kill {point}"), &["stop", "shop"]);
         walk.next();
         assert!(
             ["awake", "asleep"].contains(&walk.phase().as_str()),
             "{}",
             walk.phase()
         );
-        walk.fixture.acc(&["start", "zebra"]).ok();
+        walk.fixture.acc(&["start", "shop"]).ok();
         if by == By::Server {
-            walk.fixture.get("zebra", "/").status(200);
+            walk.fixture.get("shop", "/").status(200);
         }
         walk.remove();
         walk.gone();

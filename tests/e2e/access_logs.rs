@@ -26,14 +26,14 @@ fn no_instance_can_reach_the_access_logs() {
         let Some(fixture) = Fixture::of_tenants(combination, |s| s.idle = "60s") else {
             continue;
         };
-        fixture.create("zebra", "tester");
-        fixture.get("zebra", "/").status(200);
-        let log = folder(&fixture, "zebra").join("access.log");
+        fixture.create("shop", "tester");
+        fixture.get("shop", "/").status(200);
+        let log = folder(&fixture, "shop").join("access.log");
         wait_until("the request is written down", SOON, || {
             holds(lines(&log) > 0, "no line")
         });
         assert_eq!(
-            fs::metadata(folder(&fixture, "zebra")).unwrap().mode() & 0o7777,
+            fs::metadata(folder(&fixture, "shop")).unwrap().mode() & 0o7777,
             0o700,
             "{combination:?}"
         );
@@ -46,7 +46,7 @@ fn no_instance_can_reach_the_access_logs() {
         );
         assert!(
             !fixture
-                .instance("zebra")
+                .instance("shop")
                 .join("log/access")
                 .symlink_metadata()
                 .unwrap()
@@ -54,13 +54,13 @@ fn no_instance_can_reach_the_access_logs() {
             "a folder of the instance's"
         );
         fixture
-            .acc(&["logs", "zebra", "--access"])
+            .acc(&["logs", "shop", "--access"])
             .ok()
             .says(&["GET /"]);
-        fixture.acc(&["destroy", "--force", "zebra"]).ok();
+        fixture.acc(&["destroy", "--force", "shop"]).ok();
         assert!(log.exists(), "a destroyed one keeps its logs");
-        fixture.acc(&["purge", "zebra"]).ok();
-        assert!(!folder(&fixture, "zebra").exists(), "{combination:?}");
+        fixture.acc(&["purge", "shop"]).ok();
+        assert!(!folder(&fixture, "shop").exists(), "{combination:?}");
         // Nor does a host that belongs to nobody leave anything there.
         fixture.get("nothing", "/").status(404);
         assert_eq!(
@@ -79,19 +79,19 @@ fn folders_that_are_missing_are_made_by_a_boot_and_by_a_pass() {
         let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
             continue;
         };
-        fixture.create("zebra", "tester");
-        let log = folder(&fixture, "zebra").join("access.log");
-        let gone = || fs::remove_dir_all(folder(&fixture, "zebra")).unwrap();
+        fixture.create("shop", "tester");
+        let log = folder(&fixture, "shop").join("access.log");
+        let gone = || fs::remove_dir_all(folder(&fixture, "shop")).unwrap();
         gone();
         fixture.monitor();
         wait_until("a line is in the new folder", SOON, || {
-            fixture.get("zebra", "/").status(200);
+            fixture.get("shop", "/").status(200);
             holds(lines(&log) > 0, "no line")
         });
         fixture.acc(&["halt"]).ok();
         gone();
         fixture.acc(&["boot"]).ok();
-        assert!(folder(&fixture, "zebra").is_dir(), "{combination:?}");
+        assert!(folder(&fixture, "shop").is_dir(), "{combination:?}");
     }
 }
 
@@ -103,13 +103,13 @@ fn what_takes_the_place_of_an_access_log_harms_nobody_else() {
         let Some(fixture) = Fixture::with(combination, |s| s.idle = "1s") else {
             continue;
         };
-        for name in ["zebra", "okapi"] {
+        for name in ["shop", "blog"] {
             fixture.create(name, "tester");
         }
         let secret = fixture.dir.join("secret");
         fs::write(&secret, "for root only\n").unwrap();
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
-        let log = folder(&fixture, "zebra").join("access.log");
+        let log = folder(&fixture, "shop").join("access.log");
         let plant: [(&str, &dyn Fn()); 3] = [
             ("link", &|| symlink(&secret, &log).unwrap()),
             ("loop", &|| symlink("access.log", &log).unwrap()),
@@ -123,20 +123,20 @@ fn what_takes_the_place_of_an_access_log_harms_nobody_else() {
             // nginx itself waits for the reader of a pipe, and follows a link: only it can put one
             // there.
             if combination.edge == "builtin" {
-                fixture.get("zebra", "/").status(200);
+                fixture.get("shop", "/").status(200);
             }
-            let shown = fixture.acc(&["logs", "zebra", "--access"]);
+            let shown = fixture.acc(&["logs", "shop", "--access"]);
             assert!(
                 !shown.out.contains("for root only"),
                 "{combination:?} {what}: {shown:?}"
             );
-            let okapi = folder(&fixture, "okapi").join("access.log");
-            let before = lines(&okapi);
-            fixture.get("okapi", "/").status(200);
+            let blog = folder(&fixture, "blog").join("access.log");
+            let before = lines(&blog);
+            fixture.get("blog", "/").status(200);
             wait_until("the neighbour's request is written down", SOON, || {
-                holds(lines(&okapi) > before, before)
+                holds(lines(&blog) > before, before)
             });
-            fixture.monitor_until_asleep("okapi");
+            fixture.monitor_until_asleep("blog");
             assert_eq!(
                 fs::read_to_string(&secret).unwrap(),
                 "for root only\n",

@@ -102,13 +102,13 @@ pub fn an_instance_begins_without_marks_and_rights(combination: Combination) {
         return;
     };
     boot_from_an_odd_shell(&fixture);
-    fixture.create("zebra", "tester");
-    is_clean(&fixture, "zebra", nix::unistd::geteuid().is_root());
-    assert_eq!(line(fixture.pid("zebra"), "status", "Umask:"), "0022");
+    fixture.create("shop", "tester");
+    is_clean(&fixture, "shop", nix::unistd::geteuid().is_root());
+    assert_eq!(line(fixture.pid("shop"), "status", "Umask:"), "0022");
     // Neither in what acc itself runs is a signal blocked: it could not be ended.
     for seen in processes::of(&fixture.dir)
         .iter()
-        .filter(|seen| seen.pid != fixture.pid("zebra"))
+        .filter(|seen| seen.pid != fixture.pid("shop"))
     {
         assert_eq!(
             set(seen.pid, "SigBlk:") & (1 << (15 - 1)),
@@ -134,7 +134,7 @@ pub fn an_instance_of_another_user_begins_so_too(combination: Combination) {
     fs::copy(&fixture.acc, &theirs).unwrap();
     fixture.acc = theirs;
     boot_from_an_odd_shell(&fixture);
-    for (name, model) in [("zebra", "tester"), ("tapir", "hello-fd")] {
+    for (name, model) in [("shop", "tester"), ("wiki", "hello-fd")] {
         fixture.create(name, model);
         is_clean(&fixture, name, true);
         assert_eq!(
@@ -154,8 +154,8 @@ pub fn its_limits_are_those_of_the_config(combination: Combination) {
     else {
         return;
     };
-    fixture.create("zebra", "tester");
-    let pid = fixture.pid("zebra");
+    fixture.create("shop", "tester");
+    let pid = fixture.pid("shop");
     assert!(line(pid, "limits", "Max open files").starts_with("333 333 "));
     assert!(line(pid, "limits", "Max file size").starts_with("1073741824 1073741824 "));
     assert!(line(pid, "limits", "Max core file size").starts_with("1048576 1048576 "));
@@ -168,19 +168,19 @@ pub fn a_start_that_is_stopped_fails_and_holds_up_nobody(combination: Combinatio
     else {
         return;
     };
-    for name in ["zebra", "okapi"] {
+    for name in ["shop", "blog"] {
         fixture.create(name, "tester");
         fixture.acc(&["stop", name]).ok();
     }
     let fault = fixture.run().join("fault");
     fs::write(&fault, "stop launch\n").unwrap();
-    let mut start = fixture.command(&["start", "zebra"]);
+    let mut start = fixture.command(&["start", "shop"]);
     let starting = std::thread::spawn(move || run::run(&mut start, COMMAND));
     wait_until("the launcher to be asked to stop", SOON, || {
         let left = fs::read_to_string(&fault).unwrap();
         holds(left.is_empty(), left)
     });
-    fixture.get("okapi", "/").status(200);
+    fixture.get("blog", "/").status(200);
     fixture.acc(&["monitor"]);
     // supervisord does not wait for a launcher: there it is a start that takes too long.
     let builtin = combination.supervisor == "builtin";
@@ -188,8 +188,8 @@ pub fn a_start_that_is_stopped_fails_and_holds_up_nobody(combination: Combinatio
     if builtin {
         done.says(&["stopped by a signal before it had become its program"]);
     }
-    fixture.acc(&["start", "zebra"]).ok();
-    fixture.get("zebra", "/").status(200);
+    fixture.acc(&["start", "shop"]).ok();
+    fixture.get("shop", "/").status(200);
 }
 
 #[cfg(not(debug_assertions))]

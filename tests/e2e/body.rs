@@ -50,7 +50,7 @@ pub fn fifty_megabytes_are_posted_through_a_wake(combination: Combination) {
     fixture
         .acc(&[
             "create",
-            "zebra",
+            "shop",
             "--model",
             "tester",
             "--set",
@@ -60,12 +60,12 @@ pub fn fifty_megabytes_are_posted_through_a_wake(combination: Combination) {
         .ok();
     let body = noise(50 << 20);
     let ask = fixture
-        .ask("POST", "zebra", "/echo?a=%2F%20b&c=//d")
+        .ask("POST", "shop", "/echo?a=%2F%20b&c=//d")
         .body(body.clone());
     assert_echo(fixture.send(&ask), "POST", "a=%2F%20b&c=//d", &body);
     assert_echo(fixture.send(&ask), "POST", "a=%2F%20b&c=//d", &body);
     let requests = fixture
-        .told("zebra", "REQ")
+        .told("shop", "REQ")
         .into_iter()
         .filter(|l| l.contains("POST"))
         .count();
@@ -79,7 +79,7 @@ pub fn a_chunked_body_and_one_that_expects_continue_go_through_a_wake(combinatio
     fixture
         .acc(&[
             "create",
-            "zebra",
+            "shop",
             "--model",
             "tester",
             "--set",
@@ -91,7 +91,7 @@ pub fn a_chunked_body_and_one_that_expects_continue_go_through_a_wake(combinatio
     assert_echo(
         fixture.send(
             &fixture
-                .ask("PUT", "zebra", "/echo")
+                .ask("PUT", "shop", "/echo")
                 .body(body.clone())
                 .chunked(),
         ),
@@ -99,13 +99,13 @@ pub fn a_chunked_body_and_one_that_expects_continue_go_through_a_wake(combinatio
         "",
         &body,
     );
-    fixture.acc(&["stop", "zebra"]).ok();
+    fixture.acc(&["stop", "shop"]).ok();
 
     // The client sends its body only after it was told to.
     let mut stream = http::connect(fixture.address()).unwrap();
     let head = format!(
         "POST /echo HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
-        fixture.host("zebra"),
+        fixture.host("shop"),
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
@@ -125,22 +125,22 @@ pub fn a_chunked_body_and_one_that_expects_continue_go_through_a_wake(combinatio
     );
 
     // Longer than `max_body`: refused, and nobody is woken for it.
-    fixture.acc(&["stop", "zebra"]).ok();
-    let big: Ask = fixture.ask("POST", "zebra", "/echo").body(noise(9 << 20));
+    fixture.acc(&["stop", "shop"]).ok();
+    let big: Ask = fixture.ask("POST", "shop", "/echo").body(noise(9 << 20));
     fixture.send(&big).status(413);
-    assert_eq!(fixture.phase("zebra"), "asleep");
+    assert_eq!(fixture.phase("shop"), "asleep");
 }
 
 pub fn a_slow_upload_is_not_cut_by_the_idle_timeout(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "500ms") else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     let body = noise(30 << 20);
     let mut stream = http::connect(fixture.address()).unwrap();
     let head = format!(
         "POST /echo HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        fixture.host("zebra"),
+        fixture.host("shop"),
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
@@ -163,5 +163,5 @@ pub fn a_slow_upload_is_not_cut_by_the_idle_timeout(combination: Combination) {
         "",
         &body,
     );
-    fixture.monitor_until_asleep("zebra");
+    fixture.monitor_until_asleep("shop");
 }

@@ -12,13 +12,13 @@ pub fn halt_and_boot_bring_back_what_is_wanted(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
-    fixture.create("okapi", "tester-tcp");
-    fixture.acc(&["pin", "okapi"]).ok();
+    fixture.create("shop", "tester");
+    fixture.create("blog", "tester-tcp");
+    fixture.acc(&["pin", "blog"]).ok();
     fixture
         .acc(&[
             "create",
-            "tapir",
+            "wiki",
             "--model",
             "tester",
             "--desired",
@@ -29,16 +29,16 @@ pub fn halt_and_boot_bring_back_what_is_wanted(combination: Combination) {
     fixture.acc(&["halt"]).ok();
     fixture.assert_nothing_runs();
     // Reading works with everything down, and nobody answers on the port.
-    let phases = |fixture: &Fixture| ["zebra", "okapi", "tapir"].map(|n| fixture.phase(n));
+    let phases = |fixture: &Fixture| ["shop", "blog", "wiki"].map(|n| fixture.phase(n));
     assert_eq!(phases(&fixture), ["asleep", "asleep", "asleep"]);
-    assert_eq!(fixture.info("okapi")["desired"], "up");
+    assert_eq!(fixture.info("blog")["desired"], "up");
     assert!(
         fixture
-            .ask("GET", "zebra", "/")
+            .ask("GET", "shop", "/")
             .send(fixture.address())
             .is_err()
     );
-    for name in ["zebra", "okapi"] {
+    for name in ["shop", "blog"] {
         assert_eq!(
             fixture.told(name, "EXIT").len(),
             1,
@@ -48,61 +48,61 @@ pub fn halt_and_boot_bring_back_what_is_wanted(combination: Combination) {
     // After a reboot the run folder is empty.
     std::fs::remove_dir_all(fixture.run()).unwrap();
     fixture.acc(&["boot"]).ok();
-    fixture.wait_phase("okapi", "awake");
+    fixture.wait_phase("blog", "awake");
     assert_eq!(phases(&fixture), ["asleep", "awake", "asleep"]);
-    fixture.get("zebra", "/").status(200);
-    fixture.get("okapi", "/").status(200);
-    fixture.get("tapir", "/").status(503);
+    fixture.get("shop", "/").status(200);
+    fixture.get("blog", "/").status(200);
+    fixture.get("wiki", "/").status(503);
 }
 
 pub fn boot_twice_and_halt_twice(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
-    let (server, zebra) = (fixture.wait_server(None), fixture.pid("zebra"));
+    fixture.create("shop", "tester");
+    let (server, shop) = (fixture.wait_server(None), fixture.pid("shop"));
     fixture.acc(&["boot"]).ok().says(&["already"]);
     assert_eq!(
-        (fixture.wait_server(None), fixture.pid("zebra")),
-        (server, zebra)
+        (fixture.wait_server(None), fixture.pid("shop")),
+        (server, shop)
     );
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
     fixture.acc(&["halt"]).ok();
     fixture.acc(&["halt"]).ok();
     fixture.assert_nothing_runs();
     // With everything down the commands still work: the same code runs in the command itself.
     fixture
-        .acc(&["create", "okapi", "--model", "tester", "--asleep"])
+        .acc(&["create", "blog", "--model", "tester", "--asleep"])
         .ok();
-    fixture.acc(&["disable", "okapi"]).ok();
-    fixture.acc(&["enable", "okapi"]).ok();
+    fixture.acc(&["disable", "blog"]).ok();
+    fixture.acc(&["enable", "blog"]).ok();
     fixture.acc(&["boot"]).ok();
-    fixture.get("okapi", "/").status(200);
+    fixture.get("blog", "/").status(200);
 }
 
 pub fn everything_killed_at_once_boots_again(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
-    fixture.create("okapi", "tester-tcp");
-    fixture.acc(&["pin", "okapi"]).ok();
+    fixture.create("shop", "tester");
+    fixture.create("blog", "tester-tcp");
+    fixture.acc(&["pin", "blog"]).ok();
     processes::cut_power(&fixture.dir);
     fixture.acc(&["boot"]).ok();
-    fixture.wait_phase("okapi", "awake");
+    fixture.wait_phase("blog", "awake");
     // The row said awake and nothing ran: it counts as a death, with the pause after a first one,
     // and then it is woken.
     wait_until(
         "the one that died with everything answers again",
         SOON,
         || {
-            let reply = fixture.get("zebra", "/");
+            let reply = fixture.get("shop", "/");
             holds(reply.status == 200, reply.text())
         },
     );
-    fixture.get("okapi", "/").status(200);
-    assert_eq!(fixture.phase("zebra"), "awake");
-    assert!(processes::alive(fixture.pid("zebra")));
+    fixture.get("blog", "/").status(200);
+    assert_eq!(fixture.phase("shop"), "awake");
+    assert!(processes::alive(fixture.pid("shop")));
 }
 
 /// nginx or supervisord alone are killed: `acc boot` repairs, awake instances go on.
@@ -111,26 +111,26 @@ fn parts_killed_one_by_one_are_repaired() {
     let Some(fixture) = Fixture::with(Combination::REAL, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
-    let zebra = fixture.pid("zebra");
+    fixture.create("shop", "tester");
+    let shop = fixture.pid("shop");
     let supervisord = processes::find(&fixture.dir, &["supervisord"]).expect("supervisord runs");
     processes::signal(supervisord.pid, Signal::SIGKILL);
     wait_until("supervisord is gone", SOON, || {
         holds(!processes::alive(supervisord.pid), supervisord.pid)
     });
     // It could not be asked: never "there is no such process".
-    assert!(processes::alive(zebra));
+    assert!(processes::alive(shop));
     fixture.acc(&["boot"]).ok();
-    fixture.get("zebra", "/").status(200);
-    assert_eq!(fixture.pid("zebra"), zebra, "an orphan was not found again");
+    fixture.get("shop", "/").status(200);
+    assert_eq!(fixture.pid("shop"), shop, "an orphan was not found again");
     assert_eq!(
-        fixture.told("zebra", "START").len(),
+        fixture.told("shop", "START").len(),
         1,
         "a second copy was started beside the first"
     );
-    fixture.acc(&["stop", "zebra"]).ok();
-    assert!(!processes::alive(zebra));
-    fixture.get("zebra", "/").status(200);
+    fixture.acc(&["stop", "shop"]).ok();
+    assert!(!processes::alive(shop));
+    fixture.get("shop", "/").status(200);
 
     let masters = |fixture: &Fixture| {
         processes::of(&fixture.dir)
@@ -144,7 +144,7 @@ fn parts_killed_one_by_one_are_repaired() {
     // nginx away for ever.
     fixture.acc(&["boot"]).ok();
     wait_until("nginx serves again", SOON, || {
-        match fixture.ask("GET", "zebra", "/").send(fixture.address()) {
+        match fixture.ask("GET", "shop", "/").send(fixture.address()) {
             Ok(reply) => holds(
                 reply.status == 200
                     && !masters(&fixture).is_empty()
@@ -161,7 +161,7 @@ pub fn a_halt_after_a_crash_says_what_it_did_and_nothing_else(combination: Combi
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     let mut killed: Vec<i32> = processes::of(&fixture.dir)
         .into_iter()
         .filter(|p| p.command.contains("nginx: master"))
@@ -180,7 +180,7 @@ pub fn a_halt_after_a_crash_says_what_it_did_and_nothing_else(combination: Combi
     );
     fixture.assert_nothing_runs();
     assert_eq!(
-        fixture.told("zebra", "EXIT").len(),
+        fixture.told("shop", "EXIT").len(),
         1,
         "it was not ended in order"
     );
@@ -227,13 +227,13 @@ pub fn a_worker_without_its_master_serves_on_until_the_next_one(combination: Com
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     let serving = workers(&fixture);
     let alone = "its master has died";
     assert!(!fixture.acc(&["doctor"]).out.contains(alone));
     let first = kill_master(&fixture);
-    fixture.get("zebra", "/").status(200);
-    fixture.acc(&["restart", "zebra"]).ok();
+    fixture.get("shop", "/").status(200);
+    fixture.acc(&["restart", "shop"]).ok();
     if combination.supervisor == "builtin" {
         // Nothing but acc starts the server here, and no pass is made by itself.
         assert!(fixture.acc(&["doctor"]).out.contains(alone));
@@ -255,7 +255,7 @@ pub fn a_worker_without_its_master_serves_on_until_the_next_one(combination: Com
     let before = kill_master(&fixture);
     let mut by_hand = [(); 2].map(|()| fixture.command(&["server"]).spawn().unwrap());
     taken_over(&fixture, before);
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
     assert_eq!(workers(&fixture), serving, "there is another worker");
     fixture.acc(&["halt"]).ok();
     for server in &mut by_hand {
@@ -263,15 +263,15 @@ pub fn a_worker_without_its_master_serves_on_until_the_next_one(combination: Com
     }
     fixture.assert_nothing_runs();
     fixture.acc(&["boot"]).ok();
-    fixture.get("zebra", "/").status(200);
-    assert_eq!(fixture.told("zebra", "START").len(), 3);
+    fixture.get("shop", "/").status(200);
+    assert_eq!(fixture.told("shop", "START").len(), 3);
 }
 
 pub fn a_halt_ends_a_worker_without_its_master(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     kill_master(&fixture);
     // As if nothing knew of the next one.
     let record = fixture.run().join("pid/service_server.pid");
@@ -279,12 +279,12 @@ pub fn a_halt_ends_a_worker_without_its_master(combination: Combination) {
     fixture.acc(&["halt"]).ok();
     fixture.assert_nothing_runs();
     assert_eq!(
-        fixture.told("zebra", "EXIT").len(),
+        fixture.told("shop", "EXIT").len(),
         1,
         "it was not ended in order"
     );
     fixture.acc(&["boot"]).ok();
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
 }
 
 /// A file that was being written when its writer was killed, in every folder of acc's own: new ones
@@ -293,8 +293,8 @@ pub fn what_dead_writers_left_goes_at_a_boot(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
-    fixture.get("zebra", "/").status(200);
+    fixture.create("shop", "tester");
+    fixture.get("shop", "/").status(200);
     fixture.acc(&["halt"]).ok();
     // Of these only what is the instances', the operator's or nginx's own is left out, and what a
     // pass empties.
@@ -315,7 +315,7 @@ pub fn what_dead_writers_left_goes_at_a_boot(combination: Combination) {
     }
     let left: Vec<_> = folders
         .iter()
-        .map(|dir| dir.join("zebra.conf.new-2147483646"))
+        .map(|dir| dir.join("shop.conf.new-2147483646"))
         .collect();
     left.iter()
         .for_each(|file| std::fs::write(file, "half").unwrap());
@@ -339,9 +339,9 @@ pub fn instances_start_from_a_file_system_without_programs(combination: Combinat
     fs::create_dir_all(&dir).unwrap();
     let mounted = Mounted::tmpfs(&dir, "noexec,mode=0700");
     fixture.acc(&["boot"]).ok();
-    fixture.create("zebra", "tester");
-    fixture.get("zebra", "/").status(200);
-    let section = fs::read_to_string(dir.join("loaded/zebra.conf")).unwrap();
+    fixture.create("shop", "tester");
+    fixture.get("shop", "/").status(200);
+    let section = fs::read_to_string(dir.join("loaded/shop.conf")).unwrap();
     assert!(section.contains("/acc' 'launch' '"), "{section}");
     fixture.acc(&["halt"]).ok();
     drop(mounted);

@@ -82,8 +82,8 @@ fn the_port_is_taken_by_another_program() {
             .says(&[&fixture.address().port().to_string()]);
         drop(thief);
         fixture.acc(&["boot"]).ok();
-        fixture.create("zebra", "tester");
-        fixture.get("zebra", "/").status(200);
+        fixture.create("shop", "tester");
+        fixture.get("shop", "/").status(200);
     }
 }
 
@@ -132,11 +132,11 @@ fn home_and_run_may_not_be_written() {
         .says(&[fixture.dir.to_str().unwrap(), "ermission denied"]);
     // With a home of root's that works, another user's verbs are refused and change nothing.
     fixture.acc(&["boot"]).ok();
-    fixture.create("zebra", "tester");
-    let done = as_nobody(&["stop", "zebra"]);
+    fixture.create("shop", "tester");
+    let done = as_nobody(&["stop", "shop"]);
     assert_ne!(done.code, Some(0), "{done:?}");
     assert!(!done.err.contains("panicked"), "{done:?}");
-    assert_eq!(fixture.phase("zebra"), "awake");
+    assert_eq!(fixture.phase("shop"), "awake");
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn fixture(combination: Combination, keeps: &str) -> Option<Fixture> {
     let dir = fixture.model("careless", &text);
     fs::create_dir_all(dir.join("files")).unwrap();
     fs::write(dir.join("files/app.py"), APP).unwrap();
-    fixture.create("zebra", "careless");
+    fixture.create("shop", "careless");
     Some(fixture)
 }
 
@@ -82,7 +82,7 @@ pub fn a_slow_client_holds_no_application(combination: Combination) {
     let Some(fixture) = fixture(combination, "no") else {
         return;
     };
-    let host = fixture.host("zebra");
+    let host = fixture.host("shop");
     // It reads nothing of four megabytes; its window is small.
     let reader = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     reader.set_recv_buffer_size(8192).unwrap();
@@ -96,7 +96,7 @@ pub fn a_slow_client_holds_no_application(combination: Combination) {
         "GET /big HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     )
     .unwrap();
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
     // These have sent nearly all of a body.
     let mut senders = Vec::new();
     for sent in [1, 70_000, 299_999] {
@@ -107,7 +107,7 @@ pub fn a_slow_client_holds_no_application(combination: Combination) {
         )
         .unwrap();
         sender.write_all(&vec![b'y'; sent]).unwrap();
-        fixture.get("zebra", "/").status(200);
+        fixture.get("shop", "/").status(200);
         senders.push((sender, 300_000 - sent));
     }
     // Nobody has lost anything.
@@ -133,7 +133,7 @@ pub fn one_thread_and_kept_connections_are_no_wait(combination: Combination) {
     for _ in 0..5 {
         std::thread::scope(|scope| {
             for _ in 0..6 {
-                scope.spawn(|| fixture.get("zebra", "/").status(200));
+                scope.spawn(|| fixture.get("shop", "/").status(200));
             }
         });
     }
@@ -143,12 +143,12 @@ pub fn an_answer_before_the_body_was_read_arrives(combination: Combination) {
     let Some(fixture) = fixture(combination, "no") else {
         return;
     };
-    let host = fixture.host("zebra");
+    let host = fixture.host("shop");
     for asleep in [false, true] {
         for size in [100, 60_000, 300_000, 8 << 20] {
             for _ in 0..4 {
                 if asleep {
-                    fixture.acc(&["stop", "zebra"]).ok();
+                    fixture.acc(&["stop", "shop"]).ok();
                 }
                 let mut client = http::connect(fixture.address()).unwrap();
                 write!(
@@ -174,7 +174,7 @@ pub fn targets_and_headers_pass_as_they_are(combination: Combination) {
     let Some(fixture) = fixture(combination, "no") else {
         return;
     };
-    let host = fixture.host("zebra");
+    let host = fixture.host("shop");
     let targets: [&[u8]; 8] = [
         b"/a?q=<b>",
         b"/a<b>",
@@ -188,7 +188,7 @@ pub fn targets_and_headers_pass_as_they_are(combination: Combination) {
     for asleep in [false, true] {
         let ask = |target: &[u8], headers: &str| {
             if asleep {
-                fixture.acc(&["stop", "zebra"]).ok();
+                fixture.acc(&["stop", "shop"]).ok();
             }
             let rest = format!(" HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n");
             let answer = say(&fixture, &[b"GET ", target, rest.as_bytes()].concat());
@@ -233,12 +233,12 @@ pub fn an_answer_with_a_head_that_is_too_large_is_asked_for_once(combination: Co
     let Some(fixture) = fixture(combination, "no") else {
         return;
     };
-    let log = fixture.instance("zebra").join("data/asked");
+    let log = fixture.instance("shop").join("data/asked");
     for asleep in [false, true] {
         if asleep {
-            fixture.acc(&["stop", "zebra"]).ok();
+            fixture.acc(&["stop", "shop"]).ok();
         }
-        fixture.get("zebra", "/head").status(502);
+        fixture.get("shop", "/head").status(502);
         assert_eq!(fs::read_to_string(&log).unwrap(), "x", "asleep: {asleep}");
         fs::remove_file(&log).unwrap();
     }
@@ -250,7 +250,7 @@ pub fn odd_targets_on_a_connection_with_other_requests(combination: Combination)
     let Some(fixture) = fixture(combination, "yes") else {
         return;
     };
-    let host = fixture.host("zebra");
+    let host = fixture.host("shop");
     let mut client = http::connect(fixture.address()).unwrap();
     for nth in 0..6 {
         let body = format!("GET /<{nth}> HTTP/1.1\r\n\r\n");

@@ -76,7 +76,7 @@ fn never_two<T>(fixture: &Fixture, deed: impl FnOnce() -> T) -> T {
         let _done = Done(&done);
         scope.spawn(|| {
             while !done.load(Ordering::SeqCst) {
-                for name in ["zebra", "okapi"] {
+                for name in ["shop", "blog"] {
                     let twice = [of_instance(fixture, name), of_instance(fixture, name)];
                     let both = twice[0].iter().filter(|pid| twice[1].contains(pid)).count();
                     most.fetch_max(both, Ordering::SeqCst);
@@ -117,7 +117,7 @@ fn is_whole(fixture: &Fixture) {
         "gate",
         "sock",
     ];
-    wanted.push("pid/okapi.pid");
+    wanted.push("pid/blog.pid");
     wanted.extend(
         (fixture.combination.supervisor == "supervisord")
             .then_some(["supervisor.sock", "supervisord.pid"])
@@ -138,8 +138,8 @@ pub fn the_server_makes_everything_again_by_itself(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
-    fixture.create("okapi", "tester-tcp");
+    fixture.create("shop", "tester");
+    fixture.create("blog", "tester-tcp");
     for what in [
         Taken::Files,
         Taken::Links,
@@ -148,25 +148,25 @@ pub fn the_server_makes_everything_again_by_itself(combination: Combination) {
         Taken::All,
         Taken::Folder,
     ] {
-        ["zebra", "okapi"]
+        ["shop", "blog"]
             .iter()
             .for_each(|name| answers(&fixture, name));
-        let (zebra, okapi, master) = (fixture.pid("zebra"), fixture.pid("okapi"), fixture.master());
+        let (shop, blog, master) = (fixture.pid("shop"), fixture.pid("blog"), fixture.master());
         never_two(&fixture, || {
             clean(&fixture.run(), what);
-            answers(&fixture, "okapi");
-            answers(&fixture, "zebra");
+            answers(&fixture, "blog");
+            answers(&fixture, "shop");
             is_whole(&fixture);
         });
         assert_eq!(
-            fixture.pid("okapi"),
-            okapi,
+            fixture.pid("blog"),
+            blog,
             "{what:?}: one that could be reached was started again"
         );
         if matches!(what, Taken::Files | Taken::Links) {
             assert_eq!(
-                fixture.pid("zebra"),
-                zebra,
+                fixture.pid("shop"),
+                shop,
                 "{what:?}: one that could be reached was started again"
             );
         }
@@ -176,20 +176,17 @@ pub fn the_server_makes_everything_again_by_itself(combination: Combination) {
             "{what:?}: the server was replaced"
         );
         // All commands as before.
-        fixture
-            .acc(&["list"])
-            .ok()
-            .says(&["zebra", "okapi", "awake"]);
-        fixture.acc(&["stop", "zebra"]).ok();
-        assert_eq!(of_instance(&fixture, "zebra"), [0; 0], "{what:?}");
-        fixture.acc(&["start", "zebra"]).ok();
-        assert_eq!(of_instance(&fixture, "zebra").len(), 1, "{what:?}");
+        fixture.acc(&["list"]).ok().says(&["shop", "blog", "awake"]);
+        fixture.acc(&["stop", "shop"]).ok();
+        assert_eq!(of_instance(&fixture, "shop"), [0; 0], "{what:?}");
+        fixture.acc(&["start", "shop"]).ok();
+        assert_eq!(of_instance(&fixture, "shop").len(), 1, "{what:?}");
         fixture.acc(&["boot"]).ok();
     }
     fixture.acc(&["halt"]).ok();
     fixture.assert_nothing_runs();
     fixture.acc(&["boot"]).ok();
-    answers(&fixture, "zebra");
+    answers(&fixture, "shop");
 }
 
 /// At once, before anything was made again; and once nobody is awake.
@@ -197,36 +194,36 @@ pub fn commands_right_after_it_find_what_runs(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester-tcp");
+    fixture.create("shop", "tester-tcp");
     for what in [Taken::Files, Taken::Folder] {
         for command in [
             &["boot"][..],
-            &["start", "zebra"],
+            &["start", "shop"],
             &["list"],
             &["monitor"],
-            &["stop", "zebra"],
+            &["stop", "shop"],
         ] {
-            let sleeps = fixture.phase("zebra") != "awake";
+            let sleeps = fixture.phase("shop") != "awake";
             never_two(&fixture, || {
                 clean(&fixture.run(), what);
                 fixture.acc(command).ok();
                 if command[0] != "stop" {
-                    answers(&fixture, "zebra");
+                    answers(&fixture, "shop");
                 }
             });
             assert!(
-                sleeps || command[0] == "stop" || fixture.phase("zebra") == "awake",
+                sleeps || command[0] == "stop" || fixture.phase("shop") == "awake",
                 "{what:?} {command:?}"
             );
         }
         // Nobody is awake: the next request finds its way.
         clean(&fixture.run(), what);
-        answers(&fixture, "zebra");
+        answers(&fixture, "shop");
         clean(&fixture.run(), what);
         fixture.acc(&["halt"]).ok();
         fixture.assert_nothing_runs();
         fixture.acc(&["boot"]).ok();
-        answers(&fixture, "zebra");
+        answers(&fixture, "shop");
     }
 }
 
@@ -235,17 +232,17 @@ pub fn a_boot_finds_what_runs_without_a_server(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
-    fixture.create("okapi", "tester-tcp");
+    fixture.create("shop", "tester");
+    fixture.create("blog", "tester-tcp");
     for (what, with_supervisor) in [
         (Taken::Files, false),
         (Taken::Folder, false),
         (Taken::Folder, true),
     ] {
-        ["zebra", "okapi"]
+        ["shop", "blog"]
             .iter()
             .for_each(|name| answers(&fixture, name));
-        let okapi = fixture.pid("okapi");
+        let blog = fixture.pid("blog");
         never_two(&fixture, || {
             // Without its supervisor nobody starts the server again.
             let supervisord = processes::find(&fixture.dir, &["supervisord"]);
@@ -263,13 +260,13 @@ pub fn a_boot_finds_what_runs_without_a_server(combination: Combination) {
                 .iter()
                 .for_each(|p| processes::signal(p.pid, signal));
             fixture.acc(&["boot"]).ok();
-            answers(&fixture, "okapi");
-            answers(&fixture, "zebra");
+            answers(&fixture, "blog");
+            answers(&fixture, "shop");
             is_whole(&fixture);
         });
         assert_eq!(
-            fixture.pid("okapi"),
-            okapi,
+            fixture.pid("blog"),
+            blog,
             "{what:?}: it was not found again"
         );
         assert_eq!(
@@ -279,8 +276,8 @@ pub fn a_boot_finds_what_runs_without_a_server(combination: Combination) {
         );
         assert_eq!(
             (
-                of_instance(&fixture, "zebra").len(),
-                of_instance(&fixture, "okapi").len()
+                of_instance(&fixture, "shop").len(),
+                of_instance(&fixture, "blog").len()
             ),
             (1, 1),
             "{what:?}"
@@ -297,7 +294,7 @@ fn systemd_passes_over_it() {
     let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     let beside = fixture.dir.join("beside");
     fs::write(&beside, "").unwrap();
     let rules = fixture.dir.join("rules.conf");
@@ -317,7 +314,7 @@ fn systemd_passes_over_it() {
         .unwrap();
     assert!(!beside.exists(), "nothing was cleaned: {done:?}");
     assert!(
-        fixture.run().join("booted").exists() && fixture.run().join("pid/zebra.pid").exists(),
+        fixture.run().join("booted").exists() && fixture.run().join("pid/shop.pid").exists(),
         "it was cleaned: {done:?}"
     );
     fixture.configure(&crate::support::Settings {

@@ -60,14 +60,14 @@ pub fn an_application_that_closes_nothing_sleeps_all_the_same(combination: Combi
     if !app(&fixture, true) {
         return;
     }
-    fixture.create("zebra", "one");
+    fixture.create("shop", "one");
     for _ in 0..3 {
-        fixture.get("zebra", "/").status(200);
+        fixture.get("shop", "/").status(200);
     }
-    fixture.monitor_until_asleep("zebra");
-    fixture.get("zebra", "/").status(200);
+    fixture.monitor_until_asleep("shop");
+    fixture.get("shop", "/").status(200);
     let began = now();
-    fixture.acc(&["stop", "zebra"]).ok();
+    fixture.acc(&["stop", "shop"]).ok();
     assert!(
         began.elapsed() < Duration::from_secs(40),
         "a stop waited {:?} for nobody",
@@ -82,7 +82,7 @@ pub fn a_slow_body_holds_no_application_that_serves_one_at_a_time(combination: C
     if !app(&fixture, false) {
         return;
     }
-    fixture.create("zebra", "one");
+    fixture.create("shop", "one");
     let bodies = [
         "Content-Length: 1000\r\n\r\nx",
         "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
@@ -95,7 +95,7 @@ pub fn a_slow_body_holds_no_application_that_serves_one_at_a_time(combination: C
         write!(
             client,
             "POST / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{body}",
-            fixture.host("zebra")
+            fixture.host("shop")
         )
         .unwrap();
         if body.starts_with("Expect") {
@@ -105,7 +105,7 @@ pub fn a_slow_body_holds_no_application_that_serves_one_at_a_time(combination: C
         }
         held.push(client);
         for _ in 0..5 {
-            fixture.get("zebra", "/").status(200);
+            fixture.get("shop", "/").status(200);
         }
     }
     // They are served once they are done.

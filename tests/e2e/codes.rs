@@ -9,13 +9,13 @@ fn every_exit_code_means_one_thing() {
     }) else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     fixture.acc(&["list"]).ok();
-    fixture.acc(&["start", "zebra"]).code(0);
+    fixture.acc(&["start", "shop"]).code(0);
     fixture
-        .acc(&["start", "zebr"])
+        .acc(&["start", "sho"])
         .error(3)
-        .says(&["`zebr`", "did you mean `zebra`?"]);
+        .says(&["`sho`", "did you mean `shop`?"]);
     fixture.acc(&["info", "999"]).error(3).says(&["`999`"]);
     fixture
         .acc(&["create", "x1", "--model", "testr"])
@@ -30,7 +30,7 @@ fn every_exit_code_means_one_thing() {
         .acc(&["create", "x1", "--model", "tester", "--desired", "perhaps"])
         .code(2);
     fixture
-        .acc(&["destroy", "zebra"])
+        .acc(&["destroy", "shop"])
         .error(4)
         .says(&["awake", "hint:"]);
     fixture.model("deaf", "description = \"d\"\nlisten = \"unix\"\ncommand = [\"{{ acc }}\", \"demo-app\", \"--socket\", \"{{ socket }}\", \"--never-listen\"]\n");
@@ -59,17 +59,17 @@ fn of_several_names_all_must_exist() {
     let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
-    fixture.create("okapi", "tester");
-    let (zebra, okapi) = (fixture.info("zebra"), fixture.info("okapi"));
-    let before = (zebra["pid"].as_i64(), okapi["pid"].as_i64());
+    fixture.create("shop", "tester");
+    fixture.create("blog", "tester");
+    let (shop, blog) = (fixture.info("shop"), fixture.info("blog"));
+    let before = (shop["pid"].as_i64(), blog["pid"].as_i64());
     for verb in [
         "start", "stop", "restart", "enable", "disable", "pin", "reset", "destroy", "purge",
     ] {
         let done = fixture
-            .acc(&[verb, "zebra", "2", "okapo", "99"])
+            .acc(&[verb, "shop", "2", "blogg", "99"])
             .error(3)
-            .says(&["`okapo`", "did you mean `okapi`?", "`99`"]);
+            .says(&["`blogg`", "did you mean `blog`?", "`99`"]);
         assert_eq!(
             done.err
                 .matches("nothing was done for the other names")
@@ -77,21 +77,21 @@ fn of_several_names_all_must_exist() {
             2,
             "{done:?}"
         );
-        let (zebra, okapi) = (fixture.info("zebra"), fixture.info("okapi"));
+        let (shop, blog) = (fixture.info("shop"), fixture.info("blog"));
         assert_eq!(
-            (zebra["pid"].as_i64(), okapi["pid"].as_i64()),
+            (shop["pid"].as_i64(), blog["pid"].as_i64()),
             before,
             "{verb} changed something"
         );
         assert_eq!(
-            (&zebra["desired"], &okapi["desired"]),
+            (&shop["desired"], &blog["desired"]),
             (&"auto".into(), &"auto".into()),
             "{verb} changed something"
         );
     }
-    fixture.acc(&["stop", "zebra", "2"]).ok();
+    fixture.acc(&["stop", "shop", "2"]).ok();
     assert_eq!(
-        (fixture.phase("zebra"), fixture.phase("okapi")),
+        (fixture.phase("shop"), fixture.phase("blog")),
         ("asleep".to_owned(), "asleep".to_owned())
     );
 }
@@ -106,7 +106,7 @@ fn a_wrong_model_is_refused_with_file_line_and_reason() {
         "description = \"d\"\nlisten = \"carrier pigeon\"\ncommand = []\nhaelth = \"/\"\n",
     );
     fixture
-        .acc(&["create", "zebra", "--model", "wrong"])
+        .acc(&["create", "shop", "--model", "wrong"])
         .refused()
         .says(&[
             "/wrong/model.toml`: listen: ",
@@ -114,10 +114,10 @@ fn a_wrong_model_is_refused_with_file_line_and_reason() {
         ]);
     fixture.model("broken", "description = \n");
     fixture
-        .acc(&["create", "zebra", "--model", "broken"])
+        .acc(&["create", "shop", "--model", "broken"])
         .refused()
         .says(&["/broken/model.toml`", "(line 1, column "]);
-    assert!(!fixture.instance("zebra").exists());
+    assert!(!fixture.instance("shop").exists());
     fixture.acc(&["models"]).ok().says(&[
         "tester",
         "hello",
@@ -132,19 +132,19 @@ fn the_other_commands_print_what_they_promise() {
     let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
-    fixture.get("zebra", "/").status(200);
-    assert!(fixture.acc(&["list"]).ok().out.contains("zebra"));
+    fixture.create("shop", "tester");
+    fixture.get("shop", "/").status(200);
+    assert!(fixture.acc(&["list"]).ok().out.contains("shop"));
     assert!(
         fixture
-            .acc(&["info", "zebra"])
+            .acc(&["info", "shop"])
             .ok()
             .out
-            .contains("zebra.apps.localhost")
+            .contains("shop.apps.localhost")
     );
     fixture.acc(&["config", "check"]).ok();
     assert!(fixture.acc(&["config", "show"]).ok().out.contains("[idle]"));
-    fixture.acc(&["logs", "zebra"]).ok();
+    fixture.acc(&["logs", "shop"]).ok();
     fixture
         .acc(&["completions", "bash"])
         .ok()
@@ -156,7 +156,7 @@ fn the_other_commands_print_what_they_promise() {
         "the access log has the request",
         crate::support::fixture::SOON,
         || {
-            let log = fixture.acc(&["logs", "zebra", "--access"]).ok().out;
+            let log = fixture.acc(&["logs", "shop", "--access"]).ok().out;
             crate::support::wait::holds(log.contains("\"GET / HTTP/1.1\""), log)
         },
     );
@@ -191,12 +191,12 @@ fn what_makes_no_sense_is_refused_with_a_way_out() {
         .acc(&["create", "x1", "--model", "hello", "--set", "nosuch=1"])
         .error(2)
         .says(&["`acc models hello`"]);
-    fixture.create("zebra", "tester");
-    fixture.acc(&["destroy", "--force", "zebra"]).ok();
+    fixture.create("shop", "tester");
+    fixture.acc(&["destroy", "--force", "shop"]).ok();
     fixture
-        .acc(&["create", "zebra", "--model", "tester"])
+        .acc(&["create", "shop", "--model", "tester"])
         .error(1)
-        .says(&["hint: free the name with `acc purge zebra`"]);
+        .says(&["hint: free the name with `acc purge shop`"]);
     let command = r#"command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}"]"#;
     fixture.model(
         "unknown",
@@ -272,7 +272,7 @@ fn what_makes_no_sense_is_refused_with_a_way_out() {
     fixture
         .acc(&[
             "create",
-            "okapi",
+            "blog",
             "--model",
             "tester",
             "--host",
@@ -280,12 +280,12 @@ fn what_makes_no_sense_is_refused_with_a_way_out() {
             "--asleep",
         ])
         .ok();
-    for slip in ["okpai", "okap", "okapi.apps.localhost", "www.example.org"] {
+    for slip in ["bolg", "blo", "blog.apps.localhost", "www.example.org"] {
         for verb in ["start", "info", "logs", "events", "purge"] {
             fixture
                 .acc(&[verb, slip])
                 .error(3)
-                .says(&["did you mean `okapi`?"]);
+                .says(&["did you mean `blog`?"]);
         }
     }
     assert!(!fixture.instance("x1").exists());
@@ -301,7 +301,7 @@ fn bash_completes_names() {
     let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "60s") else {
         return;
     };
-    for name in ["zebra", "zebu", "okapi"] {
+    for name in ["shop", "shed", "blog"] {
         fixture
             .acc(&["create", name, "--model", "tester", "--asleep"])
             .ok();
@@ -333,13 +333,13 @@ fn bash_completes_names() {
             .trim_end()
             .to_owned()
     };
-    assert_eq!(completes("stop "), "okapi zebra zebu");
-    assert_eq!(completes("stop zeb"), "zebra zebu");
-    assert_eq!(completes("stop --now okapi zebr"), "zebra");
-    assert_eq!(completes("info o"), "okapi");
+    assert_eq!(completes("stop "), "blog shed shop");
+    assert_eq!(completes("stop sh"), "shed shop");
+    assert_eq!(completes("stop --now blog sho"), "shop");
+    assert_eq!(completes("info b"), "blog");
     assert_eq!(completes("create --model hello-"), "hello-fd hello-tcp");
     assert_eq!(completes("models py"), "python-http");
-    assert_eq!(completes("list --after okap"), "okapi");
+    assert_eq!(completes("list --after blo"), "blog");
     assert_eq!(completes("logs -n z"), "");
     assert!(
         completes("stop --n").contains("--now") && completes("list --phase awa").contains("awake")
@@ -365,26 +365,26 @@ fn parameters_are_shown_and_secrets_are_not() {
     fixture
         .acc(&[
             "create",
-            "zebra",
+            "shop",
             "--model",
             "secretive",
             "--set",
             "key=s3cret",
         ])
         .ok();
-    let info = fixture.info("zebra");
+    let info = fixture.info("shop");
     assert_eq!(
         (&info["params"]["key"], &info["params"]["title"]),
         (&"****".into(), &"Shop".into()),
         "{info}"
     );
     let shown = fixture
-        .acc(&["info", "zebra"])
+        .acc(&["info", "shop"])
         .ok()
         .says(&["title = Shop", "key = ****"]);
     assert!(!shown.out.contains("s3cret"));
-    fixture.get("zebra", "/").status(200);
-    let logs = fixture.acc(&["logs", "zebra", "--json"]).ok();
+    fixture.get("shop", "/").status(200);
+    let logs = fixture.acc(&["logs", "shop", "--json"]).ok();
     for line in logs.out.lines() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         assert!(line["line"].is_string(), "{line}");

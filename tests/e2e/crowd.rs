@@ -14,7 +14,7 @@ pub fn crowd(fixture: &Fixture, count: usize, target: &str) -> BTreeMap<String, 
         let client = || {
             ready.wait();
             fixture
-                .ask("GET", "zebra", target)
+                .ask("GET", "shop", target)
                 .send(fixture.address())
                 .map_or_else(|e| e.to_string(), |r| r.status.to_string())
         };
@@ -35,7 +35,7 @@ pub fn two_hundred_first_requests_make_one_start(combination: Combination) {
     fixture
         .acc(&[
             "create",
-            "zebra",
+            "shop",
             "--model",
             "tester",
             "--set",
@@ -47,8 +47,8 @@ pub fn two_hundred_first_requests_make_one_start(combination: Combination) {
         crowd(&fixture, 200, "/"),
         BTreeMap::from([("200".to_owned(), 200)])
     );
-    assert_eq!(fixture.told("zebra", "START").len(), 1);
-    assert_eq!(fixture.info("zebra")["wakes"], 1);
+    assert_eq!(fixture.told("shop", "START").len(), 1);
+    assert_eq!(fixture.info("shop")["wakes"], 1);
 }
 
 pub fn a_start_that_fails_is_told_to_everybody_who_waits(combination: Combination) {
@@ -61,7 +61,7 @@ command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--exit-at-start
 "#;
     fixture.model("dies", text);
     fixture
-        .acc(&["create", "zebra", "--model", "dies", "--asleep"])
+        .acc(&["create", "shop", "--model", "dies", "--asleep"])
         .ok();
     let began = now();
     assert_eq!(
@@ -72,14 +72,14 @@ command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--exit-at-start
         began.elapsed() < Duration::from_secs(10),
         "an application that has ended was waited for"
     );
-    let info = fixture.info("zebra");
+    let info = fixture.info("shop");
     assert_eq!(info["phase"], "failed", "{info}");
     assert_eq!(
         info["failure"], "exited with code 7 before its first answer",
         "{info}"
     );
     // Another request within the back-off starts nothing.
-    let reply = fixture.get("zebra", "/").status(503);
+    let reply = fixture.get("shop", "/").status(503);
     assert!(reply.header("retry-after").is_some(), "{reply:?}");
     assert!(
         !reply.text().contains(fixture.dir.to_str().unwrap()),
@@ -92,7 +92,7 @@ pub fn two_monitor_passes_at_once(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "100ms") else {
         return;
     };
-    for name in ["zebra", "okapi", "tapir"] {
+    for name in ["shop", "blog", "wiki"] {
         fixture.create(name, "tester");
     }
     std::thread::scope(|scope| {
@@ -103,7 +103,7 @@ pub fn two_monitor_passes_at_once(combination: Combination) {
             pass.join().unwrap().ok();
         }
     });
-    for name in ["zebra", "okapi", "tapir"] {
+    for name in ["shop", "blog", "wiki"] {
         fixture.monitor_until_asleep(name);
         assert_eq!(
             fixture.told(name, "TERM").len(),
@@ -124,7 +124,7 @@ pub fn nobody_loses_a_request_to_idle_stops(combination: Combination) {
     else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     let over = AtomicBool::new(false);
     let (answered, lost) = std::thread::scope(|scope| {
         let client = |n: u64| {
@@ -133,7 +133,7 @@ pub fn nobody_loses_a_request_to_idle_stops(combination: Combination) {
                 let (mut answered, mut lost) = (0, Vec::new());
                 while !over.load(Ordering::Relaxed) {
                     match fixture
-                        .ask("POST", "zebra", "/echo")
+                        .ask("POST", "shop", "/echo")
                         .body("x")
                         .send(fixture.address())
                     {
@@ -155,7 +155,7 @@ pub fn nobody_loses_a_request_to_idle_stops(combination: Combination) {
         crate::support::wait::pause(Duration::from_secs(6));
         // On a busy host an idle stop is rarer, as there is always a request under way.
         wait_until("it slept a few times", Duration::from_secs(60), || {
-            let starts = fixture.told("zebra", "START").len();
+            let starts = fixture.told("shop", "START").len();
             holds(starts > 3, starts)
         });
         drop(ending);
@@ -172,7 +172,7 @@ pub fn nobody_loses_a_request_to_idle_stops(combination: Combination) {
         &lost[..lost.len().min(5)]
     );
     let executed = fixture
-        .told("zebra", "REQ")
+        .told("shop", "REQ")
         .into_iter()
         .filter(|l| l.contains("POST"))
         .count() as u64;

@@ -12,18 +12,18 @@ fn a_locked_database_is_an_error_and_not_a_hang() {
     let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     let other = Connection::open(fixture.home().join("acc.db")).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let done = fixture.acc(&["create", "okapi", "--model", "tester", "--asleep"]);
+    let done = fixture.acc(&["create", "blog", "--model", "tester", "--asleep"]);
     assert!(done.took.as_secs() < 30, "{done:?}");
     done.error(1).says(&["locked"]);
     // What is awake needs no database.
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
     other.execute_batch("ROLLBACK").unwrap();
     drop(other);
-    fixture.create("okapi", "tester");
-    fixture.get("okapi", "/").status(200);
+    fixture.create("blog", "tester");
+    fixture.get("blog", "/").status(200);
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn a_corrupt_database_is_refused_and_untouched() {
     let Some(fixture) = Fixture::new(Combination::BUILTIN) else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     fixture.acc(&["halt"]).ok();
     let db = fixture.home().join("acc.db");
     let good = fs::read(&db).unwrap();
@@ -41,8 +41,8 @@ fn a_corrupt_database_is_refused_and_untouched() {
     for command in [
         &["boot"][..],
         &["list"],
-        &["create", "okapi", "--model", "tester"],
-        &["info", "zebra"],
+        &["create", "blog", "--model", "tester"],
+        &["info", "shop"],
     ] {
         fixture.acc(command).error(1).says(&["acc.db"]);
     }
@@ -52,7 +52,7 @@ fn a_corrupt_database_is_refused_and_untouched() {
     );
     fs::write(&db, &good).unwrap();
     fixture.acc(&["boot"]).ok();
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_database_of_a_newer_version_is_refused_and_untouched() {
     let Some(fixture) = Fixture::new(Combination::BUILTIN) else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     fixture.acc(&["halt"]).ok();
     let db = fixture.home().join("acc.db");
     let version = |connection: &Connection| {
@@ -81,7 +81,7 @@ fn a_database_of_a_newer_version_is_refused_and_untouched() {
     for command in [
         &["boot"][..],
         &["list"],
-        &["create", "okapi", "--model", "tester"],
+        &["create", "blog", "--model", "tester"],
     ] {
         fixture.acc(command).error(1).says(&["9999", "acc.db"]);
     }
@@ -92,5 +92,5 @@ fn a_database_of_a_newer_version_is_refused_and_untouched() {
         .unwrap();
     drop(connection);
     fixture.acc(&["boot"]).ok();
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
 }

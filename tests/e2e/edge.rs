@@ -90,13 +90,13 @@ fn the_edge_is_out_of_the_reach_of_instances() {
             continue;
         };
         fixture.acc(&["boot"]).ok();
-        fixture.create("zebra", "tester");
-        fixture.create("tapir", "hello-fd");
+        fixture.create("shop", "tester");
+        fixture.create("wiki", "hello-fd");
         let edge = edge();
         let (uid, gid) = (edge.uid.as_raw(), edge.gid.as_raw());
         let (socket, gate) = (fixture.run().join("wake.sock"), fixture.run().join("gate"));
         assert_eq!((of(&socket), of(&gate)), ((0, gid, 0o660), (0, gid, 0o710)));
-        for name in ["zebra", "tapir"] {
+        for name in ["shop", "wiki"] {
             let folder = fixture.run().join("sock").join(name);
             assert_eq!(
                 (of(&folder), of(&folder.join("app.sock"))),
@@ -137,14 +137,14 @@ fn the_edge_is_out_of_the_reach_of_instances() {
             );
         }
         assert_ne!(
-            as_nobody("ls", &[gate.join("zebra.sock").to_str().unwrap()]).code,
+            as_nobody("ls", &[gate.join("shop.sock").to_str().unwrap()]).code,
             Some(0),
             "an instance's user passes through the gates"
         );
-        fixture.get("zebra", "/").status(200);
-        fixture.get("tapir", "/").status(200);
+        fixture.get("shop", "/").status(200);
+        fixture.get("wiki", "/").status(200);
         assert!(
-            fixture.info("zebra")["wakes"] == 1
+            fixture.info("shop")["wakes"] == 1
                 && fs::read_to_string(fixture.home().join("log/server.log"))
                     .unwrap()
                     .contains("is up")
@@ -160,7 +160,7 @@ fn a_stranger_on_the_wake_socket_gets_no_answer() {
         return;
     }
     let ask = "import socket, sys\ns = socket.socket(socket.AF_UNIX); s.settimeout(10); s.connect(sys.argv[1])\n\
-               try: s.sendall(b'GET / HTTP/1.1\\r\\nHost: zebra.apps.localhost\\r\\nX-Real-IP: 6.6.6.6\\r\\nConnection: close\\r\\n\\r\\n')\n\
+               try: s.sendall(b'GET / HTTP/1.1\\r\\nHost: shop.apps.localhost\\r\\nX-Real-IP: 6.6.6.6\\r\\nConnection: close\\r\\n\\r\\n')\n\
                except BrokenPipeError: pass\ntry: print(len(s.recv(100)))\nexcept ConnectionResetError: print(0)";
     for combination in Combination::ALL {
         let Some(fixture) = fixture(combination) else {
@@ -168,13 +168,13 @@ fn a_stranger_on_the_wake_socket_gets_no_answer() {
         };
         fixture.acc(&["boot"]).ok();
         fixture
-            .acc(&["create", "zebra", "--model", "tester", "--asleep"])
+            .acc(&["create", "shop", "--model", "tester", "--asleep"])
             .ok();
         let socket = fixture.run().join("wake.sock");
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
         let said = as_nobody("python3", &["-c", ask, socket.to_str().unwrap()]).ok();
         assert_eq!(
-            (said.out.trim(), fixture.phase("zebra").as_str()),
+            (said.out.trim(), fixture.phase("shop").as_str()),
             ("0", "asleep"),
             "{combination:?}"
         );
@@ -194,7 +194,7 @@ fn workers_that_were_stopped_go_on_after_a_pass() {
             continue;
         };
         fixture.acc(&["boot"]).ok();
-        fixture.create("zebra", "tester");
+        fixture.create("shop", "tester");
         fixture.monitor();
         let all = workers(&fixture);
         // One alone leaves requests without an answer now and then, all of them each request.
@@ -209,7 +209,7 @@ fn workers_that_were_stopped_go_on_after_a_pass() {
             fixture
                 .monitor()
                 .says(&["nginx", "were stopped by a signal"]);
-            fixture.get("zebra", "/").status(200);
+            fixture.get("shop", "/").status(200);
         }
         fixture
             .acc(&["events"])
@@ -224,7 +224,7 @@ fn workers_that_were_stopped_go_on_after_a_pass() {
             .acc(&["boot"])
             .ok()
             .says(&["were stopped by a signal"]);
-        fixture.get("zebra", "/").status(200);
+        fixture.get("shop", "/").status(200);
     }
 }
 
@@ -236,27 +236,27 @@ fn a_wake_socket_that_nginx_cannot_use_is_put_right() {
         };
         fixture.acc(&["boot"]).ok();
         fixture
-            .acc(&["create", "zebra", "--model", "tester", "--asleep"])
+            .acc(&["create", "shop", "--model", "tester", "--asleep"])
             .ok();
         let socket = fixture.run().join("wake.sock");
         let right = of(&socket);
         for (owner, mode) in [(0, 0o000), (NOBODY, 0o600)] {
             chown(&socket, Some(owner), Some(owner)).unwrap();
             fs::set_permissions(&socket, fs::Permissions::from_mode(mode)).unwrap();
-            fixture.get("zebra", "/").status(502);
+            fixture.get("shop", "/").status(502);
             fixture
                 .monitor()
                 .says(&["wake.sock` had another owner or mode"]);
             assert_eq!(of(&socket), right);
-            fixture.get("zebra", "/").status(200);
-            fixture.acc(&["stop", "zebra"]).ok();
+            fixture.get("shop", "/").status(200);
+            fixture.acc(&["stop", "shop"]).ok();
         }
         let worker = fixture.server().unwrap();
         fs::remove_file(&socket).unwrap();
         // The server may be there first.
         fixture.monitor();
         wait_until("a sleeper is woken again", SOON, || {
-            let status = fixture.get("zebra", "/").status;
+            let status = fixture.get("shop", "/").status;
             holds(status == 200, status)
         });
         assert_eq!(
@@ -377,10 +377,10 @@ fn the_umask_of_who_boots_decides_nothing() {
                 run::run(&mut shell, COMMAND).ok()
             };
             under(&["boot"]);
-            under(&["create", "zebra", "--model", "tester"]);
-            fixture.get("zebra", "/").status(200);
-            under(&["stop", "zebra"]);
-            fixture.get("zebra", "/").status(200);
+            under(&["create", "shop", "--model", "tester"]);
+            fixture.get("shop", "/").status(200);
+            under(&["stop", "shop"]);
+            fixture.get("shop", "/").status(200);
             let mut open = Vec::new();
             written_by_others(&fixture.home(), &mut open);
             written_by_others(&fixture.run(), &mut open);
@@ -391,7 +391,7 @@ fn the_umask_of_who_boots_decides_nothing() {
             under(&["halt"]);
             fs::remove_dir_all(fixture.run()).unwrap();
             under(&["boot"]);
-            fixture.get("zebra", "/").status(200);
+            fixture.get("shop", "/").status(200);
         }
     }
 }

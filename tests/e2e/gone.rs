@@ -10,59 +10,59 @@ pub fn destroyed_and_purged_it_leaves_nothing(combination: Combination) {
     fixture
         .acc(&[
             "create",
-            "zebra",
+            "shop",
             "--model",
             "tester",
             "--host",
-            "zebra.example.org",
+            "shop.example.org",
         ])
         .ok();
     fixture
         .acc(&[
             "create",
-            "okapi",
+            "blog",
             "--model",
             "tester-tcp",
             "--host",
-            "okapi.example.org",
+            "blog.example.org",
         ])
         .ok();
-    let okapi = fixture.info("okapi")["listen"]["tcp"]
+    let blog = fixture.info("blog")["listen"]["tcp"]
         .as_str()
         .unwrap()
         .to_owned();
-    let ids = ["zebra", "okapi"].map(|n| fixture.info(n)["id"].as_i64().unwrap());
-    fixture.get("zebra", "/").status(200);
-    fixture.get("okapi", "/").status(200);
-    let pids = ["zebra", "okapi"].map(|n| fixture.pid(n));
+    let ids = ["shop", "blog"].map(|n| fixture.info(n)["id"].as_i64().unwrap());
+    fixture.get("shop", "/").status(200);
+    fixture.get("blog", "/").status(200);
+    let pids = ["shop", "blog"].map(|n| fixture.pid(n));
 
-    fixture.acc(&["purge", "zebra"]).error(4).says(&["hint:"]);
+    fixture.acc(&["purge", "shop"]).error(4).says(&["hint:"]);
     fixture
-        .acc(&["destroy", "zebra"])
+        .acc(&["destroy", "shop"])
         .error(4)
         .says(&["awake", "hint:"]);
-    fixture.acc(&["destroy", "zebra", "--force"]).ok();
-    fixture.acc(&["stop", "okapi"]).ok();
-    fixture.acc(&["destroy", "okapi"]).ok();
+    fixture.acc(&["destroy", "shop", "--force"]).ok();
+    fixture.acc(&["stop", "blog"]).ok();
+    fixture.acc(&["destroy", "blog"]).ok();
     assert!(pids.iter().all(|p| !processes::alive(*p)));
     for host in [
-        fixture.host("zebra"),
-        "zebra.example.org".into(),
-        fixture.host("okapi"),
+        fixture.host("shop"),
+        "shop.example.org".into(),
+        fixture.host("blog"),
     ] {
         fixture.send(&Ask::new("GET", &host, "/")).status(410);
     }
     assert!(
-        fixture.instance("zebra").join("data/demo.log").exists(),
+        fixture.instance("shop").join("data/demo.log").exists(),
         "destroy must keep the files"
     );
-    fixture.acc(&["destroy", "zebra"]).ok();
-    fixture.acc(&["start", "zebra"]).error(4);
-    assert_eq!(fixture.info("zebra")["phase"], "destroyed");
+    fixture.acc(&["destroy", "shop"]).ok();
+    fixture.acc(&["start", "shop"]).error(4);
+    assert_eq!(fixture.info("shop")["phase"], "destroyed");
 
-    fixture.acc(&["purge", "zebra", "okapi"]).ok();
-    fixture.acc(&["info", "zebra"]).error(3);
-    for name in ["zebra", "okapi"] {
+    fixture.acc(&["purge", "shop", "blog"]).ok();
+    fixture.acc(&["info", "shop"]).error(3);
+    for name in ["shop", "blog"] {
         fixture
             .send(&Ask::new("GET", &fixture.host(name), "/"))
             .status(404);
@@ -72,13 +72,13 @@ pub fn destroyed_and_purged_it_leaves_nothing(combination: Combination) {
         fixture.assert_no_trace_of(name);
     }
     assert!(
-        std::net::TcpListener::bind(&okapi).is_ok(),
+        std::net::TcpListener::bind(&blog).is_ok(),
         "the port is still in use"
     );
     assert!(
         !processes::of(&fixture.dir)
             .iter()
-            .any(|p| p.command.contains("zebra") || p.command.contains("okapi"))
+            .any(|p| p.command.contains("shop") || p.command.contains("blog"))
     );
     assert_eq!(fixture.json(&["list"]).as_array().unwrap().len(), 0);
 
@@ -87,20 +87,20 @@ pub fn destroyed_and_purged_it_leaves_nothing(combination: Combination) {
     fixture
         .acc(&[
             "create",
-            "zebra",
+            "shop",
             "--model",
             "tester",
             "--host",
-            "zebra.example.org",
+            "shop.example.org",
         ])
         .ok();
     assert!(
-        !ids.contains(&fixture.info("zebra")["id"].as_i64().unwrap()),
+        !ids.contains(&fixture.info("shop")["id"].as_i64().unwrap()),
         "a number was used twice"
     );
-    assert_eq!(fixture.told("zebra", "START").len(), 1);
+    assert_eq!(fixture.told("shop", "START").len(), 1);
     fixture
-        .send(&Ask::new("GET", "zebra.example.org", "/"))
+        .send(&Ask::new("GET", "shop.example.org", "/"))
         .status(200);
 }
 

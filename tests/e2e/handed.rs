@@ -51,44 +51,42 @@ pub fn a_crowd_on_a_handed_socket_makes_one_start(combination: Combination) {
         r#", "--start-delay", "200ms""#,
     );
     fixture
-        .acc(&["create", "zebra", "--model", "handed", "--asleep"])
+        .acc(&["create", "shop", "--model", "handed", "--asleep"])
         .ok();
     assert_eq!(
         crowd(&fixture, 500, "/"),
         BTreeMap::from([("200".to_owned(), 500)])
     );
-    assert_eq!(fixture.told("zebra", "START").len(), 1);
-    assert_eq!(fixture.info("zebra")["wakes"], 1);
+    assert_eq!(fixture.told("shop", "START").len(), 1);
+    assert_eq!(fixture.info("shop")["wakes"], 1);
     // Asleep nobody has the socket any more, and the next start gets another.
-    let info = fixture.info("zebra");
+    let info = fixture.info("shop");
     assert_eq!(
         (&info["handed"], &info["notifies"]),
         (&true.into(), &false.into()),
         "{info}"
     );
-    let (first, socket) = (fixture.pid("zebra"), socket_of(&fixture, "zebra"));
-    fixture.monitor_until_asleep("zebra");
+    let (first, socket) = (fixture.pid("shop"), socket_of(&fixture, "shop"));
+    fixture.monitor_until_asleep("shop");
     assert!(!processes::alive(first));
     let refused = UnixStream::connect(&socket).unwrap_err().kind();
     assert_eq!(refused, ErrorKind::NotFound);
     fixture
-        .send(&fixture.ask("POST", "zebra", "/echo").body("x"))
+        .send(&fixture.ask("POST", "shop", "/echo").body("x"))
         .status(200);
-    fixture.acc(&["restart", "zebra"]).ok();
-    fixture.get("zebra", "/").status(200);
-    fixture.acc(&["stop", "--now", "zebra"]).ok();
-    assert_eq!(fixture.told("zebra", "START").len(), 3);
+    fixture.acc(&["restart", "shop"]).ok();
+    fixture.get("shop", "/").status(200);
+    fixture.acc(&["stop", "--now", "shop"]).ok();
+    assert_eq!(fixture.told("shop", "START").len(), 3);
     // It dies by itself while awake: the next request starts it again.
-    fixture.get("zebra", "/").status(200);
-    let _ = fixture
-        .ask("GET", "zebra", "/crash")
-        .send(fixture.address());
+    fixture.get("shop", "/").status(200);
+    let _ = fixture.ask("GET", "shop", "/crash").send(fixture.address());
     wait_until("the crash is noticed", SOON, || {
-        let phase = fixture.phase("zebra");
+        let phase = fixture.phase("shop");
         holds(phase == "failed", phase)
     });
-    fixture.acc(&["start", "zebra"]).ok();
-    fixture.get("zebra", "/").status(200);
+    fixture.acc(&["start", "shop"]).ok();
+    fixture.get("shop", "/").status(200);
 }
 
 pub fn it_ends_before_it_accepts_and_everybody_is_told(combination: Combination) {
@@ -102,13 +100,13 @@ pub fn it_ends_before_it_accepts_and_everybody_is_told(combination: Combination)
     ] {
         model(&fixture, name, "fd", keys, r#", "--exit-at-start", "7""#);
         fixture
-            .acc(&["create", "zebra", "--model", name, "--asleep"])
+            .acc(&["create", "shop", "--model", name, "--asleep"])
             .ok();
         let began = now();
         let posts = std::thread::scope(|scope| {
             let post = || {
                 fixture
-                    .ask("POST", "zebra", "/echo")
+                    .ask("POST", "shop", "/echo")
                     .body("x")
                     .send(fixture.address())
                     .unwrap()
@@ -132,7 +130,7 @@ pub fn it_ends_before_it_accepts_and_everybody_is_told(combination: Combination)
             began.elapsed() < Duration::from_secs(5),
             "an application that has ended was waited for"
         );
-        let info = fixture.info("zebra");
+        let info = fixture.info("shop");
         assert_eq!(
             (&info["phase"], &info["failure"]),
             (
@@ -141,19 +139,19 @@ pub fn it_ends_before_it_accepts_and_everybody_is_told(combination: Combination)
             ),
             "{name}: {info}"
         );
-        let refused = UnixStream::connect(socket_of(&fixture, "zebra"))
+        let refused = UnixStream::connect(socket_of(&fixture, "shop"))
             .map(drop)
             .unwrap_err()
             .kind();
         assert_eq!(refused, ErrorKind::NotFound, "it leaves nothing behind");
         assert_eq!(
-            fixture.told("zebra", "START").len(),
+            fixture.told("shop", "START").len(),
             1,
             "it was started more than once"
         );
-        fixture.acc(&["destroy", "zebra"]).ok();
-        fixture.acc(&["purge", "zebra"]).ok();
-        fixture.assert_no_trace_of("zebra");
+        fixture.acc(&["destroy", "shop"]).ok();
+        fixture.acc(&["purge", "shop"]).ok();
+        fixture.assert_no_trace_of("shop");
     }
 }
 
@@ -171,24 +169,24 @@ pub fn it_is_ready_when_it_says_so(combination: Combination) {
                 r#", "--ready-delay", "300ms""#,
             );
             fixture
-                .acc(&["create", "zebra", "--model", "says", "--asleep"])
+                .acc(&["create", "shop", "--model", "says", "--asleep"])
                 .ok();
             fixture
-                .send(&fixture.ask("POST", "zebra", "/echo").body("x"))
+                .send(&fixture.ask("POST", "shop", "/echo").body("x"))
                 .status(200);
             let log =
-                std::fs::read_to_string(fixture.instance("zebra").join("data/demo.log")).unwrap();
+                std::fs::read_to_string(fixture.instance("shop").join("data/demo.log")).unwrap();
             let said = log.find("READY").unwrap();
             assert!(
                 log.find("POST").is_some_and(|asked| said < asked),
                 "{listen}: it was asked before it was ready:\n{log}"
             );
-            fixture.monitor_until_asleep("zebra");
-            fixture.get("zebra", "/").status(200);
-            fixture.acc(&["stop", "zebra"]).ok();
-            fixture.acc(&["destroy", "zebra"]).ok();
-            fixture.acc(&["purge", "zebra"]).ok();
-            fixture.assert_no_trace_of("zebra");
+            fixture.monitor_until_asleep("shop");
+            fixture.get("shop", "/").status(200);
+            fixture.acc(&["stop", "shop"]).ok();
+            fixture.acc(&["destroy", "shop"]).ok();
+            fixture.acc(&["purge", "shop"]).ok();
+            fixture.assert_no_trace_of("shop");
         }
     }
 }
@@ -211,16 +209,16 @@ pub fn a_script_says_it_for_the_application(combination: Combination) {
         &format!("ready = \"notify\"\ncommand = [\"/bin/sh\", \"-c\", \"{script}\"]\n"),
     );
     fixture
-        .acc(&["create", "zebra", "--model", "script", "--asleep"])
+        .acc(&["create", "shop", "--model", "script", "--asleep"])
         .ok();
     let began = now();
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
     assert!(
         began.elapsed() >= Duration::from_millis(300),
         "it was asked before it was ready"
     );
     wait_until("systemd-notify is content", SOON, || {
-        let log = std::fs::read_to_string(fixture.instance("zebra").join("log/app.log")).unwrap();
+        let log = std::fs::read_to_string(fixture.instance("shop").join("log/app.log")).unwrap();
         holds(log.contains("heard 0"), log)
     });
 }
@@ -237,15 +235,15 @@ pub fn it_never_says_that_it_is_ready(combination: Combination) {
         r#", "--ready-delay", "1h""#,
     );
     fixture
-        .acc(&["create", "zebra", "--model", "silent", "--asleep"])
+        .acc(&["create", "shop", "--model", "silent", "--asleep"])
         .ok();
     fixture
-        .acc(&["start", "zebra"])
+        .acc(&["start", "shop"])
         .error(5)
         .says(&["READY=1", "last status: `listening, not ready yet`"]);
-    fixture.wait_phase("zebra", "failed");
+    fixture.wait_phase("shop", "failed");
     assert_eq!(
-        fixture.told("zebra", "TERM").len(),
+        fixture.told("shop", "TERM").len(),
         1,
         "it was not ended in order"
     );
@@ -264,19 +262,19 @@ pub fn the_server_is_killed_while_it_wakes(combination: Combination) {
             r#", "--start-delay", "1500ms""#,
         );
         fixture
-            .acc(&["create", "zebra", "--model", "slow", "--asleep"])
+            .acc(&["create", "shop", "--model", "slow", "--asleep"])
             .ok();
         fixture.wait_server(None);
         let first = std::thread::scope(|scope| {
             let held = scope.spawn(|| {
                 fixture
-                    .ask("POST", "zebra", "/echo")
+                    .ask("POST", "shop", "/echo")
                     .body("x")
                     .send(fixture.address())
             });
-            fixture.wait_phase("zebra", "waking");
+            fixture.wait_phase("shop", "waking");
             wait_until("it runs", SOON, || {
-                holds(!fixture.told("zebra", "START").is_empty(), "not yet")
+                holds(!fixture.told("shop", "START").is_empty(), "not yet")
             });
             // The worker alone: nobody brings back all of it in the time that nginx has for its
             // second try.
@@ -291,25 +289,25 @@ pub fn the_server_is_killed_while_it_wakes(combination: Combination) {
             first.unwrap().status(200);
         }
         wait_until("it answers", SOON, || {
-            match fixture.ask("GET", "zebra", "/").send(fixture.address()) {
+            match fixture.ask("GET", "shop", "/").send(fixture.address()) {
                 Ok(reply) => holds(reply.status == 200, reply.status),
                 Err(e) => Err(e.to_string()),
             }
         });
         assert_eq!(
-            fixture.told("zebra", "START").len(),
+            fixture.told("shop", "START").len(),
             1,
             "it was started again"
         );
         let posts = fixture
-            .told("zebra", "REQ")
+            .told("shop", "REQ")
             .iter()
             .filter(|l| l.contains("POST"))
             .count();
         assert!(posts <= 1, "a POST was delivered {posts} times");
-        fixture.acc(&["stop", "zebra"]).ok();
-        fixture.acc(&["destroy", "zebra"]).ok();
-        fixture.acc(&["purge", "zebra"]).ok();
+        fixture.acc(&["stop", "shop"]).ok();
+        fixture.acc(&["destroy", "shop"]).ok();
+        fixture.acc(&["purge", "shop"]).ok();
     }
 }
 
@@ -319,13 +317,13 @@ pub fn the_server_is_upgraded_while_it_wakes(combination: Combination) {
         return;
     };
     let variants = [
-        ("zebra", "fd", "", "--start-delay"),
-        ("okapi", "fd", "ready = \"notify\"", "--ready-delay"),
+        ("shop", "fd", "", "--start-delay"),
+        ("blog", "fd", "ready = \"notify\"", "--ready-delay"),
     ];
     for (name, listen, keys, slow) in
         variants
             .into_iter()
-            .chain([("gnu", "unix", "ready = \"notify\"", "--ready-delay")])
+            .chain([("docs", "unix", "ready = \"notify\"", "--ready-delay")])
     {
         model(
             &fixture,
@@ -344,7 +342,7 @@ pub fn the_server_is_upgraded_while_it_wakes(combination: Combination) {
             .filter(|p| p.command.contains(" worker --sockets "))
             .map(|p| p.pid)
     };
-    for name in ["zebra", "okapi", "gnu"] {
+    for name in ["shop", "blog", "docs"] {
         std::thread::scope(|scope| {
             let send = |method: &'static str| {
                 scope.spawn(|| fixture.send(&fixture.ask(method, name, "/echo").body("held")))

@@ -8,29 +8,29 @@ pub fn one_host_has_many_spellings(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     let spellings = [
-        "zebra.apps.localhost",
-        "ZEBRA.Apps.LocalHost",
-        "zebra.apps.localhost.",
-        "zebra.apps.localhost:8080",
-        "Zebra.apps.localhost.:80",
+        "shop.apps.localhost",
+        "SHOP.Apps.LocalHost",
+        "shop.apps.localhost.",
+        "shop.apps.localhost:8080",
+        "Shop.apps.localhost.:80",
     ];
     for state in ["awake", "asleep"] {
         for host in spellings {
             if state == "asleep" {
-                fixture.acc(&["stop", "zebra"]).ok();
+                fixture.acc(&["stop", "shop"]).ok();
             }
             assert!(
                 fixture
                     .send(&Ask::new("GET", host, "/"))
                     .status(200)
                     .text()
-                    .contains("zebra"),
+                    .contains("shop"),
                 "{host}"
             );
         }
-        let absolute = "GET http://zebra.apps.localhost/ HTTP/1.1\r\nHost: elsewhere.example.org\r\nConnection: close\r\n\r\n";
+        let absolute = "GET http://shop.apps.localhost/ HTTP/1.1\r\nHost: elsewhere.example.org\r\nConnection: close\r\n\r\n";
         assert_eq!(
             http::raw(fixture.address(), absolute.as_bytes())
                 .unwrap()
@@ -45,7 +45,7 @@ pub fn unknown_and_wrong_hosts(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     let unknown = fixture.get("nobody", "/").status(404);
     assert!(
         unknown
@@ -58,11 +58,11 @@ pub fn unknown_and_wrong_hosts(combination: Combination) {
         ("127.0.0.1", 404),
         ("[::1]", 404),
         ("apps.localhost", 404),
-        ("a.zebra.apps.localhost", 404),
-        ("zebra.apps.localhost.evil.org", 404),
+        ("a.shop.apps.localhost", 404),
+        ("shop.apps.localhost.evil.org", 404),
         ("..", 400),
-        ("../zebra.apps.localhost", 400),
-        ("zebra_1.apps.localhost", 404),
+        ("../shop.apps.localhost", 400),
+        ("shop_1.apps.localhost", 404),
         ("acc.apps.localhost", 404),
         ("\u{e9}.apps.localhost", 400),
         (&long, 404),
@@ -71,7 +71,7 @@ pub fn unknown_and_wrong_hosts(combination: Combination) {
         assert_eq!(reply.status, status, "{host:.60}");
     }
     let raw = |text: &str| http::raw(fixture.address(), text.as_bytes()).map(|r| r.status);
-    let zebra = "zebra.apps.localhost";
+    let shop = "shop.apps.localhost";
     for (text, what) in [
         (
             "GET / HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(),
@@ -79,16 +79,16 @@ pub fn unknown_and_wrong_hosts(combination: Combination) {
         ),
         (
             format!(
-                "GET / HTTP/1.1\r\nHost: {zebra}\r\nHost: other.example.org\r\nConnection: close\r\n\r\n"
+                "GET / HTTP/1.1\r\nHost: {shop}\r\nHost: other.example.org\r\nConnection: close\r\n\r\n"
             ),
             "two Hosts",
         ),
         (
-            format!("GET / HTTP/1.1\r\nHost: {zebra} x\r\nConnection: close\r\n\r\n"),
+            format!("GET / HTTP/1.1\r\nHost: {shop} x\r\nConnection: close\r\n\r\n"),
             "a Host with a space",
         ),
         (
-            format!("GET / HTTP/1.1\r\nHost : {zebra}\r\nConnection: close\r\n\r\n"),
+            format!("GET / HTTP/1.1\r\nHost : {shop}\r\nConnection: close\r\n\r\n"),
             "a space before the colon",
         ),
         (
@@ -101,9 +101,9 @@ pub fn unknown_and_wrong_hosts(combination: Combination) {
     }
     // Both lengths at once: nginx refuses it, acc passes it on as one request without doubt; the
     // second is never a request of its own.
-    let before = fixture.told("zebra", "REQ").len();
+    let before = fixture.told("shop", "REQ").len();
     let smuggle = format!(
-        "POST /echo HTTP/1.1\r\nHost: {zebra}\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: {zebra}\r\n\r\n"
+        "POST /echo HTTP/1.1\r\nHost: {shop}\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: {shop}\r\n\r\n"
     );
     let (status, passed) = if combination.edge == "nginx" {
         (400, 0)
@@ -111,14 +111,14 @@ pub fn unknown_and_wrong_hosts(combination: Combination) {
         (200, 1)
     };
     assert_eq!(raw(&smuggle).unwrap(), status, "both lengths");
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
     assert_eq!(
-        fixture.told("zebra", "REQ").len(),
+        fixture.told("shop", "REQ").len(),
         before + passed + 1,
         "a smuggled request reached the instance"
     );
     assert!(
-        fixture.json(&["list"]).as_array().unwrap().len() == 1 && fixture.phase("zebra") == "awake"
+        fixture.json(&["list"]).as_array().unwrap().len() == 1 && fixture.phase("shop") == "awake"
     );
 }
 
@@ -126,12 +126,12 @@ pub fn clients_cannot_set_what_only_the_edge_may(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     for state in ["awake", "asleep"] {
         if state == "asleep" {
-            fixture.acc(&["stop", "zebra"]).ok();
+            fixture.acc(&["stop", "shop"]).ok();
         }
-        let mut ask = fixture.ask("GET", "zebra", "/headers");
+        let mut ask = fixture.ask("GET", "shop", "/headers");
         for (name, value) in [
             ("X-Acc-Connect", "0.001"),
             ("X-Acc-Status", "504"),
@@ -155,16 +155,16 @@ pub fn clients_cannot_set_what_only_the_edge_may(combination: Combination) {
             "{state}: {seen}"
         );
         assert!(
-            seen.contains("x-forwarded-proto") && seen.contains("zebra.apps.localhost"),
+            seen.contains("x-forwarded-proto") && seen.contains("shop.apps.localhost"),
             "{state}: {seen}"
         );
     }
     // A POST is not made repeatable, nor refused, by headers a client makes up.
-    fixture.acc(&["stop", "zebra"]).ok();
+    fixture.acc(&["stop", "shop"]).ok();
     fixture
         .send(
             &fixture
-                .ask("POST", "zebra", "/echo")
+                .ask("POST", "shop", "/echo")
                 .header("X-Acc-Connect", "0.5")
                 .body("x"),
         )
@@ -179,7 +179,7 @@ pub fn a_browser_gets_the_waiting_page(combination: Combination) {
     fixture
         .acc(&[
             "create",
-            "zebra",
+            "shop",
             "--model",
             "tester",
             "--set",
@@ -188,9 +188,9 @@ pub fn a_browser_gets_the_waiting_page(combination: Combination) {
         ])
         .ok();
     std::thread::scope(|scope| {
-        let api = scope.spawn(|| fixture.get("zebra", "/"));
+        let api = scope.spawn(|| fixture.get("shop", "/"));
         let page = fixture
-            .send(&fixture.ask("GET", "zebra", "/").browser())
+            .send(&fixture.ask("GET", "shop", "/").browser())
             .status(503);
         assert!(
             page.header("content-type")
@@ -209,15 +209,15 @@ pub fn a_browser_gets_the_waiting_page(combination: Combination) {
             page.text()
         );
         // Everybody else is held and gets the application's own answer.
-        assert!(api.join().unwrap().status(200).text().contains("zebra"));
+        assert!(api.join().unwrap().status(200).text().contains("shop"));
     });
     wait_until(
         "the browser's reload reaches the application",
         crate::support::fixture::SOON,
         || {
-            let reply = fixture.send(&fixture.ask("GET", "zebra", "/").browser());
+            let reply = fixture.send(&fixture.ask("GET", "shop", "/").browser());
             holds(
-                reply.status == 200 && reply.text().contains("zebra"),
+                reply.status == 200 && reply.text().contains("shop"),
                 reply.status,
             )
         },

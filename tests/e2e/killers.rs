@@ -47,15 +47,15 @@ fn fixture(combination: Combination, kind: &str) -> Option<Fixture> {
     );
     fs::create_dir_all(dir.join("files")).unwrap();
     fs::write(dir.join("files/app.py"), APP).unwrap();
-    fixture.create("zebra", "mortal");
+    fixture.create("shop", "mortal");
     Some(fixture)
 }
 
 /// Sends a request; its status, 0 if it has none, and how often the application has read it.
 fn ask(fixture: &Fixture, method: &str, target: &str) -> (u16, usize) {
-    let log = fixture.instance("zebra").join("data/asked");
+    let log = fixture.instance("shop").join("data/asked");
     let _ = fs::remove_file(&log);
-    let status = match fixture.ask(method, "zebra", target).open(fixture.address()) {
+    let status = match fixture.ask(method, "shop", target).open(fixture.address()) {
         Ok(mut open) => {
             let _ = open.body.read_to_end(&mut Vec::new());
             open.reply.status
@@ -74,9 +74,9 @@ fn ask(fixture: &Fixture, method: &str, target: &str) -> (u16, usize) {
 
 /// It is awake and serves, and nothing is held against it.
 fn mended(fixture: &Fixture) {
-    fixture.acc(&["restart", "zebra"]).ok();
-    fixture.acc(&["reset", "zebra"]);
-    fixture.get("zebra", "/").status(200);
+    fixture.acc(&["restart", "shop"]).ok();
+    fixture.acc(&["reset", "shop"]);
+    fixture.get("shop", "/").status(200);
 }
 
 pub fn each_is_read_as_often_as_it_may_be(combination: Combination) {
@@ -95,11 +95,11 @@ pub fn each_is_read_as_often_as_it_may_be(combination: Combination) {
                 if state != "awake" {
                     // Without the seconds of grace that a drain gives to connections of clients
                     // that are gone.
-                    fixture.acc(&["stop", "--now", "zebra"]).ok();
+                    fixture.acc(&["stop", "--now", "shop"]).ok();
                 }
                 // Whoever woke it has a connection to it, and keeps it for the next request.
                 if state == "pooled" {
-                    fixture.get("zebra", "/").status(200);
+                    fixture.get("shop", "/").status(200);
                 }
                 let (said, reads) = ask(&fixture, method, target);
                 let what = format!("{method} {target} {state} {kind} ({combination:?})");
@@ -117,7 +117,7 @@ pub fn so_is_one_on_a_kept_connection(combination: Combination) {
         return;
     };
     for (method, most) in [("GET", 2), ("POST", 1)] {
-        let log = fixture.instance("zebra").join("data/asked");
+        let log = fixture.instance("shop").join("data/asked");
         let mut client = connect(fixture.address()).unwrap();
         client
             .set_read_timeout(Some(Duration::from_secs(60)))
@@ -132,7 +132,7 @@ pub fn so_is_one_on_a_kept_connection(combination: Combination) {
             write!(
                 client,
                 "{method} {target} HTTP/1.1\r\nHost: {}\r\n{length}\r\n",
-                fixture.host("zebra")
+                fixture.host("shop")
             )
             .unwrap();
             let mut open = read_head(client.try_clone().unwrap(), method).unwrap();

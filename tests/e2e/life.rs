@@ -11,7 +11,7 @@ pub fn it_is_created_answers_sleeps_and_wakes(combination: Combination) {
     let Some(fixture) = Fixture::new(combination) else {
         return;
     };
-    let info = fixture.create("zebra", "tester");
+    let info = fixture.create("shop", "tester");
     for key in [
         "id",
         "name",
@@ -48,47 +48,41 @@ pub fn it_is_created_answers_sleeps_and_wakes(combination: Combination) {
     );
     assert!(
         fixture
-            .acc(&["info", "zebra"])
+            .acc(&["info", "shop"])
             .ok()
             .out
             .contains("last used   never")
             && fixture.acc(&["list"]).ok().out.contains(" never ")
     );
-    assert!(
-        fixture
-            .get("zebra", "/")
-            .status(200)
-            .text()
-            .contains("zebra")
-    );
+    assert!(fixture.get("shop", "/").status(200).text().contains("shop"));
     wait_until("the request is seen as use, before any pass", SOON, || {
-        let info = fixture.info("zebra");
+        let info = fixture.info("shop");
         holds(info["last_active_at"].is_string(), info)
     });
 
-    let first = fixture.pid("zebra");
+    let first = fixture.pid("shop");
     let plan = fixture.acc(&["monitor", "--dry-run"]).ok();
-    assert!(plan.out.contains("zebra"), "{plan:?}");
-    fixture.monitor_until_asleep("zebra");
+    assert!(plan.out.contains("shop"), "{plan:?}");
+    fixture.monitor_until_asleep("shop");
     assert!(
         !processes::alive(first),
         "the process of a sleeping instance lives"
     );
-    assert!(fixture.info("zebra")["pid"].is_null());
+    assert!(fixture.info("shop")["pid"].is_null());
     assert!(
-        fixture.told("zebra", "TERM").len() == 1 && fixture.told("zebra", "EXIT").len() == 1,
+        fixture.told("shop", "TERM").len() == 1 && fixture.told("shop", "EXIT").len() == 1,
         "it was not ended in order"
     );
 
-    fixture.get("zebra", "/").status(200);
-    let info = fixture.info("zebra");
+    fixture.get("shop", "/").status(200);
+    let info = fixture.info("shop");
     assert_eq!(info["phase"], "awake", "{info}");
-    assert_ne!(fixture.pid("zebra"), first);
-    assert_eq!(fixture.told("zebra", "START").len(), 2);
+    assert_ne!(fixture.pid("shop"), first);
+    assert_eq!(fixture.told("shop", "START").len(), 2);
     // The wake just now counts as use: a pass right after it changes nothing.
     fixture.monitor();
     let kinds: Vec<String> = fixture
-        .json(&["events", "zebra"])
+        .json(&["events", "shop"])
         .as_array()
         .unwrap()
         .iter()
@@ -102,90 +96,84 @@ pub fn it_is_created_answers_sleeps_and_wakes(combination: Combination) {
     }
     let list = fixture.json(&["list"]);
     assert_eq!(list.as_array().unwrap().len(), 1);
-    assert_eq!(list[0]["name"], "zebra");
+    assert_eq!(list[0]["name"], "shop");
 }
 
 pub fn a_verb_on_what_is_already_so_changes_nothing(combination: Combination) {
     let Some(fixture) = Fixture::new(combination) else {
         return;
     };
-    fixture.create("zebra", "tester");
-    let pid = fixture.pid("zebra");
-    fixture.acc(&["start", "zebra"]).ok().says(&["already"]);
-    assert_eq!(fixture.pid("zebra"), pid);
-    fixture.acc(&["stop", "zebra"]).ok();
-    assert_eq!(fixture.phase("zebra"), "asleep");
-    fixture.acc(&["sleep", "zebra"]).ok().says(&["already"]);
-    fixture.acc(&["wake", "zebra"]).ok();
-    let second = fixture.pid("zebra");
+    fixture.create("shop", "tester");
+    let pid = fixture.pid("shop");
+    fixture.acc(&["start", "shop"]).ok().says(&["already"]);
+    assert_eq!(fixture.pid("shop"), pid);
+    fixture.acc(&["stop", "shop"]).ok();
+    assert_eq!(fixture.phase("shop"), "asleep");
+    fixture.acc(&["sleep", "shop"]).ok().says(&["already"]);
+    fixture.acc(&["wake", "shop"]).ok();
+    let second = fixture.pid("shop");
     assert_ne!(second, pid);
-    fixture.acc(&["restart", "zebra"]).ok();
-    assert_ne!(fixture.pid("zebra"), second);
+    fixture.acc(&["restart", "shop"]).ok();
+    assert_ne!(fixture.pid("shop"), second);
     assert!(!processes::alive(second));
-    fixture.get("zebra", "/").status(200);
-    fixture.acc(&["stop", "--now", "zebra"]).ok();
-    assert_eq!(fixture.told("zebra", "START").len(), 3);
+    fixture.get("shop", "/").status(200);
+    fixture.acc(&["stop", "--now", "shop"]).ok();
+    assert_eq!(fixture.told("shop", "START").len(), 3);
 }
 
 pub fn disabled_it_never_wakes_and_pinned_it_never_sleeps(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "300ms") else {
         return;
     };
-    fixture.create("zebra", "tester");
-    fixture.acc(&["disable", "zebra"]).ok();
-    fixture.wait_phase("zebra", "asleep");
-    let reply = fixture.get("zebra", "/").status(503);
+    fixture.create("shop", "tester");
+    fixture.acc(&["disable", "shop"]).ok();
+    fixture.wait_phase("shop", "asleep");
+    let reply = fixture.get("shop", "/").status(503);
     assert!(
         reply
             .header("cache-control")
             .is_some_and(|c| c.contains("no-store")),
         "{reply:?}"
     );
-    assert_eq!(fixture.phase("zebra"), "asleep");
-    fixture.acc(&["start", "zebra"]).error(4).says(&["hint:"]);
+    assert_eq!(fixture.phase("shop"), "asleep");
+    fixture.acc(&["start", "shop"]).error(4).says(&["hint:"]);
 
-    fixture.acc(&["enable", "zebra"]).ok();
-    fixture.get("zebra", "/").status(200);
-    fixture.acc(&["pin", "zebra"]).ok();
-    assert_eq!(fixture.info("zebra")["desired"], "up");
-    let pid = fixture.pid("zebra");
+    fixture.acc(&["enable", "shop"]).ok();
+    fixture.get("shop", "/").status(200);
+    fixture.acc(&["pin", "shop"]).ok();
+    assert_eq!(fixture.info("shop")["desired"], "up");
+    let pid = fixture.pid("shop");
     // Much longer than the idle timeout, seen by the monitor again and again.
     let began = crate::support::now();
     while began.elapsed() < Duration::from_millis(1200) {
         fixture.monitor();
     }
-    assert_eq!(fixture.pid("zebra"), pid);
-    fixture.acc(&["enable", "zebra"]).ok();
-    fixture.monitor_until_asleep("zebra");
+    assert_eq!(fixture.pid("shop"), pid);
+    fixture.acc(&["enable", "shop"]).ok();
+    fixture.monitor_until_asleep("shop");
 }
 
 pub fn it_listens_on_tcp(combination: Combination) {
     let Some(fixture) = Fixture::new(combination) else {
         return;
     };
-    let info = fixture.create("zebra", "tester-tcp");
+    let info = fixture.create("shop", "tester-tcp");
     let address: std::net::SocketAddr = info["listen"]["tcp"].as_str().unwrap().parse().unwrap();
     assert!(address.ip().is_loopback());
-    fixture.get("zebra", "/").status(200);
-    fixture.monitor_until_asleep("zebra");
+    fixture.get("shop", "/").status(200);
+    fixture.monitor_until_asleep("shop");
     assert!(
         std::net::TcpStream::connect(address).is_err(),
         "something listens on the port of a sleeping instance"
     );
-    fixture.get("zebra", "/").status(200);
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
+    fixture.get("shop", "/").status(200);
     // Another program takes the port of the sleeper: never its traffic, and acc finds another.
-    fixture.acc(&["stop", "zebra"]).ok();
+    fixture.acc(&["stop", "shop"]).ok();
     let thief = std::net::TcpListener::bind(address).unwrap();
     thief.set_nonblocking(true).unwrap();
-    assert!(
-        fixture
-            .get("zebra", "/")
-            .status(200)
-            .text()
-            .contains("zebra")
-    );
-    let another = fixture.info("zebra")["listen"]["tcp"]
+    assert!(fixture.get("shop", "/").status(200).text().contains("shop"));
+    let another = fixture.info("shop")["listen"]["tcp"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -198,7 +186,7 @@ pub fn it_listens_on_tcp(combination: Combination) {
         ),
         format!("pid {}", std::process::id()),
     );
-    fixture.acc(&["events", "zebra"]).ok().says(&[
+    fixture.acc(&["events", "shop"]).ok().says(&[
         "port_changed",
         &from,
         "taken by another program",
@@ -206,11 +194,11 @@ pub fn it_listens_on_tcp(combination: Combination) {
     ]);
     // Also once nginx has the new map, and through another sleep.
     for _ in 0..50 {
-        fixture.get("zebra", "/").status(200);
+        fixture.get("shop", "/").status(200);
     }
-    fixture.acc(&["restart", "zebra"]).ok();
-    fixture.get("zebra", "/").status(200);
-    assert_eq!(fixture.info("zebra")["listen"]["tcp"], another);
+    fixture.acc(&["restart", "shop"]).ok();
+    fixture.get("shop", "/").status(200);
+    assert_eq!(fixture.info("shop")["listen"]["tcp"], another);
     assert_eq!(
         thief.accept().unwrap_err().kind(),
         std::io::ErrorKind::WouldBlock,
@@ -229,19 +217,19 @@ pub fn its_port_is_taken_and_there_is_no_other(combination: Combination) {
     });
     fixture.acc(&["boot"]).ok();
     fixture
-        .acc(&["create", "zebra", "--model", "tester-tcp", "--asleep"])
+        .acc(&["create", "shop", "--model", "tester-tcp", "--asleep"])
         .ok();
     let thief = std::net::TcpListener::bind(("127.0.0.1", first)).unwrap();
     let who = format!("pid {}", std::process::id());
-    fixture.acc(&["start", "zebra"]).error(1).says(&[
+    fixture.acc(&["start", "shop"]).error(1).says(&[
         &format!("port 127.0.0.1:{first} is taken"),
         &who,
         "no port is free",
     ]);
-    fixture.get("zebra", "/").status(503);
+    fixture.get("shop", "/").status(503);
     drop(thief);
-    fixture.acc(&["start", "zebra"]).ok();
-    fixture.get("zebra", "/").status(200);
+    fixture.acc(&["start", "shop"]).ok();
+    fixture.get("shop", "/").status(200);
 }
 
 pub fn it_has_other_hosts_and_is_named_by_number(combination: Combination) {
@@ -308,10 +296,10 @@ pub fn the_python_model_works(combination: Combination) {
         crate::support::need::skipped("not installed: /usr/bin/python3");
         return;
     }
-    fixture.create("pony", "python-http");
-    assert!(fixture.get("pony", "/").status(200).text().contains("pony"));
-    fixture.monitor_until_asleep("pony");
-    assert!(fixture.get("pony", "/").status(200).text().contains("pony"));
+    fixture.create("docs", "python-http");
+    assert!(fixture.get("docs", "/").status(200).text().contains("docs"));
+    fixture.monitor_until_asleep("docs");
+    assert!(fixture.get("docs", "/").status(200).text().contains("docs"));
 }
 
 pub fn the_server_puts_it_to_sleep_by_itself(combination: Combination) {
@@ -320,25 +308,23 @@ pub fn the_server_puts_it_to_sleep_by_itself(combination: Combination) {
     }) else {
         return;
     };
-    fixture.create("zebra", "tester");
-    fixture.wait_phase("zebra", "asleep");
-    fixture.get("zebra", "/").status(200);
-    fixture.wait_phase("zebra", "asleep");
+    fixture.create("shop", "tester");
+    fixture.wait_phase("shop", "asleep");
+    fixture.get("shop", "/").status(200);
+    fixture.wait_phase("shop", "asleep");
     // One that dies by itself is noticed at once and wakes again.
-    fixture.acc(&["pin", "zebra"]).ok();
-    let pid = fixture.pid("zebra");
-    let _ = fixture
-        .ask("GET", "zebra", "/crash")
-        .send(fixture.address());
+    fixture.acc(&["pin", "shop"]).ok();
+    let pid = fixture.pid("shop");
+    let _ = fixture.ask("GET", "shop", "/crash").send(fixture.address());
     wait_until("a pinned instance that crashed is up again", SOON, || {
-        let info = fixture.info("zebra");
+        let info = fixture.info("shop");
         holds(
             info["phase"] == "awake" && info["pid"].as_i64().is_some_and(|p| p != i64::from(pid)),
             info,
         )
     });
     fixture
-        .acc(&["events", "zebra"])
+        .acc(&["events", "shop"])
         .ok()
         .says(&["exited with code 3 while it served"]);
 }

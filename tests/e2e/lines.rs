@@ -92,15 +92,15 @@ pub fn each_request_has_its_line(combination: Combination) {
         fixture
             .acc(&[
                 "create",
-                "zebra",
+                "shop",
                 "--model",
                 model,
                 "--set",
                 "start_delay=200ms",
             ])
             .ok();
-        let seen = |target: &str| line(&fixture, "zebra", target);
-        fixture.get("zebra", "/?awake").status(200);
+        let seen = |target: &str| line(&fixture, "shop", target);
+        fixture.get("shop", "/?awake").status(200);
         let (awake, file) = seen("/?awake");
         assert_eq!(
             (awake.status, awake.wake, awake.upstream, file),
@@ -109,11 +109,11 @@ pub fn each_request_has_its_line(combination: Combination) {
         );
         assert_eq!(
             (awake.host.as_str(), awake.sent > 20),
-            ("zebra.apps.localhost", true),
+            ("shop.apps.localhost", true),
             "{awake:?}"
         );
         fixture
-            .send(&fixture.ask("POST", "zebra", "/echo?body").body("x"))
+            .send(&fixture.ask("POST", "shop", "/echo?body").body("x"))
             .status(200);
         let (posted, file) = seen("/echo?body");
         assert_eq!(
@@ -121,8 +121,8 @@ pub fn each_request_has_its_line(combination: Combination) {
             (200, None, Some(200), "access.log"),
             "{combination:?}"
         );
-        fixture.acc(&["stop", "zebra"]).ok();
-        fixture.get("zebra", "/none?woken").status(404);
+        fixture.acc(&["stop", "shop"]).ok();
+        fixture.get("shop", "/none?woken").status(404);
         let (woken, file) = seen("/none?woken");
         assert_eq!(
             (woken.status, woken.upstream, file),
@@ -133,9 +133,9 @@ pub fn each_request_has_its_line(combination: Combination) {
             woken.wake.is_some_and(|wake| (0.1..20.0).contains(&wake)),
             "{woken:?} ({combination:?})"
         );
-        fixture.acc(&["stop", "zebra"]).ok();
+        fixture.acc(&["stop", "shop"]).ok();
         fixture
-            .send(&fixture.ask("GET", "zebra", "/?page").browser())
+            .send(&fixture.ask("GET", "shop", "/?page").browser())
             .status(503);
         let (page, file) = seen("/?page");
         assert_eq!(
@@ -147,9 +147,9 @@ pub fn each_request_has_its_line(combination: Combination) {
             page.wake.is_some_and(|wake| wake >= 0.1) && page.sent > 100,
             "{page:?} ({combination:?})"
         );
-        fixture.wait_phase("zebra", "awake");
+        fixture.wait_phase("shop", "awake");
         fixture
-            .send(&fixture.ask("POST", "zebra", "/crash?broken").body("x"))
+            .send(&fixture.ask("POST", "shop", "/crash?broken").body("x"))
             .status(502);
         let (broken, file) = seen("/crash?broken");
         assert_eq!(
@@ -158,12 +158,12 @@ pub fn each_request_has_its_line(combination: Combination) {
             "{combination:?}"
         );
         refused(&fixture, combination);
-        fixture.acc(&["destroy", "--force", "zebra"]).ok();
-        fixture.acc(&["purge", "zebra"]).ok();
+        fixture.acc(&["destroy", "--force", "shop"]).ok();
+        fixture.acc(&["purge", "shop"]).ok();
         fixture
-            .send(&Ask::new("GET", "zebra.apps.localhost", "/?nobody"))
+            .send(&Ask::new("GET", "shop.apps.localhost", "/?nobody"))
             .status(404);
-        assert!(!log(&fixture, "zebra", "").exists(), "{combination:?}");
+        assert!(!log(&fixture, "shop", "").exists(), "{combination:?}");
     }
 }
 
@@ -171,11 +171,11 @@ pub fn each_request_has_its_line(combination: Combination) {
 fn refused(fixture: &Fixture, combination: Combination) {
     for (at, ask) in [
         fixture
-            .ask("POST", "zebra", "/?large")
+            .ask("POST", "shop", "/?large")
             .body(vec![0; 200 * 1024]),
-        fixture.ask("TRACE", "zebra", "/?trace"),
+        fixture.ask("TRACE", "shop", "/?trace"),
         fixture
-            .ask("GET", "zebra", "/?coding")
+            .ask("GET", "shop", "/?coding")
             .header("Transfer-Encoding", "gzip, chunked"),
     ]
     .into_iter()
@@ -183,23 +183,23 @@ fn refused(fixture: &Fixture, combination: Combination) {
     {
         let (target, status) = [("/?large", 413), ("/?trace", 405), ("/?coding", 501)][at];
         fixture.send(&ask).status(status);
-        let (own, file) = line(fixture, "zebra", target);
+        let (own, file) = line(fixture, "shop", target);
         assert_eq!(
             (own.status, own.wake, own.upstream, file),
             (status, None, None, "uncounted.log"),
             "{combination:?}"
         );
     }
-    fixture.acc(&["disable", "zebra"]).ok();
-    fixture.get("zebra", "/?disabled").status(503);
-    let (own, file) = line(fixture, "zebra", "/?disabled");
+    fixture.acc(&["disable", "shop"]).ok();
+    fixture.get("shop", "/?disabled").status(503);
+    let (own, file) = line(fixture, "shop", "/?disabled");
     assert_eq!(
         (own.status, own.wake, own.upstream, file),
         (503, None, None, "uncounted.log"),
         "{combination:?}"
     );
     fixture
-        .acc(&["logs", "zebra", "--access", "-n", "1000"])
+        .acc(&["logs", "shop", "--access", "-n", "1000"])
         .ok()
         .says(&["/?awake", "/?disabled", "/?large"]);
 }
@@ -219,9 +219,9 @@ fn what_is_asked_of_nobody_fills_no_disk() {
                 .send(&fixture.ask("TRACE", &format!("nobody{n}"), "/"))
                 .status(405);
         }
-        fixture.create("zebra", "tester");
-        fixture.get("zebra", "/?last").status(200);
-        line(&fixture, "zebra", "/?last");
+        fixture.create("shop", "tester");
+        fixture.get("shop", "/?last").status(200);
+        line(&fixture, "shop", "/?last");
         assert_eq!(
             fs::read_dir(fixture.home().join("log/access"))
                 .unwrap()

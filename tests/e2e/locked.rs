@@ -8,32 +8,32 @@ pub fn requests_go_on(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    for name in ["zebra", "okapi", "tapir"] {
+    for name in ["shop", "blog", "wiki"] {
         fixture.create(name, "tester");
     }
-    fixture.acc(&["stop", "tapir"]).ok();
+    fixture.acc(&["stop", "wiki"]).ok();
     let database = rusqlite::Connection::open(fixture.home().join("acc.db")).unwrap();
     database.execute_batch("BEGIN IMMEDIATE").unwrap();
     std::thread::scope(|scope| {
-        let stop = scope.spawn(|| fixture.acc(&["stop", "zebra"]));
-        fixture.get("tapir", "/").status(200);
+        let stop = scope.spawn(|| fixture.acc(&["stop", "shop"]));
+        fixture.get("wiki", "/").status(200);
         for _ in 0..10 {
-            fixture.get("okapi", "/").status(200);
-            fixture.get("tapir", "/").status(200);
+            fixture.get("blog", "/").status(200);
+            fixture.get("wiki", "/").status(200);
         }
         assert!(!stop.is_finished(), "it was not written down, and is told");
         database.execute_batch("ROLLBACK").unwrap();
         stop.join().unwrap().ok();
     });
-    assert_eq!(fixture.phase("zebra"), "asleep");
+    assert_eq!(fixture.phase("shop"), "asleep");
     // And all that happened meanwhile came to the disk.
     assert_eq!(
-        (fixture.phase("tapir"), fixture.phase("okapi")),
+        (fixture.phase("wiki"), fixture.phase("blog")),
         ("awake".to_owned(), "awake".to_owned())
     );
     fixture.acc(&["halt"]).ok();
     fixture.acc(&["boot"]).ok();
-    for name in ["zebra", "okapi", "tapir"] {
+    for name in ["shop", "blog", "wiki"] {
         fixture.get(name, "/").status(200);
     }
 }

@@ -98,8 +98,8 @@ fn strangers_who_hold_one_from_before_are_in_nobodys_way() {
             })
             .collect();
         fixture.acc(&["boot"]).ok();
-        fixture.create("zebra", "tester");
-        fixture.acc(&["stop", "zebra"]).ok();
+        fixture.create("shop", "tester");
+        fixture.acc(&["stop", "shop"]).ok();
         let worker = || {
             processes::of(&fixture.dir)
                 .into_iter()
@@ -110,7 +110,7 @@ fn strangers_who_hold_one_from_before_are_in_nobodys_way() {
         wait_until("another worker serves", SOON, || {
             holds(worker().is_some_and(|w| w.pid != before.pid), "none")
         });
-        fixture.get("zebra", "/").status(200);
+        fixture.get("shop", "/").status(200);
         fixture.acc(&["halt"]).ok();
         drop(held);
     }

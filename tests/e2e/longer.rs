@@ -13,7 +13,7 @@ pub fn a_web_socket_opens_through_a_wake_and_keeps_it_awake(combination: Combina
     fixture
         .acc(&[
             "create",
-            "zebra",
+            "shop",
             "--model",
             "tester",
             "--set",
@@ -21,18 +21,18 @@ pub fn a_web_socket_opens_through_a_wake_and_keeps_it_awake(combination: Combina
             "--asleep",
         ])
         .ok();
-    let mut socket = fixture.web_socket("zebra");
+    let mut socket = fixture.web_socket("shop");
     assert_eq!(socket.echo("one").unwrap(), "one");
-    let pid = fixture.pid("zebra");
+    let pid = fixture.pid("shop");
     // Silent, but open, for several idle timeouts.
     let began = now();
     while began.elapsed() < Duration::from_millis(1500) {
         fixture.monitor();
     }
-    assert_eq!(fixture.pid("zebra"), pid);
+    assert_eq!(fixture.pid("shop"), pid);
     assert_eq!(socket.echo("two").unwrap(), "two");
     socket.close();
-    fixture.monitor_until_asleep("zebra");
+    fixture.monitor_until_asleep("shop");
 }
 
 pub fn a_stream_longer_than_the_idle_timeout_is_not_cut(combination: Combination) {
@@ -40,12 +40,12 @@ pub fn a_stream_longer_than_the_idle_timeout_is_not_cut(combination: Combination
         return;
     };
     fixture
-        .acc(&["create", "zebra", "--model", "tester", "--asleep"])
+        .acc(&["create", "shop", "--model", "tester", "--asleep"])
         .ok();
     for target in ["/stream?seconds=2", "/stream?seconds=2&kind=sse"] {
         let began = now();
         let mut open = fixture
-            .ask("GET", "zebra", target)
+            .ask("GET", "shop", target)
             .open(fixture.address())
             .unwrap();
         assert_eq!(open.reply.status, 200);
@@ -55,7 +55,7 @@ pub fn a_stream_longer_than_the_idle_timeout_is_not_cut(combination: Combination
             began.elapsed() < Duration::from_millis(1500),
             "the stream was held back until it had ended"
         );
-        let pid = fixture.pid("zebra");
+        let pid = fixture.pid("shop");
         let monitor = std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
                 let mut rest = Vec::new();
@@ -72,25 +72,25 @@ pub fn a_stream_longer_than_the_idle_timeout_is_not_cut(combination: Combination
             "the stream ended early"
         );
         assert_eq!(
-            fixture.told("zebra", "START").len(),
+            fixture.told("shop", "START").len(),
             1,
             "it was restarted within its own stream"
         );
         assert!(processes::alive(pid));
     }
-    fixture.monitor_until_asleep("zebra");
+    fixture.monitor_until_asleep("shop");
 }
 
 pub fn an_operators_stop_waits_for_what_is_in_flight(combination: Combination) {
     let Some(fixture) = Fixture::new(combination) else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     std::thread::scope(|scope| {
         let slow = scope.spawn(|| {
             fixture.send(
                 &fixture
-                    .ask("GET", "zebra", "/slow?ms=1500")
+                    .ask("GET", "shop", "/slow?ms=1500")
                     .header("X-Id", "slow-one"),
             )
         });
@@ -100,20 +100,20 @@ pub fn an_operators_stop_waits_for_what_is_in_flight(combination: Combination) {
             || {
                 crate::support::wait::holds(
                     fixture
-                        .told("zebra", "REQ")
+                        .told("shop", "REQ")
                         .iter()
                         .any(|l| l.contains("slow-one")),
                     "no request seen",
                 )
             },
         );
-        let stop = scope.spawn(|| fixture.acc(&["stop", "zebra"]));
+        let stop = scope.spawn(|| fixture.acc(&["stop", "shop"]));
         pause(Duration::from_millis(300));
         // Comes while it drains: held, then answered by the next run.
-        let late = scope.spawn(|| fixture.get("zebra", "/"));
+        let late = scope.spawn(|| fixture.get("shop", "/"));
         slow.join().unwrap().status(200);
         stop.join().unwrap();
         late.join().unwrap().status(200);
     });
-    assert_eq!(fixture.told("zebra", "START").len(), 2);
+    assert_eq!(fixture.told("shop", "START").len(), 2);
 }

@@ -51,7 +51,7 @@ pub fn its_name_may_be_any_bytes(combination: Combination) {
         .into_iter()
         .enumerate()
     {
-        let instance = format!("zebra{number}");
+        let instance = format!("shop{number}");
         model(
             &fixture,
             &instance,
@@ -141,26 +141,26 @@ pub fn what_it_has_started_ends_with_it(combination: Combination) {
     }
     let length = length();
     model(&fixture, "strays", &away(&length), "");
-    fixture.create("zebra", "strays");
+    fixture.create("shop", "strays");
     wait_for_one(&length);
-    fixture.acc(&["stop", "zebra"]).ok();
+    fixture.acc(&["stop", "shop"]).ok();
     assert_eq!(sleepers(&length), [0; 0], "after a stop");
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
     wait_for_one(&length);
-    fixture.acc(&["stop", "--now", "zebra"]).ok();
+    fixture.acc(&["stop", "--now", "shop"]).ok();
     assert_eq!(sleepers(&length), [0; 0], "after a stop at once");
     // Its first process is killed.
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
     wait_for_one(&length);
-    processes::signal(fixture.pid("zebra"), nix::sys::signal::Signal::SIGKILL);
-    fixture.wait_phase("zebra", "failed");
+    processes::signal(fixture.pid("shop"), nix::sys::signal::Signal::SIGKILL);
+    fixture.wait_phase("shop", "failed");
     assert_eq!(sleepers(&length), [0; 0], "after its death");
-    fixture.acc(&["start", "zebra"]).ok();
+    fixture.acc(&["start", "shop"]).ok();
     wait_for_one(&length);
-    fixture.acc(&["destroy", "--force", "zebra"]).ok();
+    fixture.acc(&["destroy", "--force", "shop"]).ok();
     assert_eq!(sleepers(&length), [0; 0], "after destroy");
-    fixture.acc(&["purge", "zebra"]).ok();
-    fixture.create("okapi", "strays");
+    fixture.acc(&["purge", "shop"]).ok();
+    fixture.create("blog", "strays");
     wait_for_one(&length);
     fixture.acc(&["halt"]).ok();
     assert_eq!(sleepers(&length), [0; 0], "after halt");
@@ -180,7 +180,7 @@ pub fn what_was_left_by_a_crash_ends_at_the_boot(combination: Combination) {
     }
     let length = length();
     model(&fixture, "strays", &away(&length), "");
-    fixture.create("zebra", "strays");
+    fixture.create("shop", "strays");
     // It is not of the fixture by anything that can be seen of it.
     processes::cut_power(&fixture.dir);
     wait_for_one(&length);
@@ -188,8 +188,8 @@ pub fn what_was_left_by_a_crash_ends_at_the_boot(combination: Combination) {
     wait_until("it is ended", SOON, || {
         holds(sleepers(&length).is_empty(), "it runs")
     });
-    fixture.get("zebra", "/").status(200);
-    fixture.acc(&["stop", "zebra"]).ok();
+    fixture.get("shop", "/").status(200);
+    fixture.acc(&["stop", "shop"]).ok();
     assert_eq!(sleepers(&length), [0; 0]);
 }
 
@@ -208,10 +208,10 @@ pub fn an_inherited_socket_is_not_in_the_way(combination: Combination) {
         "",
         "if os.fork() == 0:\n    os.setsid()\n    while True: time.sleep(100)",
     );
-    fixture.create("zebra", "heirs");
+    fixture.create("shop", "heirs");
     for _ in 0..3 {
-        fixture.acc(&["stop", "zebra"]).ok();
-        fixture.get("zebra", "/").status(200);
+        fixture.acc(&["stop", "shop"]).ok();
+        fixture.get("shop", "/").status(200);
     }
 }
 
@@ -227,7 +227,7 @@ pub fn one_that_goes_into_the_background_is_told(combination: Combination) {
     for (name, before, after) in [("early", "", away), ("late", away, "")] {
         model(&fixture, name, before, after);
         let done = fixture
-            .acc(&["create", "zebra", "--model", name])
+            .acc(&["create", "shop", "--model", name])
             .error(1)
             .says(&["hint:"]);
         assert!(
@@ -235,7 +235,7 @@ pub fn one_that_goes_into_the_background_is_told(combination: Combination) {
                 || done.err.contains("exited with code 0"),
             "{done:?}"
         );
-        fixture.acc(&["info", "zebra"]).error(3);
+        fixture.acc(&["info", "shop"]).error(3);
         wait_until("nothing of it is left", SOON, || {
             let left = processes::of(&fixture.dir)
                 .into_iter()
@@ -265,20 +265,20 @@ pub fn one_that_forks_without_end_is_bounded(combination: Combination) {
         except BlockingIOError: pass\n\
         open('data/forks', 'w').write(str(n))";
     model(&fixture, "forks", "", forks);
-    fixture.create("zebra", "forks");
-    fixture.get("zebra", "/").status(200);
-    let forks: usize = std::fs::read_to_string(fixture.instance("zebra").join("data/forks"))
+    fixture.create("shop", "forks");
+    fixture.get("shop", "/").status(200);
+    let forks: usize = std::fs::read_to_string(fixture.instance("shop").join("data/forks"))
         .unwrap()
         .parse()
         .unwrap();
     assert!((20..30).contains(&forks), "{forks}");
-    fixture.create("okapi", "hello");
-    fixture.get("okapi", "/").status(200);
-    fixture.acc(&["stop", "zebra"]).ok();
+    fixture.create("blog", "hello");
+    fixture.get("blog", "/").status(200);
+    fixture.acc(&["stop", "shop"]).ok();
     // And again: what a kill has forbidden is allowed to the next run.
-    fixture.get("zebra", "/").status(200);
-    fixture.acc(&["stop", "--now", "zebra"]).ok();
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
+    fixture.acc(&["stop", "--now", "shop"]).ok();
+    fixture.get("shop", "/").status(200);
 }
 
 /// A process beside the first that has work to finish when it is asked to end.
@@ -296,13 +296,13 @@ pub fn one_beside_it_finishes_its_work(combination: Combination) {
         if os.fork() == 0:\n    os.setsid()\n    while True: time.sleep(100)\n\
         signal.signal(signal.SIGTERM, signal.SIG_DFL)";
     model(&fixture, "workers", worker, "");
-    fixture.create("zebra", "workers");
+    fixture.create("shop", "workers");
     for times in 1..=2 {
-        fixture.acc(&["stop", "zebra"]).ok();
+        fixture.acc(&["stop", "shop"]).ok();
         assert_eq!(
-            std::fs::read_to_string(fixture.instance("zebra").join("data/done")).unwrap(),
+            std::fs::read_to_string(fixture.instance("shop").join("data/done")).unwrap(),
             "x".repeat(times)
         );
-        fixture.get("zebra", "/").status(200);
+        fixture.get("shop", "/").status(200);
     }
 }

@@ -9,7 +9,7 @@ pub fn other_places_than_before_are_refused(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     let text = fs::read_to_string(fixture.config()).unwrap();
     let (home, run) = (
         fixture.home().display().to_string(),
@@ -54,7 +54,7 @@ pub fn other_places_than_before_are_refused(combination: Combination) {
         .error(4)
         .says(&[&home, &other_home, "nothing was halted"]);
     with(&home, &run);
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
     fixture.acc(&["halt"]).ok();
 
     // It does not run.
@@ -70,7 +70,7 @@ pub fn other_places_than_before_are_refused(combination: Combination) {
         .error(4)
         .says(&[&home, &other_home, "nothing was changed"]);
     fixture
-        .acc(&["create", "okapi", "--model", "hello", "--asleep"])
+        .acc(&["create", "blog", "--model", "hello", "--asleep"])
         .refused();
     assert!(
         !fixture.dir.join("run2").exists() && !fixture.dir.join("home").exists(),
@@ -79,8 +79,8 @@ pub fn other_places_than_before_are_refused(combination: Combination) {
     fs::rename(&other_home, &home).unwrap();
     with(&home, &run);
     fixture.acc(&["boot"]).ok();
-    fixture.get("zebra", "/").status(200);
-    fixture.acc(&["stop", "zebra"]).ok();
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
+    fixture.acc(&["stop", "shop"]).ok();
+    fixture.get("shop", "/").status(200);
     fs::write(&model, before).unwrap();
 }

@@ -174,14 +174,14 @@ fn with_app(fixture: Fixture, how: &str) -> Fixture {
     fixture
         .acc(&[
             "create",
-            "zebra",
+            "shop",
             "--model",
             "app",
             "--set",
             &format!("how={how}"),
         ])
         .ok();
-    fixture.acc(&["stop", "zebra"]).ok();
+    fixture.acc(&["stop", "shop"]).ok();
     fixture
 }
 
@@ -202,15 +202,15 @@ pub fn a_stranger_that_listens_first_is_never_asked(combination: Combination) {
         ("0.0.0.0", "reuse"),
     ] {
         fixture = with_app(fixture, how);
-        let before = address(&fixture, "zebra");
-        let started = fixture.instance("zebra").join("data/started");
+        let before = address(&fixture, "shop");
+        let started = fixture.instance("shop").join("data/started");
         std::fs::remove_file(&started).unwrap();
         let socket = Thief::bound(
             SocketAddr::new(ip.parse::<IpAddr>().unwrap(), before.port()),
             how == "reuse",
         );
         let (reply, heard) = std::thread::scope(|scope| {
-            let asking = scope.spawn(|| fixture.get("zebra", "/first"));
+            let asking = scope.spawn(|| fixture.get("shop", "/first"));
             wait_until("the application to start", SOON, || {
                 holds(started.exists(), "not yet")
             });
@@ -221,20 +221,20 @@ pub fn a_stranger_that_listens_first_is_never_asked(combination: Combination) {
             reply.status == 503 && heard.is_empty(),
             "{ip} {how}: {reply:?}, {heard}"
         );
-        fixture.wait_phase("zebra", "failed");
-        let events = fixture.acc(&["events", "zebra"]).ok();
+        fixture.wait_phase("shop", "failed");
+        let events = fixture.acc(&["events", "shop"]).ok();
         events.says(&[
             "is not part of the instance",
             &format!("pid {}, `", std::process::id()),
         ]);
-        fixture.acc(&["reset", "zebra"]).ok();
+        fixture.acc(&["reset", "shop"]).ok();
         assert_eq!(
-            fixture.get("zebra", "/").status(200).text(),
+            fixture.get("shop", "/").status(200).text(),
             "own",
             "{ip} {how}"
         );
-        fixture.acc(&["destroy", "--force", "zebra"]).ok();
-        fixture.acc(&["purge", "zebra"]).ok();
+        fixture.acc(&["destroy", "--force", "shop"]).ok();
+        fixture.acc(&["purge", "shop"]).ok();
     }
 }
 
@@ -249,12 +249,12 @@ pub fn a_stranger_of_another_user_is_never_asked(combination: Combination) {
     else {
         return;
     };
-    let before = address(&fixture, "zebra");
-    let started = fixture.instance("zebra").join("data/started");
+    let before = address(&fixture, "shop");
+    let started = fixture.instance("shop").join("data/started");
     std::fs::remove_file(&started).unwrap();
     let socket = Thief::bound(before, false);
     let (reply, heard) = std::thread::scope(|scope| {
-        let asking = scope.spawn(|| fixture.get("zebra", "/first"));
+        let asking = scope.spawn(|| fixture.get("shop", "/first"));
         wait_until("the application to start", SOON, || {
             holds(started.exists(), "not yet")
         });
@@ -265,24 +265,24 @@ pub fn a_stranger_of_another_user_is_never_asked(combination: Combination) {
         reply.status == 503 && heard.is_empty(),
         "{reply:?}, {heard}"
     );
-    fixture.wait_phase("zebra", "failed");
+    fixture.wait_phase("shop", "failed");
     fixture
-        .acc(&["events", "zebra"])
+        .acc(&["events", "shop"])
         .ok()
         .says(&["a program of user 0 that is not part of the instance"]);
-    fixture.acc(&["reset", "zebra"]).ok();
-    assert_eq!(fixture.get("zebra", "/close").status(200).text(), "own");
-    let before = address(&fixture, "zebra");
+    fixture.acc(&["reset", "shop"]).ok();
+    assert_eq!(fixture.get("shop", "/close").status(200).text(), "own");
+    let before = address(&fixture, "shop");
     wait_until("it to close its port", SOON, || {
         holds(std::net::TcpStream::connect(before).is_err(), "it is open")
     });
     let thief = Thief::listening(Thief::bound(before, false));
     wait_displaced(
         &fixture,
-        "zebra",
+        "shop",
         "a program of user 0 that is not part of the instance",
     );
-    assert_eq!(fixture.get("zebra", "/").status(200).text(), "own");
+    assert_eq!(fixture.get("shop", "/").status(200).text(), "own");
     assert_eq!(thief.end(), "", "somebody else was asked");
 }
 
@@ -310,8 +310,8 @@ pub fn a_port_that_an_awake_instance_has_lost_is_noticed(combination: Combinatio
     let Some(fixture) = fixture(combination, "plain") else {
         return;
     };
-    assert_eq!(fixture.get("zebra", "/close").status(200).text(), "own");
-    let before = address(&fixture, "zebra");
+    assert_eq!(fixture.get("shop", "/close").status(200).text(), "own");
+    let before = address(&fixture, "shop");
     wait_until("it to close its port", SOON, || {
         holds(std::net::TcpStream::connect(before).is_err(), "it is open")
     });
@@ -319,11 +319,11 @@ pub fn a_port_that_an_awake_instance_has_lost_is_noticed(combination: Combinatio
     if combination.edge == "builtin" {
         // Also before it is noticed: acc asks at every connection, and the request waits for the
         // next run.
-        assert_eq!(fixture.get("zebra", "/lost").status(200).text(), "own");
+        assert_eq!(fixture.get("shop", "/lost").status(200).text(), "own");
     }
-    wait_displaced(&fixture, "zebra", "is not part of the instance");
-    assert_eq!(fixture.get("zebra", "/").status(200).text(), "own");
-    assert_ne!(address(&fixture, "zebra"), before);
+    wait_displaced(&fixture, "shop", "is not part of the instance");
+    assert_eq!(fixture.get("shop", "/").status(200).text(), "own");
+    assert_ne!(address(&fixture, "shop"), before);
     assert_eq!(thief.end(), "", "somebody else was asked");
 }
 
@@ -332,12 +332,12 @@ pub fn who_joins_the_port_of_an_awake_instance_is_noticed(combination: Combinati
     let Some(fixture) = fixture(combination, "reuse") else {
         return;
     };
-    assert_eq!(fixture.get("zebra", "/").status(200).text(), "own");
-    let before = address(&fixture, "zebra");
+    assert_eq!(fixture.get("shop", "/").status(200).text(), "own");
+    let before = address(&fixture, "shop");
     let thief = Thief::listening(Thief::bound(before, true));
-    wait_displaced(&fixture, "zebra", "is not part of the instance");
-    assert_eq!(fixture.get("zebra", "/").status(200).text(), "own");
-    assert_ne!(address(&fixture, "zebra"), before);
+    wait_displaced(&fixture, "shop", "is not part of the instance");
+    assert_eq!(fixture.get("shop", "/").status(200).text(), "own");
+    assert_ne!(address(&fixture, "shop"), before);
     assert_eq!(thief.end(), "", "somebody else was asked");
 }
 
@@ -346,13 +346,13 @@ pub fn one_that_stops_listening_is_started_again(combination: Combination) {
     let Some(fixture) = fixture(combination, "plain") else {
         return;
     };
-    assert_eq!(fixture.get("zebra", "/").status(200).text(), "own");
-    let pid = fixture.pid("zebra");
+    assert_eq!(fixture.get("shop", "/").status(200).text(), "own");
+    let pid = fixture.pid("shop");
     assert_eq!(fixture.monitor().out, "");
-    fixture.get("zebra", "/close").status(200);
-    assert_eq!(fixture.get("zebra", "/").status(200).text(), "own");
-    wait_displaced(&fixture, "zebra", "no longer listens on");
-    assert_ne!(fixture.pid("zebra"), pid);
+    fixture.get("shop", "/close").status(200);
+    assert_eq!(fixture.get("shop", "/").status(200).text(), "own");
+    wait_displaced(&fixture, "shop", "no longer listens on");
+    assert_ne!(fixture.pid("shop"), pid);
     assert!(!processes::alive(pid));
 }
 
@@ -362,30 +362,24 @@ pub fn one_whose_socket_is_gone_is_started_again(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
-    let path = PathBuf::from(fixture.info("zebra")["listen"]["unix"].as_str().unwrap());
+    fixture.create("shop", "tester");
+    let path = PathBuf::from(fixture.info("shop")["listen"]["unix"].as_str().unwrap());
     for replaced in [false, true] {
-        fixture.get("zebra", "/").status(200);
-        let pid = fixture.pid("zebra");
+        fixture.get("shop", "/").status(200);
+        let pid = fixture.pid("shop");
         assert_eq!(fixture.monitor().out, "");
         let thief = replaced.then(|| UnixListener::bind(path.with_extension("other")).unwrap());
         if replaced {
             std::fs::rename(path.with_extension("other"), &path).unwrap();
             fixture
                 .monitor()
-                .says(&["zebra", "displaced", "is not part of the instance"]);
+                .says(&["shop", "displaced", "is not part of the instance"]);
         } else {
             std::fs::remove_file(&path).unwrap();
-            wait_displaced(&fixture, "zebra", "can no longer be reached");
+            wait_displaced(&fixture, "shop", "can no longer be reached");
         }
-        assert!(
-            fixture
-                .get("zebra", "/")
-                .status(200)
-                .text()
-                .contains("zebra")
-        );
-        assert_ne!(fixture.pid("zebra"), pid);
+        assert!(fixture.get("shop", "/").status(200).text().contains("shop"));
+        assert_ne!(fixture.pid("shop"), pid);
         drop(thief);
     }
 }
@@ -449,7 +443,7 @@ pub fn two_installations_with_one_port_keep_their_requests_apart(combination: Co
     let Some(other) = Fixture::with(combination, |s| (s.idle, s.ports) = ("60s", ports)) else {
         return;
     };
-    for (fixture, name) in [(&one, "zebra"), (&other, "okapi")] {
+    for (fixture, name) in [(&one, "shop"), (&other, "blog")] {
         fixture
             .acc(&[
                 "create",
@@ -462,9 +456,9 @@ pub fn two_installations_with_one_port_keep_their_requests_apart(combination: Co
             ])
             .ok();
     }
-    assert_eq!(address(&one, "zebra"), address(&other, "okapi"));
+    assert_eq!(address(&one, "shop"), address(&other, "blog"));
     std::thread::scope(|scope| {
-        let asked = [(&one, "zebra"), (&other, "okapi")]
+        let asked = [(&one, "shop"), (&other, "blog")]
             .map(|(fixture, name)| (name, scope.spawn(move || fixture.get(name, "/"))));
         for (name, asking) in asked {
             let reply = asking.join().unwrap();
@@ -475,9 +469,9 @@ pub fn two_installations_with_one_port_keep_their_requests_apart(combination: Co
             );
         }
     });
-    for (fixture, name) in [(&one, "zebra"), (&other, "okapi")] {
+    for (fixture, name) in [(&one, "shop"), (&other, "blog")] {
         fixture.acc(&["reset", name]).ok();
         assert!(fixture.get(name, "/").status(200).text().contains(name));
     }
-    assert_ne!(address(&one, "zebra"), address(&other, "okapi"));
+    assert_ne!(address(&one, "shop"), address(&other, "blog"));
 }

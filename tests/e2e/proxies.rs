@@ -18,14 +18,14 @@ fn fixture(combination: Combination, edge: &str, rules: &str) -> Option<Fixture>
         s.edge = edge.to_owned();
         s.rules = rules.to_owned();
     })?;
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     Some(fixture)
 }
 
 /// What the instance was told, all of it but what is about its connection.
 fn told(fixture: &Fixture, headers: &[(&str, &str)]) -> BTreeMap<String, String> {
     let ask = headers.iter().fold(
-        fixture.ask("GET", "zebra", "/headers"),
+        fixture.ask("GET", "shop", "/headers"),
         |ask, (name, value)| ask.header(name, value),
     );
     read(&fixture.send(&ask).status(200).json())
@@ -43,7 +43,7 @@ fn read(headers: &serde_json::Value) -> BTreeMap<String, String> {
 
 /// What it should be told.
 fn expected(fixture: &Fixture, client: &str, scheme: &str, port: u16) -> BTreeMap<String, String> {
-    let host = fixture.host("zebra");
+    let host = fixture.host("shop");
     let quoted = if client.contains(':') {
         format!("\"[{client}]\"")
     } else {
@@ -168,7 +168,7 @@ pub fn instances_are_told_the_same_by_both_edges(combination: Combination) {
     for state in ["awake", "asleep"] {
         for (headers, client, scheme, port) in cases {
             if state == "asleep" {
-                fixture.acc(&["stop", "zebra"]).ok();
+                fixture.acc(&["stop", "shop"]).ok();
             }
             assert_eq!(
                 told(&fixture, headers),
@@ -177,7 +177,7 @@ pub fn instances_are_told_the_same_by_both_edges(combination: Combination) {
             );
         }
         if state == "asleep" {
-            fixture.acc(&["stop", "zebra"]).ok();
+            fixture.acc(&["stop", "shop"]).ok();
         }
         let passed = told(
             &fixture,
@@ -202,7 +202,7 @@ pub fn instances_are_told_the_same_by_both_edges(combination: Combination) {
             write!(
                 proxy,
                 "GET /headers HTTP/1.1\r\nHost: {}\r\n{chain}: {client}\r\n\r\n",
-                fixture.host("zebra")
+                fixture.host("shop")
             )
             .unwrap();
             let mut open = read_head(proxy.try_clone().unwrap(), "GET").unwrap();
@@ -216,14 +216,14 @@ pub fn instances_are_told_the_same_by_both_edges(combination: Combination) {
         }
         // The host as it is told, however it is spelled.
         for spelled in [
-            "ZEBRA.apps.localhost",
-            "zebra.apps.localhost.",
-            "Zebra.Apps.LocalHost.:8080",
+            "SHOP.apps.localhost",
+            "shop.apps.localhost.",
+            "Shop.Apps.LocalHost.:8080",
         ] {
             let plain = if spelled.ends_with("8080") {
-                "zebra.apps.localhost:8080"
+                "shop.apps.localhost:8080"
             } else {
-                "zebra.apps.localhost"
+                "shop.apps.localhost"
             };
             let seen = read(
                 &fixture
@@ -257,8 +257,8 @@ pub fn a_reload_says_who_is_believed_and_how_clients_come(combination: Combinati
         "of a stranger ({combination:?})"
     );
     assert_eq!(
-        fixture.info("zebra")["url"],
-        format!("http://zebra.apps.localhost:{own}/")
+        fixture.info("shop")["url"],
+        format!("http://shop.apps.localhost:{own}/")
     );
     let before = fs::read_to_string(fixture.config()).unwrap();
     let public =
@@ -289,25 +289,25 @@ pub fn a_reload_says_who_is_believed_and_how_clients_come(combination: Combinati
         "{combination:?}"
     );
     assert_eq!(
-        fixture.info("zebra")["url"],
-        "https://zebra.apps.localhost:8443/"
+        fixture.info("shop")["url"],
+        "https://shop.apps.localhost:8443/"
     );
     fixture
         .acc(&["list"])
         .ok()
-        .says(&["https://zebra.apps.localhost:8443/"]);
+        .says(&["https://shop.apps.localhost:8443/"]);
     let dir = fixture.model("linked", "command = [\"{{ acc }}\", \"demo-app\", \"--socket\", \"{{ socket }}\", \"--name\", \"{{ url }}\"]\n");
     assert!(dir.is_dir());
     fixture
-        .acc(&["create", "okapi", "--model", "linked"])
+        .acc(&["create", "blog", "--model", "linked"])
         .ok()
-        .says(&["https://okapi.apps.localhost:8443/"]);
+        .says(&["https://blog.apps.localhost:8443/"]);
     assert!(
         fixture
-            .get("okapi", "/")
+            .get("blog", "/")
             .status(200)
             .text()
-            .contains("name: https://okapi.apps.localhost:8443/\n"),
+            .contains("name: https://blog.apps.localhost:8443/\n"),
         "{combination:?}"
     );
     fs::write(
@@ -329,14 +329,14 @@ pub fn the_believed_client_is_the_one_that_counts(combination: Combination) {
     };
     let ask = |target: &str, client: &str| {
         fixture
-            .ask("GET", "zebra", target)
+            .ask("GET", "shop", target)
             .header("X-Forwarded-For", client)
     };
-    fixture.acc(&["stop", "zebra"]).ok();
+    fixture.acc(&["stop", "shop"]).ok();
     fixture.send(&ask("/", "203.0.113.9")).status(503);
     fixture.send(&ask("/", "198.51.100.9")).status(200);
     fixture.send(&ask("/", "203.0.113.9")).status(200);
-    let log = fixture.home().join("log/access/zebra/access.log");
+    let log = fixture.home().join("log/access/shop/access.log");
     wait_until("the believed client is in the log", SOON, || {
         let text = fs::read_to_string(&log).unwrap_or_default();
         holds(
@@ -347,7 +347,7 @@ pub fn the_believed_client_is_the_one_that_counts(combination: Combination) {
     });
     for state in ["awake", "asleep"] {
         if state == "asleep" {
-            fixture.acc(&["stop", "zebra"]).ok();
+            fixture.acc(&["stop", "shop"]).ok();
         }
         let mut held: Vec<_> = (0..2)
             .map(|_| {
@@ -367,7 +367,7 @@ pub fn the_believed_client_is_the_one_that_counts(combination: Combination) {
         let more: Vec<_> = (0..5)
             .map(|_| {
                 fixture
-                    .ask("GET", "zebra", "/stream?seconds=60")
+                    .ask("GET", "shop", "/stream?seconds=60")
                     .open(fixture.address())
                     .unwrap()
                     .reply
@@ -381,5 +381,5 @@ pub fn the_believed_client_is_the_one_that_counts(combination: Combination) {
             holds(status == 200, status)
         });
     }
-    fixture.acc(&["stop", "zebra", "--now"]).ok();
+    fixture.acc(&["stop", "shop", "--now"]).ok();
 }

@@ -22,9 +22,9 @@ pub fn what_may_not_wake_does_not(combination: Combination) {
         return;
     };
     fixture
-        .acc(&["create", "zebra", "--model", "tester", "--asleep"])
+        .acc(&["create", "shop", "--model", "tester", "--asleep"])
         .ok();
-    let reply = fixture.get("zebra", "/health").status(503);
+    let reply = fixture.get("shop", "/health").status(503);
     assert!(reply.header("retry-after").is_some(), "{reply:?}");
     assert!(
         reply
@@ -33,18 +33,18 @@ pub fn what_may_not_wake_does_not(combination: Combination) {
         "{reply:?}"
     );
     fixture
-        .send(&fixture.ask("OPTIONS", "zebra", "/"))
+        .send(&fixture.ask("OPTIONS", "shop", "/"))
         .status(503);
-    assert_eq!(fixture.phase("zebra"), "asleep");
-    assert!(fixture.told("zebra", "START").is_empty());
+    assert_eq!(fixture.phase("shop"), "asleep");
+    assert!(fixture.told("shop", "START").is_empty());
     let bot = |fixture: &Fixture| -> Ask {
         fixture
-            .ask("GET", "zebra", "/")
+            .ask("GET", "shop", "/")
             .header("User-Agent", "Mozilla uptimebot/2.0")
     };
     fixture.send(&bot(&fixture)).status(200);
-    assert_eq!(fixture.phase("zebra"), "awake");
-    fixture.get("zebra", "/health").status(204);
+    assert_eq!(fixture.phase("shop"), "awake");
+    fixture.get("shop", "/health").status(204);
 }
 
 pub fn what_does_not_count_does_not_keep_it_awake(combination: Combination) {
@@ -52,24 +52,24 @@ pub fn what_does_not_count_does_not_keep_it_awake(combination: Combination) {
     else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     // Asked all the time, but only by monitors: it falls asleep after about its idle timeout.
     let began = now();
-    while fixture.phase("zebra") == "awake" {
+    while fixture.phase("shop") == "awake" {
         assert!(
             began.elapsed() < Duration::from_secs(15),
             "requests that do not count keep it awake"
         );
-        let _ = fixture.get("zebra", "/health");
+        let _ = fixture.get("shop", "/health");
         fixture.monitor();
     }
     // Asked by people it stays.
-    fixture.get("zebra", "/").status(200);
-    let pid = fixture.pid("zebra");
+    fixture.get("shop", "/").status(200);
+    let pid = fixture.pid("shop");
     let began = now();
     while began.elapsed() < Duration::from_secs(3) {
-        fixture.get("zebra", "/").status(200);
+        fixture.get("shop", "/").status(200);
         fixture.monitor();
     }
-    assert_eq!(fixture.pid("zebra"), pid);
+    assert_eq!(fixture.pid("shop"), pid);
 }

@@ -11,12 +11,12 @@ fn ended_by(combination: Combination, signal: Signal) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
-    fixture.create("okapi", "tester-tcp");
+    fixture.create("shop", "tester");
+    fixture.create("blog", "tester-tcp");
     fixture
-        .acc(&["create", "tapir", "--model", "tester", "--asleep"])
+        .acc(&["create", "wiki", "--model", "tester", "--asleep"])
         .ok();
-    let (zebra, okapi) = (fixture.pid("zebra"), fixture.pid("okapi"));
+    let (shop, blog) = (fixture.pid("shop"), fixture.pid("blog"));
     let before = fixture.wait_server(None);
     match signal {
         Signal::SIGKILL => drop(fixture.kill_server()),
@@ -28,18 +28,12 @@ fn ended_by(combination: Combination, signal: Signal) {
         || holds(!processes::alive(before), before),
     );
     assert!(
-        processes::alive(zebra) && processes::alive(okapi),
+        processes::alive(shop) && processes::alive(blog),
         "an awake instance ended with the server"
     );
     if combination.edge == "nginx" {
         // nginx reaches an awake instance without acc.
-        assert!(
-            fixture
-                .get("zebra", "/")
-                .status(200)
-                .text()
-                .contains("zebra")
-        );
+        assert!(fixture.get("shop", "/").status(200).text().contains("shop"));
     }
     // supervisord starts it again by itself; without supervisord `acc boot` repairs what is
     // missing.
@@ -48,23 +42,23 @@ fn ended_by(combination: Combination, signal: Signal) {
     wait_until(
         "the edge answers",
         crate::support::fixture::SOON,
-        || match fixture.ask("GET", "zebra", "/").send(fixture.address()) {
+        || match fixture.ask("GET", "shop", "/").send(fixture.address()) {
             Ok(reply) => holds(reply.status == 200, reply.status),
             Err(e) => Err(e.to_string()),
         },
     );
     assert_eq!(
-        (fixture.pid("zebra"), fixture.pid("okapi")),
-        (zebra, okapi),
+        (fixture.pid("shop"), fixture.pid("blog")),
+        (shop, blog),
         "an awake instance was started again"
     );
-    fixture.get("okapi", "/").status(200);
-    fixture.get("tapir", "/").status(200);
-    assert_eq!(fixture.told("zebra", "START").len(), 1);
+    fixture.get("blog", "/").status(200);
+    fixture.get("wiki", "/").status(200);
+    assert_eq!(fixture.told("shop", "START").len(), 1);
     // The new server can stop what the old one started, and says how it ended.
-    fixture.acc(&["stop", "zebra", "okapi"]).ok();
-    assert!(!processes::alive(zebra) && !processes::alive(okapi));
-    fixture.get("zebra", "/").status(200);
+    fixture.acc(&["stop", "shop", "blog"]).ok();
+    assert!(!processes::alive(shop) && !processes::alive(blog));
+    fixture.get("shop", "/").status(200);
 }
 
 pub fn one_that_is_gone_is_told(combination: Combination) {
@@ -76,15 +70,15 @@ pub fn one_that_is_gone_is_told(combination: Combination) {
     let Some(fixture) = Fixture::new(combination) else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     let line = "acc's server is not running";
     assert!(!fixture.acc(&["list"]).ok().err.contains(line));
     fixture.kill_server();
     for command in [
         &["list"][..],
-        &["info", "zebra"],
-        &["stop", "zebra"],
-        &["create", "okapi", "--model", "tester", "--asleep"],
+        &["info", "shop"],
+        &["stop", "shop"],
+        &["create", "blog", "--model", "tester", "--asleep"],
     ] {
         let done = fixture.acc(command).ok();
         assert_eq!(done.err.matches(line).count(), 1, "{done:?}");
@@ -124,8 +118,8 @@ pub fn it_reads_its_config_again(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
-    assert_eq!(fixture.info("zebra")["idle_timeout_s"], 60.0);
+    fixture.create("shop", "tester");
+    assert_eq!(fixture.info("shop")["idle_timeout_s"], 60.0);
     fixture.configure(&Settings {
         idle: "300ms",
         check_every: "200ms",
@@ -133,7 +127,7 @@ pub fn it_reads_its_config_again(combination: Combination) {
     });
     let server = fixture.wait_server(None);
     processes::signal(server, Signal::SIGHUP);
-    fixture.wait_phase("zebra", "asleep");
+    fixture.wait_phase("shop", "asleep");
     assert_eq!(
         fixture.wait_server(None),
         server,
@@ -178,7 +172,7 @@ pub fn it_reads_its_config_again(combination: Combination) {
         log.contains("needs `acc halt`") && log.contains("key=\"domain\""),
         "{log}"
     );
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
     std::fs::write(fixture.config(), &file).unwrap();
     processes::signal(server, Signal::SIGHUP);
     // A config that is wrong changes nothing.
@@ -189,8 +183,8 @@ pub fn it_reads_its_config_again(combination: Combination) {
     .unwrap();
     std::fs::write(fixture.config(), "nonsense = true\n").unwrap();
     processes::signal(server, Signal::SIGHUP);
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
     assert!(processes::alive(server));
     std::fs::rename(fixture.dir.join("good"), fixture.config()).unwrap();
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
 }

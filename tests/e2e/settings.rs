@@ -23,7 +23,7 @@ pub fn a_config_with_faults_stops_nothing_that_runs(combination: Combination) {
     else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     let good = fs::read_to_string(fixture.config()).unwrap();
     for (from, to, said) in [
         ("timeout = \"60s\"", "timeout = \"sixty\"", "idle.timeout: "),
@@ -40,13 +40,13 @@ pub fn a_config_with_faults_stops_nothing_that_runs(combination: Combination) {
         fixture.acc(&["reload"]).error(2).says(&[said]);
         for words in [
             ["list"].as_slice(),
-            &["info", "zebra"],
-            &["logs", "zebra"],
+            &["info", "shop"],
+            &["logs", "shop"],
             &["events"],
             &["models"],
             &["config", "show"],
-            &["stop", "zebra"],
-            &["start", "zebra"],
+            &["stop", "shop"],
+            &["start", "shop"],
             &["monitor", "--dry-run"],
         ] {
             let done = fixture.acc(words).ok().says(&[
@@ -57,7 +57,7 @@ pub fn a_config_with_faults_stops_nothing_that_runs(combination: Combination) {
             assert_eq!(done.err.matches("warning:").count(), 1, "{done:?}");
         }
         assert_eq!(fixture.json(&["list"])[0]["phase"], "awake");
-        fixture.get("zebra", "/").status(200);
+        fixture.get("shop", "/").status(200);
         fs::write(fixture.config(), &good).unwrap();
         assert_eq!(fixture.acc(&["list"]).ok().err, "");
     }
@@ -74,8 +74,8 @@ pub fn a_config_with_faults_stops_nothing_that_runs(combination: Combination) {
     wait_until("another worker serves", SOON, || {
         holds(worker().is_some_and(|pid| pid != before), before)
     });
-    fixture.acc(&["create", "okapi", "--model", "tester"]).ok();
-    fixture.get("okapi", "/").status(200);
+    fixture.acc(&["create", "blog", "--model", "tester"]).ok();
+    fixture.get("blog", "/").status(200);
     fixture
         .acc(&["halt"])
         .ok()
@@ -91,8 +91,8 @@ pub fn what_waits_for_a_restart_is_not_shown_as_if_it_were_in_force(combination:
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
-    let url = fixture.info("zebra")["url"].clone();
+    fixture.create("shop", "tester");
+    let url = fixture.info("shop")["url"].clone();
     let good = fs::read_to_string(fixture.config()).unwrap();
     change(
         &fixture,
@@ -101,7 +101,7 @@ pub fn what_waits_for_a_restart_is_not_shown_as_if_it_were_in_force(combination:
     );
     change(&fixture, "listen = [\"127.0.0.1:", "listen = [\"127.0.0.2:");
     change(&fixture, "timeout = \"60s\"", "timeout = \"50s\"");
-    for words in [["list"].as_slice(), &["info", "zebra"]] {
+    for words in [["list"].as_slice(), &["info", "shop"]] {
         let done = fixture.acc(words).ok().says(&[
             "`domain` and `edge.listen` wait for a restart",
             "`idle.timeout` waits for `acc reload`",
@@ -111,7 +111,7 @@ pub fn what_waits_for_a_restart_is_not_shown_as_if_it_were_in_force(combination:
             "{done:?}"
         );
     }
-    assert_eq!(fixture.info("zebra")["url"], url);
+    assert_eq!(fixture.info("shop")["url"], url);
     let done = fixture.acc(&["boot"]).ok().says(&[
         "listening on 127.0.0.1:",
         "needs a restart",
@@ -124,9 +124,9 @@ pub fn what_waits_for_a_restart_is_not_shown_as_if_it_were_in_force(combination:
         .out;
     assert!(!doctor.contains("nothing listens on"), "{doctor}");
     fixture
-        .acc(&["create", "okapi", "--model", "tester", "--asleep"])
+        .acc(&["create", "blog", "--model", "tester", "--asleep"])
         .ok()
-        .says(&["http://okapi.apps.localhost:"]);
+        .says(&["http://blog.apps.localhost:"]);
     fixture.acc(&["reload"]).ok();
     let done = fixture.acc(&["list"]).ok().says(&["wait for a restart"]);
     assert!(!done.err.contains("reload"), "{done:?}");
@@ -135,7 +135,7 @@ pub fn what_waits_for_a_restart_is_not_shown_as_if_it_were_in_force(combination:
         !fixture
             .acc(&["list"])
             .ok()
-            .says(&["http://zebra.other.localhost:"])
+            .says(&["http://shop.other.localhost:"])
             .err
             .contains("restart")
     );
@@ -144,7 +144,7 @@ pub fn what_waits_for_a_restart_is_not_shown_as_if_it_were_in_force(combination:
         fixture
             .acc(&["list"])
             .ok()
-            .says(&["http://zebra.other.localhost:"])
+            .says(&["http://shop.other.localhost:"])
             .err,
         ""
     );
@@ -156,7 +156,7 @@ pub fn a_reload_says_what_is_in_force_and_what_waits(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     let server = fixture.wait_server(None);
     fixture
         .acc(&["reload"])
@@ -175,8 +175,8 @@ pub fn a_reload_says_what_is_in_force_and_what_waits(combination: Combination) {
         "warning: `domain` is \"apps.localhost\" in the running server, but \"other.localhost\" in the config: apply it with `acc halt` and `acc boot`",
     ]);
     assert_eq!(done.err.lines().count(), 4, "{done:?}");
-    assert_eq!(fixture.info("zebra")["idle_timeout_s"], 50.0);
-    let large = fixture.ask("POST", "zebra", "/echo").body(vec![b'x'; 5000]);
+    assert_eq!(fixture.info("shop")["idle_timeout_s"], 50.0);
+    let large = fixture.ask("POST", "shop", "/echo").body(vec![b'x'; 5000]);
     fixture.send(&large).status(413);
     let told = fixture.json(&["reload"]);
     assert_eq!(
@@ -195,7 +195,7 @@ pub fn a_reload_says_what_is_in_force_and_what_waits(combination: Combination) {
         .error(2)
         .says(&["stop.drian: unknown key, did you mean `drain`?"]);
     change(&fixture, "drian = ", "drain = ");
-    assert_eq!(fixture.info("zebra")["idle_timeout_s"], 50.0);
+    assert_eq!(fixture.info("shop")["idle_timeout_s"], 50.0);
     assert_eq!(fixture.wait_server(None), server);
     fixture.acc(&["halt"]).ok();
     fixture

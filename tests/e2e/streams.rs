@@ -12,13 +12,13 @@ pub fn a_restart_ends_them_in_order(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| (s.idle, s.drain) = ("60s", "10min")) else {
         return;
     };
-    fixture.create("zebra", "tester");
-    let mut sockets: Vec<_> = (0..20).map(|_| fixture.web_socket("zebra")).collect();
+    fixture.create("shop", "tester");
+    let mut sockets: Vec<_> = (0..20).map(|_| fixture.web_socket("shop")).collect();
     for socket in &mut sockets {
         assert_eq!(socket.echo("a").unwrap(), "a");
     }
     let ask = fixture
-        .ask("GET", "zebra", "/stream?kind=sse&seconds=300")
+        .ask("GET", "shop", "/stream?kind=sse&seconds=300")
         .header("Accept", "text/event-stream");
     let readers: Vec<_> = (0..3)
         .map(|_| {
@@ -34,14 +34,14 @@ pub fn a_restart_ends_them_in_order(combination: Combination) {
             })
         })
         .collect();
-    let before = fixture.pid("zebra");
+    let before = fixture.pid("shop");
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while fixture.pid("zebra") == before {
-                fixture.get("zebra", "/").status(200);
+            while fixture.pid("shop") == before {
+                fixture.get("shop", "/").status(200);
             }
         });
-        fixture.acc(&["restart", "zebra"]).ok();
+        fixture.acc(&["restart", "shop"]).ok();
     });
     for socket in sockets {
         assert_eq!(socket.goodbye(), Some(1001));
@@ -60,19 +60,19 @@ pub fn a_stop_waits_for_what_ends_by_itself(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| (s.idle, s.drain) = ("60s", "10min")) else {
         return;
     };
-    fixture.create("zebra", "tester");
-    let mut socket = fixture.web_socket("zebra");
+    fixture.create("shop", "tester");
+    let mut socket = fixture.web_socket("shop");
     assert_eq!(socket.echo("a").unwrap(), "a");
-    let asked = fixture.told("zebra", "REQ").len();
-    let slow = fixture.ask("GET", "zebra", "/slow?ms=4000");
+    let asked = fixture.told("shop", "REQ").len();
+    let slow = fixture.ask("GET", "shop", "/slow?ms=4000");
     std::thread::scope(|scope| {
         let answered = scope.spawn(|| slow.send(fixture.address()).unwrap());
         wait_until("it is asked", Duration::from_secs(20), || {
-            holds(fixture.told("zebra", "REQ").len() > asked, "not asked")
+            holds(fixture.told("shop", "REQ").len() > asked, "not asked")
         });
-        fixture.acc(&["stop", "zebra"]).ok();
+        fixture.acc(&["stop", "shop"]).ok();
         assert_eq!(answered.join().unwrap().status, 200);
     });
     assert_eq!(socket.goodbye(), Some(1001));
-    assert_eq!(fixture.phase("zebra"), "asleep");
+    assert_eq!(fixture.phase("shop"), "asleep");
 }

@@ -26,7 +26,7 @@ fn on_disk(dir: &Path) -> u64 {
 }
 
 fn logs(fixture: &Fixture) -> PathBuf {
-    fixture.instance("zebra").join("log")
+    fixture.instance("shop").join("log")
 }
 
 /// Makes folders in folders, deeper than any path may be.
@@ -47,7 +47,7 @@ fn a_log_that_is_a_hole_costs_nothing_and_is_shown_at_once() {
         let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
             continue;
         };
-        fixture.create("zebra", "tester");
+        fixture.create("shop", "tester");
         let log = logs(&fixture).join("app.log");
         fs::OpenOptions::new()
             .write(true)
@@ -55,13 +55,13 @@ fn a_log_that_is_a_hole_costs_nothing_and_is_shown_at_once() {
             .unwrap()
             .set_len(40 << 30)
             .unwrap();
-        let shown = fixture.acc(&["logs", "zebra"]).ok();
+        let shown = fixture.acc(&["logs", "shop"]).ok();
         assert!(shown.out.len() < 1024 * 1024, "{}", shown.out.len());
         wait_until("the log is cut", SOON, || {
             holds(fs::metadata(&log).unwrap().len() == 0, "not cut")
         });
         assert!(on_disk(&logs(&fixture)) < LOGS_MAX, "{combination:?}");
-        fixture.get("zebra", "/").status(200);
+        fixture.get("shop", "/").status(200);
     }
 }
 
@@ -77,10 +77,10 @@ fn who_writes_without_end_does_not_fill_the_disk() {
             "loud",
             "command = [\"/bin/sh\", \"-c\", \"{{ acc }} demo-app --socket {{ socket }} --name {{ name }} & exec yes a line of a log\"]\n",
         );
-        fixture.create("zebra", "loud");
+        fixture.create("shop", "loud");
         let cut = || {
             fixture
-                .json(&["events", "zebra"])
+                .json(&["events", "shop"])
                 .as_array()
                 .unwrap()
                 .iter()
@@ -95,7 +95,7 @@ fn who_writes_without_end_does_not_fill_the_disk() {
             let used = on_disk(&logs(&fixture));
             assert!(used < 2048 * MIB, "{} MiB {combination:?}", used / MIB);
         }
-        fixture.acc(&["stop", "--now", "zebra"]).ok();
+        fixture.acc(&["stop", "--now", "shop"]).ok();
         // A pass may come while the server is still about its own last cut: then the next one
         // bounds it.
         wait_until("a pass bounds it", SOON, || {
@@ -121,9 +121,9 @@ fn without_room_for_a_copy_a_log_is_cut() {
         let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
             continue;
         };
-        fixture.create("zebra", "tester");
+        fixture.create("shop", "tester");
         let folder = logs(&fixture);
-        fs::rename(&folder, fixture.instance("zebra").join("former")).unwrap();
+        fs::rename(&folder, fixture.instance("shop").join("former")).unwrap();
         fs::create_dir(&folder).unwrap();
         let small = Mounted::tmpfs(&folder, "size=30m,mode=755");
         fs::write(folder.join("app.log"), vec![b'x'; 25 << 20]).unwrap();
@@ -132,10 +132,10 @@ fn without_room_for_a_copy_a_log_is_cut() {
             let free = free.blocks_available() * free.fragment_size() / MIB;
             holds(free > 10, format!("{free} MiB are free"))
         });
-        fixture.get("zebra", "/").status(200);
+        fixture.get("shop", "/").status(200);
         drop(small);
         fs::remove_dir(&folder).unwrap();
-        fs::rename(fixture.instance("zebra").join("former"), &folder).unwrap();
+        fs::rename(fixture.instance("shop").join("former"), &folder).unwrap();
     }
 }
 
@@ -145,15 +145,15 @@ fn folders_of_any_depth_are_purged_by_the_server_that_goes_on() {
         let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
             continue;
         };
-        fixture.create("zebra", "tester");
-        fixture.create("okapi", "tester");
-        dig(&fixture.instance("zebra").join("data"), 15_000);
-        dig(&fixture.run().join("sock/zebra"), 3_000);
+        fixture.create("shop", "tester");
+        fixture.create("blog", "tester");
+        dig(&fixture.instance("shop").join("data"), 15_000);
+        dig(&fixture.run().join("sock/shop"), 3_000);
         let before = fixture.server().unwrap().pid;
-        fixture.acc(&["destroy", "--force", "zebra"]).ok();
-        fixture.acc(&["purge", "zebra"]).ok();
+        fixture.acc(&["destroy", "--force", "shop"]).ok();
+        fixture.acc(&["purge", "shop"]).ok();
         assert_eq!(fixture.server().unwrap().pid, before, "{combination:?}");
-        fixture.get("okapi", "/").status(200);
+        fixture.get("blog", "/").status(200);
         // A slow disk takes its time for 18,000 folders.
         wait_until("nothing is left", SOON * 6, || {
             fixture.monitor();
@@ -163,7 +163,7 @@ fn folders_of_any_depth_are_purged_by_the_server_that_goes_on() {
                 .sum();
             holds(left == 0, left)
         });
-        fixture.assert_no_trace_of("zebra");
+        fixture.assert_no_trace_of("shop");
     }
 }
 
@@ -173,9 +173,9 @@ fn what_takes_the_place_of_a_socket_or_a_log_gives_way() {
         let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
             continue;
         };
-        fixture.create("zebra", "tester");
+        fixture.create("shop", "tester");
         let (socket, log) = (
-            fixture.run().join("sock/zebra/app.sock"),
+            fixture.run().join("sock/shop/app.sock"),
             logs(&fixture).join("app.log"),
         );
         let secret = fixture.dir.join("secret");
@@ -188,17 +188,17 @@ fn what_takes_the_place_of_a_socket_or_a_log_gives_way() {
             ("a link", &|| symlink(&secret, &socket).unwrap()),
             ("a link for the log", &|| symlink(&secret, &log).unwrap()),
             ("a second name of the log", &|| {
-                fs::hard_link(&log, fixture.instance("zebra").join("data/log")).unwrap()
+                fs::hard_link(&log, fixture.instance("shop").join("data/log")).unwrap()
             }),
         ];
         for (what, plant) in plant {
-            fixture.acc(&["stop", "zebra"]).ok();
+            fixture.acc(&["stop", "shop"]).ok();
             let _ = fs::remove_file(&socket);
             if what.contains("for the log") {
                 fs::remove_file(&log).unwrap();
             }
             plant();
-            let reply = fixture.get("zebra", "/");
+            let reply = fixture.get("shop", "/");
             assert_eq!(reply.status, 200, "{combination:?} {what}");
         }
         assert_eq!(fs::read_to_string(&secret).unwrap(), "for root only");
@@ -213,19 +213,19 @@ fn what_an_application_prints_does_not_drive_a_terminal() {
     let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     let nasty = "\u{1b}]0;title\u{7}\u{1b}[2J\u{202e}words\n";
     fs::write(logs(&fixture).join("app.log"), nasty).unwrap();
     assert!(
         fixture
-            .acc(&["logs", "zebra", "--raw"])
+            .acc(&["logs", "shop", "--raw"])
             .ok()
             .out
             .ends_with(nasty)
     );
     assert!(
         fixture
-            .acc(&["logs", "zebra"])
+            .acc(&["logs", "shop"])
             .ok()
             .out
             .contains(r"\x1b]0;title\x07\x1b[2J\u{202e}words"),
@@ -233,7 +233,7 @@ fn what_an_application_prints_does_not_drive_a_terminal() {
     );
     let pty = nix::pty::openpty(None, None).unwrap();
     let mut child = fixture
-        .command(&["logs", "zebra"])
+        .command(&["logs", "shop"])
         .stdin(Stdio::null())
         .stdout(Stdio::from(pty.slave))
         .stderr(Stdio::null())

@@ -40,7 +40,7 @@ fn booted_by_another(combination: Combination) -> Option<Fixture> {
     give(&run, NOBODY);
     fixture.user = Some(NOBODY);
     fixture.acc(&["boot"]).ok();
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     Some(fixture)
 }
 
@@ -53,12 +53,12 @@ fn root_over_another_users_installation_acts_as_that_user() {
         let Some(mut fixture) = booted_by_another(combination) else {
             continue;
         };
-        fixture.acc(&["pin", "zebra"]).ok();
+        fixture.acc(&["pin", "shop"]).ok();
         let owner = |pid: i32| fs::metadata(format!("/proc/{pid}")).unwrap().uid();
         fixture.user = None;
-        fixture.acc(&["list"]).ok().says(&["zebra"]);
-        fixture.acc(&["restart", "zebra"]).ok();
-        assert_eq!(owner(fixture.pid("zebra")), NOBODY);
+        fixture.acc(&["list"]).ok().says(&["shop"]);
+        fixture.acc(&["restart", "shop"]).ok();
+        assert_eq!(owner(fixture.pid("shop")), NOBODY);
         // With nobody left to ask it does the work itself: the pinned instance is started again.
         processes::end_all(&fixture.dir);
         let done = fixture.acc(&["monitor"]);
@@ -72,7 +72,7 @@ fn root_over_another_users_installation_acts_as_that_user() {
         if combination == Combination::BUILTIN {
             let pid = wait_until("the pinned instance runs again", SOON, || {
                 fixture.acc(&["monitor"]);
-                let info = fixture.info("zebra");
+                let info = fixture.info("shop");
                 info["pid"].as_i64().ok_or_else(|| info.to_string())
             });
             assert_eq!(owner(i32::try_from(pid).unwrap()), NOBODY);
@@ -314,11 +314,11 @@ fn templates_and_models_that_others_can_change_are_not_used() {
     }
     fixture.acc(&["boot"]).ok();
 
-    let model = fixture.model("shop", "command = [\"./run\"]\n");
+    let model = fixture.model("custom", "command = [\"./run\"]\n");
     fs::create_dir(model.join("files")).unwrap();
     fs::write(model.join("files/run"), "#!/bin/sh\n").unwrap();
     mode(&model.join("files/run"), 0o755);
-    fixture.acc(&["models", "shop"]).ok();
+    fixture.acc(&["models", "custom"]).ok();
     for path in [
         model.clone(),
         model.join("model.toml"),
@@ -328,7 +328,7 @@ fn templates_and_models_that_others_can_change_are_not_used() {
     ] {
         let before = fs::metadata(&path).unwrap().permissions().mode();
         mode(&path, before | 0o020);
-        let done = fixture.acc(&["create", "zebra", "--model", "shop", "--asleep"]);
+        let done = fixture.acc(&["create", "shop", "--model", "custom", "--asleep"]);
         assert!(
             done.code != Some(0) && done.err.contains("can be written by others"),
             "{}: {done:?}",
@@ -340,7 +340,7 @@ fn templates_and_models_that_others_can_change_are_not_used() {
     nix::unistd::mkfifo(&model.join("model.toml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     fixture.acc(&["models"]).says(&["not a regular file"]);
     fixture
-        .acc(&["create", "zebra", "--model", "shop"])
+        .acc(&["create", "shop", "--model", "custom"])
         .error(1)
         .says(&["not a regular file"]);
 }

@@ -61,19 +61,19 @@ pub fn a_failed_create_leaves_nothing(combination: Combination) {
         ("missing", 0, "no-such-program"),
         ("refused", 0, "run"),
         ("exits", 1, "7"),
-        ("deaf", 5, "zebra"),
-        ("mute", 5, "zebra"),
-        ("slow-tcp", 5, "zebra"),
+        ("deaf", 5, "shop"),
+        ("mute", 5, "shop"),
+        ("slow-tcp", 5, "shop"),
         ("strict", 2, "title"),
         ("none-such", 3, "none-such"),
     ] {
         let done = fixture.acc(&[
             "create",
-            "zebra",
+            "shop",
             "--model",
             model,
             "--host",
-            "zebra.example.org",
+            "shop.example.org",
         ]);
         assert!(
             done.took < Duration::from_secs(20),
@@ -86,16 +86,16 @@ pub fn a_failed_create_leaves_nothing(combination: Combination) {
             done.error(code)
         };
         done.says(&[word]);
-        assert_undone(&fixture, "zebra");
+        assert_undone(&fixture, "shop");
     }
     fixture
         .acc(&[
-            "create", "zebra", "--model", "strict", "--set", "titel=x", "--set", "title=y",
+            "create", "shop", "--model", "strict", "--set", "titel=x", "--set", "title=y",
         ])
         .error(2)
         .says(&["titel"]);
     fixture
-        .acc(&["create", "Zebra", "--model", "tester"])
+        .acc(&["create", "Shop", "--model", "tester"])
         .error(2);
     fixture
         .acc(&["create", "nginx", "--model", "tester"])
@@ -104,20 +104,20 @@ pub fn a_failed_create_leaves_nothing(combination: Combination) {
     fixture
         .acc(&[
             "create",
-            "zebra",
+            "shop",
             "--model",
             "tester",
             "--host",
             "not a host",
         ])
         .error(2);
-    assert_undone(&fixture, "zebra");
-    fixture.create("zebra", "tester");
+    assert_undone(&fixture, "shop");
+    fixture.create("shop", "tester");
     fixture
-        .acc(&["create", "zebra", "--model", "tester"])
+        .acc(&["create", "shop", "--model", "tester"])
         .refused()
-        .says(&["zebra"]);
-    assert_eq!(fixture.phase("zebra"), "awake");
+        .says(&["shop"]);
+    assert_eq!(fixture.phase("shop"), "awake");
 }
 
 pub fn a_full_disk_leaves_nothing(combination: Combination) {
@@ -135,13 +135,13 @@ pub fn a_full_disk_leaves_nothing(combination: Combination) {
     fs::create_dir_all(big.join("files")).unwrap();
     fs::write(big.join("files/blob"), vec![7; 1 << 20]).unwrap();
     fixture
-        .acc(&["create", "zebra", "--model", "big"])
+        .acc(&["create", "shop", "--model", "big"])
         .error(1)
-        .says(&["No space left", "zebra"]);
-    assert_undone(&fixture, "zebra");
-    fixture.create("zebra", "tester");
-    fixture.get("zebra", "/").status(200);
-    fixture.acc(&["destroy", "--force", "zebra"]).ok();
-    fixture.acc(&["purge", "zebra"]).ok();
+        .says(&["No space left", "shop"]);
+    assert_undone(&fixture, "shop");
+    fixture.create("shop", "tester");
+    fixture.get("shop", "/").status(200);
+    fixture.acc(&["destroy", "--force", "shop"]).ok();
+    fixture.acc(&["purge", "shop"]).ok();
     drop(mounted);
 }

@@ -29,9 +29,9 @@ fn instances_run_as_the_user_of_the_config() {
         fixture.acc = theirs;
         fixture.acc(&["boot"]).ok();
         for (name, model) in [
-            ("zebra", "tester"),
-            ("okapi", "tester-tcp"),
-            ("tapir", "hello-fd"),
+            ("shop", "tester"),
+            ("blog", "tester-tcp"),
+            ("wiki", "hello-fd"),
         ] {
             fixture.create(name, model);
             assert_eq!(
@@ -56,7 +56,7 @@ fn instances_run_as_the_user_of_the_config() {
             "instances can command acc"
         );
         assert_eq!(
-            mode(&fixture.instance("zebra")) & 0o007,
+            mode(&fixture.instance("shop")) & 0o007,
             0,
             "others can read an instance's files"
         );
@@ -84,13 +84,13 @@ fn all_of_acc_runs_as_an_ordinary_user() {
             }
         }
         fixture.acc(&["boot"]).ok();
-        fixture.create("zebra", "tester");
-        fixture.create("tapir", "hello-fd");
-        fixture.get("tapir", "/").status(200);
-        assert_eq!(owner_of(fixture.pid("zebra")), NOBODY);
-        fixture.get("zebra", "/").status(200);
-        fixture.monitor_until_asleep("zebra");
-        fixture.get("zebra", "/").status(200);
+        fixture.create("shop", "tester");
+        fixture.create("wiki", "hello-fd");
+        fixture.get("wiki", "/").status(200);
+        assert_eq!(owner_of(fixture.pid("shop")), NOBODY);
+        fixture.get("shop", "/").status(200);
+        fixture.monitor_until_asleep("shop");
+        fixture.get("shop", "/").status(200);
         fixture.acc(&["halt"]).ok();
         fixture.assert_nothing_runs();
     }
@@ -119,7 +119,7 @@ fn a_user_without_rights_gets_a_hint_who_has_them() {
             .error(1)
             .says(&["no permission", "acc.db", hint]);
         fixture
-            .acc(&["create", "zebra", "--model", "tester"])
+            .acc(&["create", "shop", "--model", "tester"])
             .error(1)
             .says(&[hint]);
         let list = fixture.acc(&["--json", "list"]).code(1);
@@ -166,7 +166,7 @@ fn folders_of_strangers_are_refused() {
     fixture.user = Some(NOBODY);
     // Nor is a socket in there asked anything.
     fixture
-        .acc(&["start", "zebra"])
+        .acc(&["start", "shop"])
         .error(1)
         .says(&["belongs to user 61234"]);
     fixture.user = None;

@@ -126,11 +126,11 @@ fn another_instance_is_left_as_it_was_found() {
     let Some(fixture) = Fixture::new(Combination::BUILTIN) else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     fixture
-        .acc(&["create", "okapi", "--model", "tester", "--asleep"])
+        .acc(&["create", "blog", "--model", "tester", "--asleep"])
         .ok();
-    for (name, phase) in [("zebra", "awake"), ("okapi", "asleep")] {
+    for (name, phase) in [("shop", "awake"), ("blog", "asleep")] {
         let (report, done) = prove(
             &fixture,
             &["--instance", name, "--cycles", "3", "--clients", "4"],
@@ -154,10 +154,10 @@ fn one_that_is_not_the_demo_application_is_only_asked() {
         crate::support::need::skipped("not installed: /usr/bin/python3");
         return;
     }
-    fixture.create("pony", "python-http");
+    fixture.create("docs", "python-http");
     let (report, done) = prove(
         &fixture,
-        &["--instance", "pony", "--cycles", "3", "--clients", "4"],
+        &["--instance", "docs", "--cycles", "3", "--clients", "4"],
     );
     assert_eq!(done.code, Some(0), "{report:#}{}", done.err);
     assert_eq!(
@@ -186,9 +186,9 @@ fn what_cannot_be_proven_is_said() {
     fails(&["--instance", "nobody"], 3);
     fails(&["--app", "nothing"], 3).says(&["nothing"]);
     fixture
-        .acc(&["create", "zebra", "--model", "tester", "--desired", "down"])
+        .acc(&["create", "shop", "--model", "tester", "--desired", "down"])
         .ok();
-    fails(&["--instance", "zebra"], 4).says(&["acc enable zebra"]);
+    fails(&["--instance", "shop"], 4).says(&["acc enable shop"]);
     fixture.acc(&["halt"]).ok();
     fails(&[], 1).says(&["acc boot"]);
 }
@@ -210,12 +210,12 @@ fn a_log_that_cannot_be_written_costs_no_request() {
         .unwrap();
     fixture.wait_server(None);
     drop(server.stderr.take());
-    fixture.acc(&["create", "zebra", "--model", "tester"]).ok();
+    fixture.acc(&["create", "shop", "--model", "tester"]).ok();
     for _ in 0..3 {
-        fixture.acc(&["stop", "zebra"]).ok();
-        fixture.get("zebra", "/").status(200);
+        fixture.acc(&["stop", "shop"]).ok();
+        fixture.get("shop", "/").status(200);
     }
-    fixture.acc(&["stop", "zebra"]).ok();
+    fixture.acc(&["stop", "shop"]).ok();
     kill(Pid::from_raw(server.id().cast_signed()), Signal::SIGTERM).unwrap();
     wait_until("the server has ended", Duration::from_secs(20), || {
         holds(server.try_wait().unwrap().is_some(), "it runs")

@@ -103,7 +103,7 @@ pub fn a_request_that_outlasts_the_drain_is_finished_by_the_application(combinat
     let Some(fixture) = Fixture::with(combination, |s| s.drain = "500ms") else {
         return;
     };
-    for (name, model) in [("zebra", "tester"), ("okapi", "tester-tcp")] {
+    for (name, model) in [("shop", "tester"), ("blog", "tester-tcp")] {
         fixture.create(name, model);
         std::thread::scope(|scope| {
             let slow = scope.spawn(|| {

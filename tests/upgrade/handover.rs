@@ -45,12 +45,12 @@ pub fn an_upgrade_under_load_loses_nothing(combination: Combination) {
     let Some(fixture) = fixture(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
-    fixture.create("okapi", "tester-tcp");
+    fixture.create("shop", "tester");
+    fixture.create("blog", "tester-tcp");
     fixture
         .acc(&[
             "create",
-            "tapir",
+            "wiki",
             "--model",
             "tester",
             "--set",
@@ -59,22 +59,22 @@ pub fn an_upgrade_under_load_loses_nothing(combination: Combination) {
         ])
         .ok();
     fixture
-        .acc(&["create", "gnu", "--model", "tester", "--asleep"])
+        .acc(&["create", "docs", "--model", "tester", "--asleep"])
         .ok();
-    let (zebra, okapi, master) = (
-        fixture.pid("zebra"),
-        fixture.pid("okapi"),
+    let (shop, blog, master) = (
+        fixture.pid("shop"),
+        fixture.pid("blog"),
         fixture.wait_server(None),
     );
     // One that goes past acc where nginx is the edge, and one that goes through it everywhere,
     // because it woke the instance.
-    let (mut socket, mut woke) = (fixture.web_socket("zebra"), fixture.web_socket("gnu"));
-    let load = Load::start(&fixture, &["zebra", "okapi"]);
+    let (mut socket, mut woke) = (fixture.web_socket("shop"), fixture.web_socket("docs"));
+    let load = Load::start(&fixture, &["shop", "blog"]);
     load.wait_for(50);
     std::thread::scope(|scope| {
         let stream = scope.spawn(|| {
             let mut open = fixture
-                .ask("GET", "zebra", "/stream?seconds=6")
+                .ask("GET", "shop", "/stream?seconds=6")
                 .open(fixture.address())
                 .unwrap();
             let mut text = String::new();
@@ -82,7 +82,7 @@ pub fn an_upgrade_under_load_loses_nothing(combination: Combination) {
                 .read_to_string(&mut text)
                 .map(|_| text.lines().count())
         });
-        let slow = scope.spawn(|| fixture.get("okapi", "/slow?ms=2500"));
+        let slow = scope.spawn(|| fixture.get("blog", "/slow?ms=2500"));
         // Held while the server changes.
         let held: Vec<_> = (0..4)
             .map(|n| {
@@ -90,13 +90,13 @@ pub fn an_upgrade_under_load_loses_nothing(combination: Combination) {
                 scope.spawn(move || {
                     fixture.send(
                         &fixture
-                            .ask(if n % 2 == 0 { "GET" } else { "POST" }, "tapir", "/echo")
+                            .ask(if n % 2 == 0 { "GET" } else { "POST" }, "wiki", "/echo")
                             .body("held"),
                     )
                 })
             })
             .collect();
-        fixture.wait_phase("tapir", "waking");
+        fixture.wait_phase("wiki", "waking");
         for n in 0..3 {
             let before = workers(&fixture);
             put_in_place(&fixture, ACC.as_ref());
@@ -129,9 +129,9 @@ pub fn an_upgrade_under_load_loses_nothing(combination: Combination) {
         count.lost.len(),
         count.longest
     );
-    count.assert_nothing_lost(&fixture, &["zebra", "okapi"]);
-    assert_eq!((fixture.pid("zebra"), fixture.pid("okapi")), (zebra, okapi));
-    for name in ["zebra", "okapi", "tapir", "gnu"] {
+    count.assert_nothing_lost(&fixture, &["shop", "blog"]);
+    assert_eq!((fixture.pid("shop"), fixture.pid("blog")), (shop, blog));
+    for name in ["shop", "blog", "wiki", "docs"] {
         assert_eq!(
             fixture.told(name, "START").len(),
             1,
@@ -142,7 +142,7 @@ pub fn an_upgrade_under_load_loses_nothing(combination: Combination) {
     let dry = fixture.acc(&["monitor", "--dry-run"]).ok().out;
     assert!(
         dry.lines()
-            .any(|l| l.starts_with("gnu ") && l.contains(" keep ")),
+            .any(|l| l.starts_with("docs ") && l.contains(" keep ")),
         "{dry}"
     );
     socket.close();
@@ -153,17 +153,17 @@ pub fn an_upgrade_under_load_loses_nothing(combination: Combination) {
             format!("{:?}", workers(&fixture)),
         )
     });
-    fixture.acc(&["stop", "zebra", "okapi", "gnu"]).ok();
-    fixture.get("zebra", "/").status(200);
+    fixture.acc(&["stop", "shop", "blog", "docs"]).ok();
+    fixture.get("shop", "/").status(200);
 }
 
 pub fn a_program_that_does_not_come_up_changes_nothing(combination: Combination) {
     let Some(fixture) = fixture(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     let (master, before) = (fixture.wait_server(None), workers(&fixture));
-    let load = Load::start(&fixture, &["zebra"]);
+    let load = Load::start(&fixture, &["shop"]);
     load.wait_for(20);
     let broken = fixture.dir.join("broken");
     for text in ["#!/bin/sh\nexit 7\n", "not a program"] {
@@ -181,7 +181,7 @@ pub fn a_program_that_does_not_come_up_changes_nothing(combination: Combination)
         );
     }
     put_in_place(&fixture, ACC.as_ref());
-    load.stop().assert_nothing_lost(&fixture, &["zebra"]);
+    load.stop().assert_nothing_lost(&fixture, &["shop"]);
     fixture.acc(&["boot"]).ok().says(&["upgraded the server"]);
 }
 
@@ -190,7 +190,7 @@ pub fn an_upgrade_that_has_to_wait_for_its_turn_changes_nothing(combination: Com
     let Some(fixture) = fixture(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     let (master, before) = (fixture.wait_server(None), workers(&fixture));
     let queue = fs::OpenOptions::new()
         .write(true)
@@ -208,8 +208,8 @@ pub fn an_upgrade_that_has_to_wait_for_its_turn_changes_nothing(combination: Com
         )
     });
     for _ in 0..5 {
-        fixture.acc(&["stop", "zebra"]).ok();
-        fixture.get("zebra", "/").status(200);
+        fixture.acc(&["stop", "shop"]).ok();
+        fixture.get("shop", "/").status(200);
     }
     let now = workers(&fixture);
     assert!(
@@ -224,8 +224,8 @@ pub fn an_upgrade_that_has_to_wait_for_its_turn_changes_nothing(combination: Com
             format!("{before:?}, {now:?}"),
         )
     });
-    fixture.acc(&["stop", "zebra"]).ok();
-    fixture.get("zebra", "/").status(200);
+    fixture.acc(&["stop", "shop"]).ok();
+    fixture.get("shop", "/").status(200);
 }
 
 /// What is held goes on by a socket of acc's own, although acc speaks to sockets of the instances'
@@ -242,7 +242,7 @@ pub fn requests_held_for_another_users_instance_go_on(combination: Combination) 
     fixture
         .acc(&[
             "create",
-            "tapir",
+            "wiki",
             "--model",
             "tester",
             "--set",
@@ -251,14 +251,13 @@ pub fn requests_held_for_another_users_instance_go_on(combination: Combination) 
         ])
         .ok();
     std::thread::scope(|scope| {
-        let held =
-            scope.spawn(|| fixture.send(&fixture.ask("POST", "tapir", "/echo").body("held")));
-        fixture.wait_phase("tapir", "waking");
+        let held = scope.spawn(|| fixture.send(&fixture.ask("POST", "wiki", "/echo").body("held")));
+        fixture.wait_phase("wiki", "waking");
         put_in_place(&fixture, ACC.as_ref());
         fixture.acc(&["boot"]).ok().says(&["upgraded the server"]);
         held.join().unwrap().status(200);
     });
-    assert_eq!(fixture.told("tapir", "START").len(), 1);
+    assert_eq!(fixture.told("wiki", "START").len(), 1);
 }
 
 pub fn a_command_at_work_is_finished_before_the_upgrade(combination: Combination) {
@@ -270,7 +269,7 @@ pub fn a_command_at_work_is_finished_before_the_upgrade(combination: Combination
         let create = scope.spawn(|| {
             fixture.acc(&[
                 "create",
-                "zebra",
+                "shop",
                 "--model",
                 "tester",
                 "--set",
@@ -278,17 +277,17 @@ pub fn a_command_at_work_is_finished_before_the_upgrade(combination: Combination
             ])
         });
         wait_until("it is being made", SOON, || {
-            holds(!fixture.told("zebra", "START").is_empty(), "no start yet")
+            holds(!fixture.told("shop", "START").is_empty(), "no start yet")
         });
         put_in_place(&fixture, ACC.as_ref());
         fixture.acc(&["boot"]).ok().says(&["upgraded the server"]);
         create.join().unwrap().ok();
     });
     assert!(!workers(&fixture).iter().any(|pid| old.contains(pid)) || workers(&fixture).len() > 1);
-    assert_eq!(fixture.phase("zebra"), "awake");
-    assert_eq!(fixture.told("zebra", "START").len(), 1);
-    let reply = fixture.get("zebra", "/");
-    assert!(reply.status(200).text().contains("zebra"));
+    assert_eq!(fixture.phase("shop"), "awake");
+    assert_eq!(fixture.told("shop", "START").len(), 1);
+    let reply = fixture.get("shop", "/");
+    assert!(reply.status(200).text().contains("shop"));
     // Measured once more with nothing under way: an upgrade is quick.
     put_in_place(&fixture, ACC.as_ref());
     let took = fixture.acc(&["boot"]).ok().took;

@@ -50,12 +50,12 @@ fn empty() -> Body {
     Empty::new().boxed_unsync()
 }
 
-/// How many requests of ours `zebra` has been sent.
+/// How many requests of ours `shop` has been sent.
 fn under_way(fixture: &Fixture) -> usize {
     fixture
-        .told("zebra", "REQ")
+        .told("shop", "REQ")
         .iter()
-        .filter(|l| l.ends_with(" zebra"))
+        .filter(|l| l.ends_with(" shop"))
         .count()
 }
 
@@ -184,24 +184,24 @@ pub fn streams_go_on_through_an_operators_stop(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     let line = Line::open(&fixture);
-    let all = line.all_kinds(["zebra"; 3]);
+    let all = line.all_kinds(["shop"; 3]);
     // The application writes an upload down when it is whole.
     wait_until("the others are under way", SOON, || {
         holds(under_way(&fixture) == 2, "not yet")
     });
     let (stopped, late) = std::thread::scope(|scope| {
-        let stop = scope.spawn(|| fixture.acc(&["stop", "zebra"]));
-        fixture.wait_phase("zebra", "draining");
+        let stop = scope.spawn(|| fixture.acc(&["stop", "shop"]));
+        fixture.wait_phase("shop", "draining");
         // By the same connection while the instance drains: it is held, and wakes it.
-        let late = line.ask("POST", "zebra", "/echo", empty());
+        let late = line.ask("POST", "shop", "/echo", empty());
         (stop.join().unwrap(), late)
     });
     stopped.ok();
     line.all_are_whole(all);
     line.end(late);
-    assert_eq!(fixture.told("zebra", "START").len(), 2);
+    assert_eq!(fixture.told("shop", "START").len(), 2);
     assert_eq!(under_way(&fixture), 4, "one was executed twice");
 }
 
@@ -212,11 +212,11 @@ pub fn streams_go_on_through_an_upgrade(combination: Combination) {
     let Some(fixture) = super::handover::fixture(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
+    fixture.create("shop", "tester");
     fixture
         .acc(&[
             "create",
-            "tapir",
+            "wiki",
             "--model",
             "tester",
             "--set",
@@ -225,14 +225,14 @@ pub fn streams_go_on_through_an_upgrade(combination: Combination) {
         ])
         .ok();
     let line = Line::open(&fixture);
-    let all = line.all_kinds(["zebra"; 3]);
+    let all = line.all_kinds(["shop"; 3]);
     // The application writes an upload down when it is whole.
     wait_until("the others are under way", SOON, || {
         holds(under_way(&fixture) == 2, "not yet")
     });
     // Held while the server changes.
-    let held = line.ask("POST", "tapir", "/echo", empty());
-    fixture.wait_phase("tapir", "waking");
+    let held = line.ask("POST", "wiki", "/echo", empty());
+    fixture.wait_phase("wiki", "waking");
     let before = super::handover::workers(&fixture);
     super::handover::put_in_place(&fixture, crate::support::fixture::ACC.as_ref());
     fixture.acc(&["boot"]).ok().says(&["upgraded the server"]);
@@ -248,11 +248,11 @@ pub fn streams_go_on_through_an_upgrade(combination: Combination) {
     });
     assert_eq!(
         (
-            fixture.told("zebra", "START").len(),
-            fixture.told("tapir", "START").len()
+            fixture.told("shop", "START").len(),
+            fixture.told("wiki", "START").len()
         ),
         (1, 1)
     );
     let next = Line::open(&fixture);
-    next.end(next.ask("GET", "zebra", "/echo", empty()));
+    next.end(next.ask("GET", "shop", "/echo", empty()));
 }

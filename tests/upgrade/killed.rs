@@ -30,10 +30,10 @@ pub fn a_killed_worker_is_replaced_and_nobody_is_refused(combination: Combinatio
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
-    fixture.create("okapi", "tester-tcp");
-    let (zebra, master) = (fixture.pid("zebra"), fixture.wait_server(None));
-    let load = Load::start(&fixture, &["zebra", "okapi"]);
+    fixture.create("shop", "tester");
+    fixture.create("blog", "tester-tcp");
+    let (shop, master) = (fixture.pid("shop"), fixture.wait_server(None));
+    let load = Load::start(&fixture, &["shop", "blog"]);
     for _ in 0..5 {
         load.wait_for(40);
         kill_worker(&fixture);
@@ -48,7 +48,7 @@ pub fn a_killed_worker_is_replaced_and_nobody_is_refused(combination: Combinatio
     );
     if combination.edge == "nginx" {
         // acc is not in the way of an awake instance.
-        count.assert_nothing_lost(&fixture, &["zebra", "okapi"]);
+        count.assert_nothing_lost(&fixture, &["shop", "blog"]);
     } else {
         // What the worker itself carried broke with it, one request for each client at most; no
         // connection was refused.
@@ -60,10 +60,10 @@ pub fn a_killed_worker_is_replaced_and_nobody_is_refused(combination: Combinatio
         );
     }
     assert_eq!(
-        (fixture.pid("zebra"), fixture.wait_server(None)),
-        (zebra, master)
+        (fixture.pid("shop"), fixture.wait_server(None)),
+        (shop, master)
     );
-    assert_eq!(fixture.told("zebra", "START").len(), 1);
+    assert_eq!(fixture.told("shop", "START").len(), 1);
 }
 
 /// Kills the master and waits for the next one, which takes the worker that there is.
@@ -85,12 +85,12 @@ pub fn a_killed_master_costs_nothing(combination: Combination) {
     else {
         return;
     };
-    fixture.create("zebra", "tester");
-    fixture.create("okapi", "tester-tcp");
+    fixture.create("shop", "tester");
+    fixture.create("blog", "tester-tcp");
     fixture
         .acc(&[
             "create",
-            "tapir",
+            "wiki",
             "--model",
             "tester",
             "--set",
@@ -99,15 +99,14 @@ pub fn a_killed_master_costs_nothing(combination: Combination) {
         ])
         .ok();
     fixture
-        .acc(&["create", "gnu", "--model", "tester", "--asleep"])
+        .acc(&["create", "docs", "--model", "tester", "--asleep"])
         .ok();
-    let zebra = fixture.pid("zebra");
-    let mut socket = fixture.web_socket("gnu");
-    let load = Load::start(&fixture, &["zebra", "okapi"]);
+    let shop = fixture.pid("shop");
+    let mut socket = fixture.web_socket("docs");
+    let load = Load::start(&fixture, &["shop", "blog"]);
     std::thread::scope(|scope| {
-        let held =
-            scope.spawn(|| fixture.send(&fixture.ask("POST", "tapir", "/echo").body("held")));
-        fixture.wait_phase("tapir", "waking");
+        let held = scope.spawn(|| fixture.send(&fixture.ask("POST", "wiki", "/echo").body("held")));
+        fixture.wait_phase("wiki", "waking");
         let worker = workers(&fixture);
         for _ in 0..3 {
             load.wait_for(40);
@@ -128,7 +127,7 @@ pub fn a_killed_master_costs_nothing(combination: Combination) {
         "{combination:?}: {} answered, longest {:?}",
         count.answered, count.longest
     );
-    count.assert_nothing_lost(&fixture, &["zebra", "okapi"]);
+    count.assert_nothing_lost(&fixture, &["shop", "blog"]);
     socket.close();
     wait_until("the worker from before has finished", SOON, || {
         let now = workers(&fixture);
@@ -151,10 +150,10 @@ pub fn a_killed_master_costs_nothing(combination: Combination) {
             format!("{now:?}"),
         )
     });
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
     assert_eq!(
-        (fixture.pid("zebra"), fixture.told("zebra", "START").len()),
-        (zebra, 1)
+        (fixture.pid("shop"), fixture.told("shop", "START").len()),
+        (shop, 1)
     );
     // and ends with a halt.
     fixture.acc(&["halt"]).ok();
@@ -168,7 +167,7 @@ pub fn held_requests_outlive_the_worker(combination: Combination) {
     fixture
         .acc(&[
             "create",
-            "zebra",
+            "shop",
             "--model",
             "tester",
             "--set",
@@ -182,7 +181,7 @@ pub fn held_requests_outlive_the_worker(combination: Combination) {
                 let fixture = &fixture;
                 scope.spawn(move || {
                     let ask = fixture
-                        .ask(if n % 2 == 0 { "GET" } else { "POST" }, "zebra", "/echo")
+                        .ask(if n % 2 == 0 { "GET" } else { "POST" }, "shop", "/echo")
                         .header("X-Id", &n.to_string())
                         .body("held");
                     ask.send(fixture.address())
@@ -190,10 +189,10 @@ pub fn held_requests_outlive_the_worker(combination: Combination) {
                 })
             })
             .collect();
-        fixture.wait_phase("zebra", "waking");
+        fixture.wait_phase("shop", "waking");
         kill_worker(&fixture);
         // Those who come now wait for the next worker.
-        let late = scope.spawn(|| fixture.get("zebra", "/").status);
+        let late = scope.spawn(|| fixture.get("shop", "/").status);
         assert_eq!(late.join().unwrap(), 200);
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for client in clients {
@@ -216,14 +215,14 @@ pub fn held_requests_outlive_the_worker(combination: Combination) {
             "{answers:?}"
         );
     }
-    fixture.wait_phase("zebra", "awake");
+    fixture.wait_phase("shop", "awake");
     assert_eq!(
-        fixture.told("zebra", "START").len(),
+        fixture.told("shop", "START").len(),
         1,
         "it was started twice"
     );
     let posts = fixture
-        .told("zebra", "REQ")
+        .told("shop", "REQ")
         .iter()
         .filter(|l| l.contains("POST"))
         .count();
@@ -235,11 +234,11 @@ pub fn a_post_that_was_sent_on_is_never_sent_twice(combination: Combination) {
         return;
     };
     fixture
-        .acc(&["create", "zebra", "--model", "tester", "--asleep"])
+        .acc(&["create", "shop", "--model", "tester", "--asleep"])
         .ok();
     let seen = |id: &str| {
         fixture
-            .told("zebra", "REQ")
+            .told("shop", "REQ")
             .iter()
             .filter(|l| l.ends_with(id))
             .count()
@@ -249,7 +248,7 @@ pub fn a_post_that_was_sent_on_is_never_sent_twice(combination: Combination) {
             let fixture = &fixture;
             scope.spawn(move || {
                 fixture
-                    .ask(method, "zebra", "/slow?ms=1500")
+                    .ask(method, "shop", "/slow?ms=1500")
                     .header("X-Id", id)
                     .send(fixture.address())
                     .map(|r| r.status)
@@ -268,6 +267,6 @@ pub fn a_post_that_was_sent_on_is_never_sent_twice(combination: Combination) {
             assert!(post.is_err() && get.is_err());
         }
     });
-    fixture.get("zebra", "/").status(200);
+    fixture.get("shop", "/").status(200);
     assert_eq!(seen("the-post"), 1, "a POST was executed twice");
 }

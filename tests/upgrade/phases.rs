@@ -22,7 +22,7 @@ pub fn killed_while_waking(combination: Combination) {
     fixture
         .acc(&[
             "create",
-            "zebra",
+            "shop",
             "--model",
             "tester",
             "--set",
@@ -31,16 +31,16 @@ pub fn killed_while_waking(combination: Combination) {
         ])
         .ok();
     std::thread::scope(|scope| {
-        scope.spawn(|| fixture.ask("GET", "zebra", "/").send(fixture.address()));
+        scope.spawn(|| fixture.ask("GET", "shop", "/").send(fixture.address()));
         wait_until("its process runs", SOON, || {
-            holds(!fixture.told("zebra", "START").is_empty(), "not yet")
+            holds(!fixture.told("shop", "START").is_empty(), "not yet")
         });
         killed(&fixture);
     });
-    fixture.wait_phase("zebra", "awake");
-    fixture.get("zebra", "/").status(200);
+    fixture.wait_phase("shop", "awake");
+    fixture.get("shop", "/").status(200);
     assert_eq!(
-        fixture.told("zebra", "START").len(),
+        fixture.told("shop", "START").len(),
         1,
         "it was started twice"
     );
@@ -50,38 +50,38 @@ pub fn killed_while_draining(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
-    fixture.create("zebra", "tester");
-    let pid = fixture.pid("zebra");
+    fixture.create("shop", "tester");
+    let pid = fixture.pid("shop");
     std::thread::scope(|scope| {
         let slow = scope.spawn(|| {
             fixture
-                .ask("GET", "zebra", "/slow?ms=3000")
+                .ask("GET", "shop", "/slow?ms=3000")
                 .header("X-Id", "slow-one")
                 .send(fixture.address())
         });
         wait_until("the slow request is under way", SOON, || {
             holds(
                 fixture
-                    .told("zebra", "REQ")
+                    .told("shop", "REQ")
                     .iter()
                     .any(|l| l.contains("slow-one")),
                 "not yet",
             )
         });
-        let stop = scope.spawn(|| fixture.acc(&["stop", "zebra"]));
-        fixture.wait_phase("zebra", "draining");
+        let stop = scope.spawn(|| fixture.acc(&["stop", "shop"]));
+        fixture.wait_phase("shop", "draining");
         killed(&fixture);
         stop.join().unwrap();
         // Why it drained nobody knows any more: nothing may be cut, so it serves again.
-        fixture.wait_phase("zebra", "awake");
+        fixture.wait_phase("shop", "awake");
         let slow = slow.join().unwrap();
         if combination.edge == "nginx" {
             assert_eq!(slow.unwrap().status, 200, "a request in flight was cut");
         }
     });
-    assert_eq!(fixture.pid("zebra"), pid);
-    fixture.get("zebra", "/").status(200);
-    assert_eq!(fixture.told("zebra", "START").len(), 1);
+    assert_eq!(fixture.pid("shop"), pid);
+    fixture.get("shop", "/").status(200);
+    assert_eq!(fixture.told("shop", "START").len(), 1);
 }
 
 pub fn killed_while_stopping(combination: Combination) {
@@ -93,19 +93,19 @@ listen = "unix"
 command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--name", "{{ name }}", "--log", "{{ data }}/demo.log", "--finish-delay", "1500ms"]
 "#;
     fixture.model("lingers", text);
-    fixture.create("zebra", "lingers");
-    let pid = fixture.pid("zebra");
+    fixture.create("shop", "lingers");
+    let pid = fixture.pid("shop");
     std::thread::scope(|scope| {
-        let stop = scope.spawn(|| fixture.acc(&["stop", "zebra"]));
-        fixture.wait_phase("zebra", "stopping");
+        let stop = scope.spawn(|| fixture.acc(&["stop", "shop"]));
+        fixture.wait_phase("shop", "stopping");
         killed(&fixture);
         stop.join().unwrap();
     });
-    fixture.wait_phase("zebra", "asleep");
+    fixture.wait_phase("shop", "asleep");
     wait_until("its process has ended", Duration::from_secs(5), || {
         holds(!processes::alive(pid), pid)
     });
-    fixture.get("zebra", "/").status(200);
-    assert_eq!(fixture.told("zebra", "START").len(), 2);
-    assert_eq!(fixture.told("zebra", "EXIT").len(), 1);
+    fixture.get("shop", "/").status(200);
+    assert_eq!(fixture.told("shop", "START").len(), 2);
+    assert_eq!(fixture.told("shop", "EXIT").len(), 1);
 }

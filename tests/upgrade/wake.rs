@@ -18,7 +18,7 @@ pub fn a_thousand_first_requests_make_one_start(combination: Combination) {
     fixture
         .acc(&[
             "create",
-            "zebra",
+            "shop",
             "--model",
             "tester",
             "--set",
@@ -36,7 +36,7 @@ pub fn a_thousand_first_requests_make_one_start(combination: Combination) {
                 ready.wait();
                 let body = format!("request {n}");
                 let ask = fixture
-                    .ask("POST", "zebra", "/echo")
+                    .ask("POST", "shop", "/echo")
                     .header("X-Id", &n.to_string())
                     .body(body.as_str());
                 match ask.send(fixture.address()) {
@@ -65,10 +65,10 @@ pub fn a_thousand_first_requests_make_one_start(combination: Combination) {
         began.elapsed()
     );
     assert_eq!(counts, BTreeMap::from([("right".to_owned(), CLIENTS)]));
-    assert_eq!(fixture.told("zebra", "START").len(), 1);
+    assert_eq!(fixture.told("shop", "START").len(), 1);
     assert_eq!(
         fixture
-            .told("zebra", "REQ")
+            .told("shop", "REQ")
             .iter()
             .filter(|l| l.contains("POST"))
             .count(),
