@@ -168,13 +168,13 @@ fn crowd(combination: Combination, kill_server: bool) {
 #[track_caller]
 pub fn everything_works(fixture: &Fixture) {
     for name in NAMES {
-        let info = run::run(&mut fixture.command(&["info", name, "--json"]), LONGEST);
-        if info.code == Some(0) && info.out.contains("\"phase\":\"destroyed\"")
-            || info.out.contains("\"phase\": \"destroyed\"")
-        {
+        let rows = fixture.json(&["list"]);
+        let row = rows.as_array().unwrap().iter().find(|r| r["name"] == name);
+        let destroyed = row.is_some_and(|row| row["phase"] == "destroyed");
+        if destroyed {
             fixture.acc(&["purge", name]).ok();
         }
-        if fixture.acc(&["info", name]).code != Some(0) {
+        if destroyed || row.is_none() {
             fixture
                 .acc(&["create", name, "--model", "tester", "--asleep"])
                 .ok();

@@ -357,7 +357,7 @@ fn parameters_are_shown_and_secrets_are_not() {
     fixture
         .acc(&["models", "secretive"])
         .ok()
-        .says(&["key", "title", "Shop", "REQUIRED"]);
+        .says(&["key ", "title ", "Shop", "REQUIRED"]);
     fixture
         .acc(&["models"])
         .ok()

@@ -1,5 +1,7 @@
 //! An instance is all of its processes, whatever they call themselves and wherever they go.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::support::fixture::SOON;
 use crate::support::wait::holds;
 use crate::support::{Combination, Fixture, need, processes, wait_until};
@@ -119,11 +121,12 @@ fn wait_for_one(length: &str) {
     });
 }
 
+/// Another one for each call, also of tests in one process.
 fn length() -> String {
-    format!(
-        "{}",
-        1_000_000_000_u64 + u64::from(std::process::id()) * 1000
-    )
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    let length = 1_000_000_000 + u64::from(std::process::id()) * 1000 + call;
+    length.to_string()
 }
 
 /// Whatever ends an instance ends all of it: a process in a session of its own, without a parent

@@ -59,8 +59,8 @@ pub fn a_failed_create_leaves_nothing(combination: Combination) {
     fixture.model("strict", &(demo("") + "[params.title]\nrequired = true\n"));
     for (model, code, word) in [
         ("missing", 0, "no-such-program"),
-        ("refused", 0, "run"),
-        ("exits", 1, "7"),
+        ("refused", 0, "./run"),
+        ("exits", 1, "exited with code 7 before its first answer"),
         ("deaf", 5, "shop"),
         ("mute", 5, "shop"),
         ("slow-tcp", 5, "shop"),

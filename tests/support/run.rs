@@ -42,10 +42,12 @@ impl Done {
         self.code(0)
     }
 
-    /// Panics unless all these texts are in what it printed.
+    /// Panics unless all these texts are in what it printed. A shorter text could be in the random
+    /// name of a folder.
     #[track_caller]
     pub fn says(self, texts: &[&str]) -> Self {
         for text in texts {
+            assert!(text.len() > 3, "{text:?} is in many a text");
             assert!(
                 self.out.contains(text) || self.err.contains(text),
                 "`{}` does not say {text:?}\nstdout: {}\nstderr: {}",
