@@ -260,8 +260,8 @@ async fn nothing_is_started_that_cannot_be_written_down() {
     };
     // It has ended; the row could not be written.
     assert_eq!(
-        (did.as_str(), instance.phase.as_str()),
-        ("stopped", "stopping")
+        (did, instance.phase),
+        (crate::service::outcome::Deed::Stopped, Phase::Stopping)
     );
     assert_eq!(fixture.supervisor.starts(&name("a")), 1);
     full.store(false, Ordering::SeqCst);
