@@ -9,7 +9,6 @@ use std::time::Duration;
 use super::effect::Effect;
 use super::limits::Limits;
 use super::phase::{Cause, Drain, Failure, Phase};
-use super::requests::Requests;
 use crate::domain::idle;
 use crate::domain::instance::{DesiredState, Process};
 use crate::domain::time::Timestamp;
@@ -143,16 +142,6 @@ impl Machine {
     pub fn without_demand(&self) -> Self {
         Self {
             demand: None,
-            ..self.clone()
-        }
-    }
-
-    /// The same with the requests of another machine, which has received events meanwhile.
-    #[must_use]
-    pub fn with_requests(&self, requests: &Requests) -> Self {
-        Self {
-            tickets: requests.open(),
-            quiet_since: self.quiet_since.max(requests.quiet_since()),
             ..self.clone()
         }
     }

@@ -64,3 +64,15 @@ impl Requests {
         self.quiet_since
     }
 }
+
+impl Machine {
+    /// The same machine with the requests that are open now: what [`super::step`] must be given.
+    #[must_use]
+    pub fn with_requests(&self, requests: &Requests) -> Self {
+        Self {
+            tickets: requests.open(),
+            quiet_since: self.quiet_since.max(requests.quiet_since()),
+            ..self.clone()
+        }
+    }
+}

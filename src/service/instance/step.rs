@@ -22,7 +22,7 @@ use crate::service::context::Context;
 use crate::service::error::{chain, store as store_error};
 use crate::service::instance::handle::{Handle, Message, Refused, offset};
 use crate::service::instance::kinds::{is_asked_for, must_be_written};
-use crate::service::instance::tickets::Counted;
+use crate::service::instance::tickets::CountedRequests;
 use crate::store::{Save, StoreError, Written};
 
 /// What is written within this is waited for also by what need not: so that, as a rule, it is on
@@ -145,7 +145,7 @@ impl Actor {
     }
 
     /// Takes this machine, shows it, and gives tickets or no more, all under the lock of those.
-    fn become_this(&mut self, tickets: &mut Counted, machine: Machine) {
+    fn become_this(&mut self, tickets: &mut CountedRequests, machine: Machine) {
         tickets.requests.follow(&machine);
         let awake = machine.phase() == Phase::Awake;
         let same = tickets.gate.is_some()

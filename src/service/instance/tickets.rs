@@ -11,10 +11,10 @@ use crate::domain::time::Timestamp;
 use crate::driver::edge::Gate;
 
 /// The tickets of one instance.
-pub(in crate::service) struct Tickets(Mutex<Counted>);
+pub(in crate::service) struct Tickets(Mutex<CountedRequests>);
 
 /// What the lock guards.
-pub(in crate::service) struct Counted {
+pub(in crate::service) struct CountedRequests {
     /// The requests that are open.
     pub(in crate::service) requests: Requests,
     /// Where tickets lead; `None` unless the instance is awake.
@@ -24,7 +24,7 @@ pub(in crate::service) struct Counted {
 impl Tickets {
     /// None are given until the task says so.
     pub(in crate::service) fn closed(quiet_since: Timestamp) -> Self {
-        Self(Mutex::new(Counted {
+        Self(Mutex::new(CountedRequests {
             requests: Requests::none(quiet_since),
             gate: None,
         }))
@@ -32,7 +32,7 @@ impl Tickets {
 
     /// For the task, which reads the count, steps and opens or closes within one lock: no request
     /// comes between.
-    pub(in crate::service) fn lock(&self) -> MutexGuard<'_, Counted> {
+    pub(in crate::service) fn lock(&self) -> MutexGuard<'_, CountedRequests> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -208,8 +208,13 @@ async fn an_application_that_breaks_off_is_told_from_one_that_was_not_there() {
             );
             let answer = fixture.send(request.as_bytes()).await;
             assert_eq!(answer.status(), 502);
-            assert_eq!(seen.lock().unwrap().len(), 1, "{host} {method}");
             let reported = fixture.wake.lock().unwrap().clone();
+            assert_eq!(
+                seen.lock().unwrap().len(),
+                1,
+                "{host} {method}: {reported:?} {}",
+                fixture.error_log()
+            );
             assert_eq!(reported.len(), 3);
             for (n, reported) in reported.iter().enumerate() {
                 let seconds = reported.one("x-acc-connect").unwrap();
