@@ -1,5 +1,6 @@
 //! Rules of the source that no lint holds: imports point down and never in a circle, no type name
-//! means two things, every file says what it is for, nothing grows too big.
+//! means two things, files, programs and clocks are reached from listed places only, every file says
+//! what it is for, nothing grows too big.
 //!
 //! It reads `src/` and the sources of the launcher as text (comments and strings blanked out first) and never builds or runs
 //! anything. Each rule reports all its breaches at once, and each has a test that shows it can
@@ -9,6 +10,8 @@
 
 #[path = "architecture/graph.rs"]
 mod graph;
+#[path = "architecture/reach.rs"]
+mod reach;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -503,6 +506,15 @@ fn what_makes_an_instance_is_used_where_instances_are_started() {
 }
 
 #[test]
+fn files_programs_and_clocks_are_reached_where_it_is_listed() {
+    let breaches: Vec<String> = sources_of(ROOTS[0])
+        .iter()
+        .flat_map(reach::breaches)
+        .collect();
+    none(&breaches.join("\n"));
+}
+
+#[test]
 fn every_file_says_what_it_is_for() {
     let silent: Vec<String> = sources()
         .iter()
@@ -691,6 +703,32 @@ fn the_rules_can_fail() {
     assert_eq!(long_functions(&long, 60), [(1, "a".to_owned(), 82)]);
     let made = "fs::write(a, b);\nlet o = OpenOptions::new()\n.create(true).mode(0o600)\n.open(a);\nDirBuilder::new().create(a);\n.mode(1);";
     assert_eq!(made_by_umask(made), [1, 5]);
+}
+
+#[test]
+fn what_reaches_outside_is_seen() {
+    let found = |path: &str, code: &str| {
+        reach::breaches(&Source {
+            root: ROOTS[0],
+            path: path.into(),
+            text: String::new(),
+            code: code.to_owned(),
+        })
+    };
+    let code =
+        "use std::fs;\nlet c = Command::new(a);\nlet t = Instant::now();\nSystemTime::now();";
+    assert_eq!(
+        found("domain/idle.rs", code),
+        [
+            "src/domain/idle.rs:2: starts a program",
+            "src/domain/idle.rs:1: opens files",
+            "src/domain/idle.rs:3: reads the clock of the timers",
+            "src/domain/idle.rs:4: reads a clock",
+        ]
+    );
+    assert!(found("host/fs.rs", code).is_empty());
+    assert!(found("service/places.rs", "use std::fs;").is_empty());
+    assert_eq!(found("service/routes.rs", "use std::fs;").len(), 1);
 }
 
 #[test]
