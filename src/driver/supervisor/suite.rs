@@ -198,8 +198,9 @@ async fn services_are_ensured_found_and_stopped(fixture: Fixture) {
         argv: [
             "/bin/sh",
             "-c",
-            "trap 'exit 0' QUIT; sleep 1000 & wait",
-            &format!("nginx of {}", fixture.dir().display()),
+            // Until it is another program, the child looks like the service.
+            "trap 'exit 0' QUIT; sh -c ': > \"$0\"; exec sleep 1000' \"$0\" & wait",
+            &format!("{}/up", fixture.dir().display()),
         ]
         .map(str::to_owned)
         .to_vec(),
@@ -210,6 +211,7 @@ async fn services_are_ensured_found_and_stopped(fixture: Fixture) {
     assert_eq!(s.service("nginx").await.unwrap(), None);
     s.stop_service(&nginx).await.unwrap();
     assert_eq!(s.ensure_service(&nginx).await.unwrap(), Ensured::Started);
+    fixture.wait_for_file("up").await;
     assert_eq!(s.ensure_service(&nginx).await.unwrap(), Ensured::Already);
     let process = s.service("nginx").await.unwrap().unwrap();
     assert!(fixture.is_alive(process));
