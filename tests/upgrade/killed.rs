@@ -24,6 +24,8 @@ pub fn kill_worker(fixture: &Fixture) {
             format!("{now:?}"),
         )
     });
+    // It answers on the control socket, which waits for it: until then it dies with its master.
+    fixture.acc(&["config", "show"]).ok();
 }
 
 pub fn a_killed_worker_is_replaced_and_nobody_is_refused(combination: Combination) {
