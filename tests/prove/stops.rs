@@ -12,8 +12,8 @@ pub fn nothing_is_lost_on_a_unix_socket(combination: Combination) {
     };
     let mut idle_stops = 0;
     // An idle stop gives way to a request that comes in its last moment, and on a busy host that
-    // can happen to all of a run.
-    for _ in 0..5 {
+    // can happen to all of a run: about half of the tries come to a stop, and a run has two.
+    for _ in 0..10 {
         let report = proven(&fixture, &["--cycles", "10", "--clients", "8"]);
         assert!(
             report["cycles"] == 10 && report["held"].as_u64().unwrap() > 0,
@@ -26,7 +26,7 @@ pub fn nothing_is_lost_on_a_unix_socket(combination: Combination) {
             return;
         }
     }
-    panic!("no idle stop in five runs");
+    panic!("no idle stop in ten runs");
 }
 
 pub fn nothing_is_lost_on_a_port(combination: Combination) {
