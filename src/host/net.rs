@@ -4,12 +4,23 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use procfs::net::TcpState;
 use procfs::process::{FDTarget, Process, all_processes};
+use socket2::{Domain, Socket, Type};
 
 /// Whether a server can bind this loopback port now. The check binds and closes again, so it
 /// reserves nothing.
 #[must_use]
 pub fn port_is_free(port: u16) -> bool {
     TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_ok()
+}
+
+/// Whether also a server that does not set `SO_REUSEADDR` can bind this loopback port now: for a
+/// minute after a server has closed connections at a port, such a server cannot (`TIME_WAIT`).
+#[must_use]
+pub fn port_is_unused(port: u16) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    Socket::new(Domain::IPV4, Type::STREAM, None)
+        .and_then(|socket| socket.bind(&address.into()))
+        .is_ok()
 }
 
 /// A process that listens.
@@ -75,6 +86,8 @@ pub fn holders(sockets: &[u64]) -> Vec<ListeningProcess> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     #[test]
@@ -82,7 +95,7 @@ mod tests {
         for any in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
             let listener = TcpListener::bind(any).unwrap();
             let port = listener.local_addr().unwrap().port();
-            assert!(!port_is_free(port), "{any}");
+            assert!(!port_is_free(port) && !port_is_unused(port), "{any}");
             let found = holders(&listening(SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
             assert!(
                 found
@@ -92,5 +105,18 @@ mod tests {
             );
         }
         assert!(holders(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_port_where_connections_were_closed_is_free_but_not_unused() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+        drop(listener.accept().unwrap());
+        drop(listener);
+        // The server has closed first, so its side waits.
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        drop(client);
+        assert!(port_is_free(address.port()) && !port_is_unused(address.port()));
     }
 }
