@@ -30,6 +30,8 @@ pub struct NginxMaster {
 /// The workers at one moment.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Workers {
+    /// Have not set their title yet.
+    starting: BTreeSet<i32>,
     serving: BTreeSet<i32>,
     leaving: BTreeSet<i32>,
 }
@@ -169,20 +171,22 @@ impl NginxMaster {
         let mut found = Workers::default();
         for pid in process::children(self.pid)? {
             match title(pid)? {
-                // A child that has not set its title yet still shows its master's.
                 Some(t) if t.starts_with("nginx: worker process is") => found.leaving.insert(pid),
                 Some(t) if t.starts_with("nginx: worker process") => found.serving.insert(pid),
-                _ => false,
+                // It still shows its master's title.
+                _ => found.starting.insert(pid),
             };
         }
         Ok(found)
     }
 }
 
-/// Whether new workers serve and no old one does.
+/// Whether new workers serve and no old one does. A worker that was starting before is an old one:
+/// it has read the former configuration.
 fn took_over(before: &Workers, now: &Workers) -> bool {
-    now.serving.iter().any(|pid| !before.serving.contains(pid))
+    !now.serving.is_empty()
         && now.serving.is_disjoint(&before.serving)
+        && now.serving.is_disjoint(&before.starting)
 }
 
 /// The first message of level `emerg` that was logged after `from`.
@@ -227,6 +231,7 @@ mod tests {
     #[test]
     fn a_reload_is_through_when_no_old_worker_serves() {
         let w = |serving: &[i32], leaving: &[i32]| Workers {
+            starting: BTreeSet::new(),
             serving: serving.iter().copied().collect(),
             leaving: leaving.iter().copied().collect(),
         };
@@ -237,6 +242,15 @@ mod tests {
         assert!(!took_over(&before, &w(&[], &[1, 2])));
         assert!(took_over(&before, &w(&[3, 4], &[1, 2])));
         assert!(took_over(&before, &w(&[3, 4], &[])));
+        // Just after nginx was started.
+        let before = Workers {
+            starting: [2].into(),
+            ..w(&[1], &[])
+        };
+        assert!(!took_over(&before, &w(&[1, 2], &[])));
+        assert!(!took_over(&before, &w(&[2], &[1])));
+        assert!(!took_over(&before, &w(&[2, 3, 4], &[1])));
+        assert!(took_over(&before, &w(&[3, 4], &[1, 2])));
     }
 
     #[test]
