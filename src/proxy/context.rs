@@ -25,7 +25,7 @@ pub struct Proxy {
     pub(super) log: Option<AccessLog>,
     /// Behind nginx: which requests were sent to instances and must not be sent again.
     pub(super) replay_notes: Option<ReplayNotes>,
-    /// Upgraded connections, which outlive the requests that began them.
+    /// What outlives its request: upgraded connections, and log lines that wait for the database.
     pub(super) upgraded: TaskTracker,
     /// Ends upgraded connections that outlast the grace period of a shutdown.
     pub(super) cut: CancellationToken,

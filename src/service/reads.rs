@@ -47,7 +47,7 @@ impl Handler for Reader {
         };
         // Beside it a verb may be waited for.
         let read = tokio::task::spawn_blocking(read).await;
-        read.unwrap_or_else(|e| Err(ServiceError::because("internal error", &e, "")))
+        read.unwrap_or_else(|e| Err(ServiceError::because("internal error", &e, "try again")))
     }
 }
 
@@ -94,8 +94,8 @@ pub(super) fn answer<S: Borrow<Store>>(
         | Request::Purge { .. }
         | Request::Monitor { .. }
         | Request::Quiesce => Err(ServiceError::failed(
-            format!("`{}` is not a read", request.verb()),
-            "",
+            format!("`{}` cannot be answered from the files", request.verb()),
+            "start the server with `acc boot`",
         )),
     }
 }

@@ -18,7 +18,7 @@ use crate::domain::name::{InstanceId, InstanceName};
 pub enum InstanceRef {
     /// By its number.
     Number(InstanceId),
-    /// By its name; not checked, so that a slip of the hand can be told.
+    /// By its name; not checked, so that the error can suggest the name that was meant.
     Name(String),
 }
 

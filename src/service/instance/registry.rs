@@ -86,7 +86,7 @@ impl Shared {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `_locked`: only who holds the lock replaces the map.
+    /// `_locked`: the map is replaced only under this lock.
     fn replace_hosts(&self, _locked: &Maps, change: impl FnOnce(&mut Hosts)) {
         let mut hosts = Hosts::clone(&self.hosts.load());
         change(&mut hosts);

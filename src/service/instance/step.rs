@@ -140,12 +140,13 @@ impl Actor {
         let before = from(self.machine.with_requests(&tickets.requests));
         let step =
             lifecycle::step(&before, event, self.ctx.now(), limits).map_err(Refused::Denied)?;
-        self.become_this(&mut tickets, step.next.clone());
+        self.set_machine(&mut tickets, step.next.clone());
         Ok((before, step))
     }
 
-    /// Takes this machine, shows it, and gives tickets or no more, all under the lock of those.
-    fn become_this(&mut self, tickets: &mut CountedRequests, machine: Machine) {
+    /// Replaces the machine and its published copy, and opens or closes the tickets, under their
+    /// lock.
+    fn set_machine(&mut self, tickets: &mut CountedRequests, machine: Machine) {
         tickets.requests.follow(&machine);
         let awake = machine.phase() == Phase::Awake;
         let same = tickets.gate.is_some()
@@ -164,7 +165,7 @@ impl Actor {
         {
             let mut tickets = handle.tickets.lock();
             let machine = before.with_requests(&tickets.requests);
-            self.become_this(&mut tickets, machine);
+            self.set_machine(&mut tickets, machine);
         }
         handle.publish_again();
     }

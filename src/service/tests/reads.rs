@@ -98,5 +98,5 @@ async fn models_can_be_read_before_there_is_a_database_and_nothing_else() {
     let error = ask(Request::Names).await.unwrap_err();
     assert!(error.message.starts_with("there is no database"), "{error}");
     let error = ask(start("a")).await.unwrap_err();
-    assert_eq!(error.message, "`start` is not a read");
+    assert_eq!(error.message, "`start` cannot be answered from the files");
 }
