@@ -643,9 +643,10 @@ remove_home() {
   for name in "$home"/log/{server,supervisord,nginx,nginx-error}.log{,.*}; do remove "$name"; done
   for name in nginx.conf reload.due tmp; do remove "$home/nginx/$name"; done
   for name in supervisord.conf loaded launch programs services; do remove "$home/supervisor/$name"; done
+  for name in "$home"/supervisor/service_*.pid; do remove "$name"; done
   for name in "$home"/nginx/*.next "$home"/*/*.new-*; do remove "$name"; done
   for name in log/access log/failed trash instances acc.db-wal acc.db-shm acc.db-journal; do remove "$home/$name"; done
-  for name in owner.lock server.lock; do remove "$home/$name"; done
+  for name in booted open-files owner.lock server.lock; do remove "$home/$name"; done
   for name in log nginx supervisor; do remove_empty "$home/$name"; done
   remove_models "$home/models"
   # What says that this is acc's, so last.

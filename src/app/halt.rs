@@ -85,13 +85,15 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
         _ => 0,
     };
     // From now on no process is restarted.
-    fs::remove_file(&config.booted_file()).map_err(|e| {
-        ServiceError::because(
-            format!("could not remove `{}`", config.booted_file().display()),
-            &e,
-            "check its owner and mode",
-        )
-    })?;
+    for path in [config.home_booted_file(), config.booted_file()] {
+        fs::remove_file(&path).map_err(|e| {
+            ServiceError::because(
+                format!("could not remove `{}`", path.display()),
+                &e,
+                "check its owner and mode",
+            )
+        })?;
+    }
     // The server first: it would restart the others.
     for service in &services {
         drivers

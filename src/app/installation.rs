@@ -30,9 +30,17 @@ pub(super) fn note_boot(config: &Config, booted: Booted) -> Result<(), ServiceEr
             )
         }
     };
-    let (limits, path) = (config.open_files_file(), config.booted_file());
-    OpenFiles::own().note(&limits).map_err(failed(limits))?;
-    fs::write_atomic(&path, booted.as_str().as_bytes(), 0o644).map_err(failed(path))
+    for limits in [config.home_open_files_file(), config.open_files_file()] {
+        OpenFiles::own().note(&limits).map_err(failed(limits))?;
+    }
+    let in_home = booted.text_for_home(&config.run);
+    for (path, text) in [
+        (config.home_booted_file(), in_home.as_str()),
+        (config.booted_file(), booted.as_str()),
+    ] {
+        fs::write_atomic(&path, text.as_bytes(), 0o644).map_err(failed(path))?;
+    }
+    Ok(())
 }
 
 /// The database of this installation.

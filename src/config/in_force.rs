@@ -32,12 +32,14 @@ pub fn written(config: &Config) -> String {
 #[must_use]
 pub fn read(run: &Path, env: &Env) -> Option<Config> {
     // Never read from another user's folder: it may be a trap.
-    if !matches!(trust::distrust(run), Ok(None)) || Booted::in_run(run) == Booted::No {
+    if !matches!(trust::distrust(run), Ok(None)) {
         return None;
     }
     let text = trust::read_to_string(&file(run)).ok()?;
     let of_boot = text.lines().next()?.strip_prefix(BOOT)?;
     // The variables of this process say nothing about the server's.
     let config = parse(&text, None, &Env::bare(env.uid, "/")).ok()?;
-    (of_boot == process::boot_id() && config.run == run).then_some(config)
+    let is_in_force =
+        of_boot == process::boot_id() && config.run == run && config.booted() != Booted::No;
+    is_in_force.then_some(config)
 }

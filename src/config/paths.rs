@@ -100,20 +100,30 @@ impl Config {
     pub fn supervisor_dir(&self) -> PathBuf {
         self.home.join("supervisor")
     }
-    /// Records that acc was booted and how; missing after `halt` and after a reboot.
+    /// Records that acc was booted and how; `halt` removes it. Earlier versions look here.
     #[must_use]
     pub fn booted_file(&self) -> PathBuf {
         booted_file(&self.run)
+    }
+    /// The same record where no cleaner of temporary folders removes it.
+    #[must_use]
+    pub fn home_booted_file(&self) -> PathBuf {
+        booted_file(&self.home)
     }
     /// The limit of open files with which acc was booted.
     #[must_use]
     pub fn open_files_file(&self) -> PathBuf {
         self.run.join("open-files")
     }
+    /// The same limit where no cleaner of temporary folders removes it.
+    #[must_use]
+    pub fn home_open_files_file(&self) -> PathBuf {
+        self.home.join("open-files")
+    }
     /// How acc was booted, and so what restarts its supervisor.
     #[must_use]
     pub fn booted(&self) -> Booted {
-        Booted::in_run(&self.run)
+        Booted::in_folders(&self.home, &self.run)
     }
     /// Held by the process that runs verbs.
     #[must_use]

@@ -293,7 +293,10 @@ impl Context {
     /// raised to since.
     pub(super) fn open_files(&self) -> OpenFiles {
         *self.open_files.get_or_init(|| {
-            OpenFiles::noted(&self.config().open_files_file()).unwrap_or_else(OpenFiles::own)
+            let config = self.config();
+            OpenFiles::noted(&config.open_files_file())
+                .or_else(|| OpenFiles::noted(&config.home_open_files_file()))
+                .unwrap_or_else(OpenFiles::own)
         })
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::config::{Config, in_force};
+use crate::config::{Booted, Config, in_force};
 use crate::domain::name::InstanceName;
 use crate::domain::time::Timestamp;
 use crate::host::cleaners::{HeldFolder, freshen};
@@ -23,6 +23,13 @@ const REPLACED_WITHIN: Duration = Duration::from_secs(10);
 const OLD: Duration = Duration::from_secs(6 * 3600);
 /// With ten thousand sleepers there are as many folders to check.
 const FRESHEN_EVERY: Duration = Duration::from_secs(3600);
+
+fn read(path: &Path) -> Option<Vec<u8>> {
+    let (mut note, _) = open(path, To::Read).ok()?;
+    let mut text = Vec::new();
+    note.read_to_end(&mut text).ok()?;
+    Some(text)
+}
 
 /// What a server knows of its run folder.
 #[derive(Debug, Default)]
@@ -74,19 +81,20 @@ impl RunFolder {
         self.notes().remove(note);
     }
 
-    /// Reads the notes that are there.
+    /// Reads the notes that are there, or their copies in the home folder: a cleaner may have come
+    /// before this server.
     pub(super) fn learn(&self, config: &Config) {
-        for path in [
-            config.booted_file(),
-            config.open_files_file(),
-            in_force::file(&config.run),
-            config.run.join("cgroup"),
-        ] {
-            let mut text = Vec::new();
-            if open(&path, To::Read)
-                .and_then(|(mut note, _)| note.read_to_end(&mut text))
-                .is_ok()
-            {
+        let booted = config.booted();
+        if booted != Booted::No {
+            self.notes()
+                .insert(config.booted_file(), booted.as_str().into());
+        }
+        let open_files = config.open_files_file();
+        if let Some(text) = read(&open_files).or_else(|| read(&config.home_open_files_file())) {
+            self.notes().insert(open_files, text);
+        }
+        for path in [in_force::file(&config.run), config.run.join("cgroup")] {
+            if let Some(text) = read(&path) {
                 self.notes().insert(path, text);
             }
         }

@@ -145,7 +145,9 @@ pub fn without_server(fixture: &Fixture) {
         fixture.kill_server();
     }
     // A pass brings back what died only while acc is booted.
-    std::fs::remove_file(fixture.run().join("booted")).unwrap();
+    for folder in [fixture.home(), fixture.run()] {
+        std::fs::remove_file(folder.join("booted")).unwrap();
+    }
     wait_until("the server is gone", SETTLED, || {
         let left = working(fixture).or(fixture.server().map(|s| s.pid));
         left.map_or(Ok(()), |pid| Err(format!("process {pid} is there")))

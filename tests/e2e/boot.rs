@@ -274,7 +274,10 @@ pub fn a_halt_ends_a_worker_without_its_master(combination: Combination) {
     fixture.create("shop", "tester");
     kill_master(&fixture);
     // As if nothing knew of the next one.
-    let record = fixture.run().join("pid/service_server.pid");
+    let record = match combination.supervisor {
+        "supervisord" => fixture.home().join("supervisor/service_server.pid"),
+        _ => fixture.run().join("pid/service_server.pid"),
+    };
     let _ = std::fs::remove_file(record);
     fixture.acc(&["halt"]).ok();
     fixture.assert_nothing_runs();

@@ -18,7 +18,8 @@ use super::state::Master;
 use super::worker::{self, Worker};
 use crate::app::installation::note_boot;
 use crate::config::{Booted, Config};
-use crate::host::fs;
+use crate::driver::supervisor::SERVER;
+use crate::host::{append, fs};
 use crate::service::error::ServiceError;
 use crate::service::places;
 
@@ -113,7 +114,9 @@ impl Master {
             if self.ending && self.has_no_worker() {
                 return Ok(());
             }
-            match self.next(&mut followed).await {
+            let happened = self.next(&mut followed).await;
+            self.keep_log();
+            match happened {
                 Happened::End => self.end(),
                 Happened::Reload => self.serving.iter().for_each(|w| w.signal(Signal::SIGHUP)),
                 Happened::Upgrade | Happened::FromServing(Some(Word::Upgrade)) => self.upgrade(),
@@ -131,6 +134,14 @@ impl Master {
                 // SIGCHLD reports the end of a child.
                 Happened::FromServing(_) | Happened::FromComing(_) => {}
             }
+        }
+    }
+
+    /// Writes to the server's log itself if the supervisor that did so has died. A worker inherits
+    /// the output, so this precedes the start of one.
+    fn keep_log(&self) {
+        if let Ok(true) = append::take_output_if_unread(&self.config.own_log(SERVER)) {
+            info!("the supervisor that wrote this log has died; the server continues");
         }
     }
 

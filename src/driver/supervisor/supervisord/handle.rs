@@ -40,7 +40,7 @@ pub struct SupervisordSettings {
     pub pid_file: PathBuf,
     /// Its own log.
     pub log: PathBuf,
-    /// acc's pid files of its processes.
+    /// acc's pid files of instances.
     pub pid_dir: PathBuf,
     /// Logs of instances are rotated beyond this many bytes.
     pub log_max: u64,
@@ -135,10 +135,10 @@ impl Supervisord {
         process: Process,
         log: &Path,
     ) -> Result<(), SupervisorError> {
-        let dir = &self.settings.pid_dir;
+        let dir = path.parent().unwrap_or(&self.settings.pid_dir);
         make_dir(dir, 0o700).map_err(|source| SupervisorError::File {
             deed: "make",
-            path: dir.clone(),
+            path: dir.to_owned(),
             source,
         })?;
         pid_file::replace(path, pid_file::text(process, log).as_bytes(), 0o600)

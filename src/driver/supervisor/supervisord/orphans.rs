@@ -9,14 +9,13 @@
 //!
 //! The pid file of a survivor is kept apart from that of the process that the running supervisord
 //! has started.
-//! started.
 
 use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::domain::instance::Process;
-use crate::host::process;
+use crate::host::{command_line, process};
 
 use super::super::{SERVER, Service, SupervisorError, pid_file};
 use super::handle::{Supervisord, end, kernel};
@@ -34,7 +33,7 @@ pub(super) fn starts_beside(service: &Service, survivors: &[&str]) -> bool {
 
 impl Supervisord {
     fn survivor_path(&self, name: &str) -> PathBuf {
-        pid_file::service_file(&self.settings.pid_dir, &format!("{name}_before"))
+        self.service_path(&format!("{name}_before"))
     }
 
     /// The process of a service that outlived an earlier supervisord.
@@ -56,6 +55,32 @@ impl Supervisord {
         }
     }
 
+    /// Records a service that runs with this command although no record names it, so that it is not
+    /// started twice. Several of acc's own server may run, and its lock tells which one serves.
+    pub(super) fn record_unrecorded(&self, service: &Service) -> Result<bool, SupervisorError> {
+        let path = self.service_path(service.name);
+        if service.name == SERVER
+            || self.survivor(service.name)?.is_some()
+            || pid_file::living(&path)?.is_some()
+        {
+            return Ok(false);
+        }
+        let found = command_line::find(&service.argv).map_err(|e| kernel(service.name, &e))?;
+        found.map_or(Ok(false), |process| {
+            pid_file::restore(&path, process, &service.log)
+        })
+    }
+
+    /// Makes the process on record one that has outlived its supervisord.
+    pub(super) fn set_aside(&self, name: &str) -> Result<(), SupervisorError> {
+        let path = self.service_path(name);
+        std::fs::rename(&path, self.survivor_path(name)).map_err(|source| SupervisorError::File {
+            deed: "rename",
+            path,
+            source,
+        })
+    }
+
     /// Whether this process is the master above acc's server that asks.
     fn is_own(&self, process: Process) -> bool {
         *self.master.lock().unwrap_or_else(PoisonError::into_inner) == Some(process)
@@ -68,6 +93,7 @@ impl Supervisord {
     ) -> Result<Vec<&'static str>, SupervisorError> {
         let mut found = Vec::new();
         for service in services {
+            self.record_unrecorded(service)?;
             let (path, before) = (
                 self.service_path(service.name),
                 self.survivor_path(service.name),
@@ -88,11 +114,7 @@ impl Supervisord {
                     pid = process.pid,
                     "still running without its supervisord"
                 );
-                std::fs::rename(&path, &before).map_err(|source| SupervisorError::File {
-                    deed: "rename",
-                    path,
-                    source,
-                })?;
+                self.set_aside(service.name)?;
                 found.push(service.name);
             } else {
                 self.end_recorded(service, &path).await?;

@@ -22,8 +22,10 @@ use super::orphans::starts_beside;
 use super::sections::{SectionMatch, group_name, write_if_other};
 
 impl Supervisord {
+    /// The record of a service is not in the run folder: without it a second nginx would be started
+    /// beside one that has outlived its supervisord, and no cleaner comes here.
     pub(super) fn service_path(&self, name: &str) -> PathBuf {
-        pid_file::service_file(&self.settings.pid_dir, name)
+        pid_file::service_file(&self.settings.dir, name)
     }
 
     fn service_group<'a>(&'a self, group: &'a str, service: &'a str) -> ProgramGroup<'a> {
@@ -200,6 +202,10 @@ impl Supervisord {
     /// Makes sure that the service runs; a running one keeps its command.
     pub(super) async fn ensure(&self, service: &Service) -> Result<Ensured, SupervisorError> {
         if self.find_service(service.name).await?.is_some() {
+            return Ok(Ensured::Already);
+        }
+        if self.record_unrecorded(service)? {
+            self.set_aside(service.name)?;
             return Ok(Ensured::Already);
         }
         let name = group_name(service.name);
