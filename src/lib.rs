@@ -7,14 +7,14 @@
 //! running server; `service` has the verbs, one a file; `driver` has the outside world
 //! (supervisors, edges, sockets, files); `render` makes configuration texts and pages from
 //! templates; `store` is SQLite; `models` reads what an application needs to become an instance;
-//! `config` has the checked settings; `host` the operating system; `domain` the terms and the pure
-//! decisions.
+//! `config` has the checked settings; `host` the operating system; `domain` (a crate of its own) the
+//! terms and the pure decisions.
 
 pub mod app;
 pub mod config;
 pub mod control;
 pub mod demo;
-pub mod domain;
+pub use acc_domain as domain;
 pub mod driver;
 pub mod host;
 pub mod interface;

@@ -5,9 +5,9 @@ use super::event::Event;
 use super::limits::Limits;
 use super::machine::{IDLE_CHECKS, KILL_AGAIN, Machine, Step};
 use super::phase::{Cause, Denied, Drain, Failure, Phase};
-use crate::domain::idle;
-use crate::domain::instance::Exit;
-use crate::domain::time::Timestamp;
+use crate::idle;
+use crate::instance::Exit;
+use crate::time::Timestamp;
 
 /// Chooses the row.
 pub(super) fn apply(

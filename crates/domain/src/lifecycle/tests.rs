@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::instance::{DesiredState, Exit, Process};
+use crate::instance::{DesiredState, Exit, Process};
 
 const LIMITS: Limits = Limits {
     idle: Duration::from_secs(60),
@@ -713,7 +713,7 @@ fn the_printed_table_is_true() {
         let cells: Vec<String> = Phase::ALL.iter().map(|p| cell(*p, &event)).collect();
         text.push_str(&format!("| {name} | {} |\n", cells.join(" | ")));
     }
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/lifecycle.md");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/lifecycle.md");
     if std::env::vars().any(|(k, _)| k == "ACC_UPDATE") {
         std::fs::write(path, &text).unwrap();
     }

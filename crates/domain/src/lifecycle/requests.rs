@@ -7,7 +7,7 @@
 
 use super::machine::Machine;
 use super::phase::Phase;
-use crate::domain::time::Timestamp;
+use crate::time::Timestamp;
 
 /// The requests of one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::effect::Effect;
 use super::limits::Limits;
 use super::phase::{Cause, Drain, Failure, Phase};
-use crate::domain::idle;
-use crate::domain::instance::{DesiredState, Process};
-use crate::domain::time::Timestamp;
+use crate::idle;
+use crate::instance::{DesiredState, Process};
+use crate::time::Timestamp;
 
 /// After this long awake, a death is not part of a crash loop.
 pub const STABLE: Duration = Duration::from_secs(10);

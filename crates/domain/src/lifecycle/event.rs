@@ -1,8 +1,8 @@
 //! What can happen to an instance: the input of [`super::step`]. It decides nothing.
 
 use super::phase::{Cause, Failure};
-use crate::domain::instance::{DesiredState, Exit, Process};
-use crate::domain::time::Timestamp;
+use crate::instance::{DesiredState, Exit, Process};
+use crate::time::Timestamp;
 
 /// What can happen to an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

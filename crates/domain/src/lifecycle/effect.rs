@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::phase::{Cause, Drain, Failure};
-use crate::domain::instance::DesiredState;
-use crate::domain::time::Timestamp;
+use crate::instance::DesiredState;
+use crate::time::Timestamp;
 
 /// What to do after a step.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::phase::{Cause, Failure, Phase};
-use crate::domain::instance::Exit;
+use crate::instance::Exit;
 
 impl Phase {
     /// All phases, in the order of the lifecycle.

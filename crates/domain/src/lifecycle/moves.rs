@@ -6,8 +6,8 @@ use super::effect::{Effect, Note};
 use super::limits::Limits;
 use super::machine::{Answer, BACK_OFF, Machine, STABLE, Step};
 use super::phase::{Cause, Denied, Drain, Failure, Phase};
-use crate::domain::instance::{DesiredState, Exit, Process};
-use crate::domain::time::Timestamp;
+use crate::instance::{DesiredState, Exit, Process};
+use crate::time::Timestamp;
 
 impl Machine {
     pub(super) fn stay(&self) -> Result<Step, Denied> {
