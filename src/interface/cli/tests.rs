@@ -354,7 +354,10 @@ fn boot_and_halt_say_what_they_did() {
 fn a_wrong_config_is_exit_2_with_every_fault() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("bad.toml");
-    std::fs::write(&file, "bad = 1\n[idle]\ntimeout = \"soon\"\n").unwrap();
+    // With the run folder of the host, an acc that runs there would lend its settings.
+    let run = dir.path().join("run");
+    let text = format!("bad = 1\nrun = {run:?}\n[idle]\ntimeout = \"soon\"\n");
+    std::fs::write(&file, text).unwrap();
     let file = file.display().to_string();
     for words in [["config", "check"], ["start", "a"]] {
         let ran = acc_in(
