@@ -23,7 +23,8 @@ use acc::domain::rule::{Facts, Rule, judge};
 use acc::domain::time::{Timestamp, WallTime};
 use acc::models::load_model;
 use acc::render::{Templates, instance, nginx};
-use acc::store::{NewRow, Store, StoreError};
+use acc::store::sqlite::SqliteStore;
+use acc::store::{InstanceStore, NewRow};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
 const LIMITS: Limits = Limits {
@@ -84,7 +85,7 @@ fn names(count: usize) -> Vec<InstanceName> {
 
 /// A database with so many instances, each with one host of its own; in memory where the system has
 /// a place for that.
-fn database(count: usize) -> (tempfile::TempDir, Store) {
+fn database(count: usize) -> (tempfile::TempDir, SqliteStore) {
     let memory = Path::new("/dev/shm");
     let dir = if memory.is_dir() {
         tempfile::tempdir_in(memory)
@@ -92,7 +93,7 @@ fn database(count: usize) -> (tempfile::TempDir, Store) {
         tempfile::tempdir()
     }
     .unwrap();
-    let store = Store::open(&dir.path().join("acc.db")).unwrap();
+    let store = SqliteStore::open(&dir.path().join("acc.db")).unwrap();
     let launch = Launch {
         runner: Default::default(),
         argv: vec![
@@ -122,9 +123,8 @@ fn database(count: usize) -> (tempfile::TempDir, Store) {
             stored: &after(&[Event::Created]).stored(),
             boot: "boot",
         };
-        store
-            .insert::<StoreError>(&new, |_| Ok((launch.clone(), "key".into())))
-            .unwrap();
+        let id = store.insert(&new).unwrap();
+        store.relaunch(id, &launch, "key").unwrap();
     }
     (dir, store)
 }

@@ -22,7 +22,8 @@ use crate::service::outcome::{BootReport, MonitorAction, Outcome};
 use crate::service::recover;
 use crate::service::request::Request;
 use crate::service::{access_logs, moved, places};
-use crate::store::Store;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{InstanceStore, Store};
 
 /// Time limit for the server to answer.
 const UP_WITHIN: Duration = Duration::from_secs(60);
@@ -40,7 +41,7 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     places::ours(config)?;
     lock::refuse_elsewhere(config)?;
     let running = running(config).await?;
-    if let Ok(store) = Store::open_readonly(&config.database()) {
+    if let Ok(store) = SqliteStore::open_readonly(&config.database()) {
         moved::refuse_other_places(config, &store)?;
     }
     places::prepare(config)?;

@@ -14,6 +14,7 @@ use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::{HaltReport, Outcome};
 use crate::service::places;
 use crate::service::request::Request;
+use crate::store::InstanceStore;
 
 /// Whether there is a server, or an instance that is recorded as running.
 fn runs_without_folder(config: &Config) -> Result<bool, ServiceError> {

@@ -11,7 +11,8 @@ use crate::host::clock::{Clock as _, SystemClock};
 use crate::host::fs;
 use crate::host::limits::OpenFiles;
 use crate::service::error::ServiceError;
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
+use crate::store::sqlite::SqliteStore;
 
 /// The users of instances and of nginx's workers, if they are not acc's own.
 pub(super) fn accounts(config: &Config) -> Result<Accounts, ServiceError> {
@@ -44,8 +45,8 @@ pub(super) fn note_boot(config: &Config, booted: Booted) -> Result<(), ServiceEr
 }
 
 /// The database of this installation.
-pub(super) fn open_store(config: &Config) -> Result<Store, ServiceError> {
-    Store::open(&config.database()).map_err(crate::service::error::store)
+pub(super) fn open_store(config: &Config) -> Result<SqliteStore, ServiceError> {
+    SqliteStore::open(&config.database()).map_err(crate::service::error::store)
 }
 
 /// Pause before another try to open a database that another program has locked.
@@ -53,10 +54,10 @@ const LOCKED_PAUSE: Duration = Duration::from_millis(200);
 
 /// Opens the database for a server, whose clients wait: if another program has locked it, tries for
 /// as long as a request may be held.
-pub(super) async fn open_store_patiently(config: &Config) -> Result<Store, ServiceError> {
+pub(super) async fn open_store_patiently(config: &Config) -> Result<SqliteStore, ServiceError> {
     let give_up = SystemClock.now().after(config.wake.timeout);
     loop {
-        match Store::open(&config.database()) {
+        match SqliteStore::open(&config.database()) {
             Err(e @ StoreError::Locked(_)) if SystemClock.now() < give_up => {
                 tracing::warn!("waiting: {e}")
             }

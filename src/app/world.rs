@@ -13,18 +13,18 @@ use crate::host::process;
 use crate::service::context::Parts;
 use crate::service::error::ServiceError;
 use crate::service::world::World;
-use crate::store::Store;
+use crate::store::sqlite::SqliteStore;
 
 /// The world of the service, over the database of this installation.
 pub(super) fn world(
     config: &Config,
     drivers: &Drivers,
-    store: Store,
+    store: SqliteStore,
 ) -> Result<Arc<World>, ServiceError> {
     let accounts = accounts(config)?;
     Ok(World::new(Parts {
         config: config.clone(),
-        store,
+        store: Arc::new(store),
         runners: drivers.runners.clone(),
         own_services: drivers.own_services.clone(),
         edge: drivers.edge.clone(),

@@ -13,6 +13,7 @@ use std::path::Path;
 /// Every point, in the order in which the verbs reach them. A new step of a verb gets a new point
 /// here, and `tests/crash` tries all of them.
 pub const POINTS: &[&str] = &[
+    "create.insert",
     "create.row",
     "create.files",
     "create.owner",

@@ -35,7 +35,7 @@ pub struct Parts {
     /// Settings.
     pub config: Config,
     /// Database.
-    pub store: Store,
+    pub store: Arc<dyn Store>,
     /// Runs instances.
     pub runners: Runners,
     /// Runs acc's own services.
@@ -60,7 +60,7 @@ pub struct Parts {
 pub struct Context {
     config: RwLock<Arc<Config>>,
     /// For reading.
-    pub(super) store: Arc<Store>,
+    pub(super) store: Arc<dyn Store>,
     threads: StoreThreads,
     pub(super) runners: Runners,
     pub(super) own_services: Arc<dyn OwnServices>,
@@ -103,7 +103,7 @@ impl Context {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        let store = Arc::new(parts.store);
+        let store = parts.store;
         Arc::new(Self {
             threads: StoreThreads::new(store.clone()),
             starts: Arc::new(Semaphore::new(parts.config.wake.max_at_once)),
@@ -239,7 +239,7 @@ impl Context {
     /// Asks for a write to the database. It need not be waited for: later ones come after it.
     pub(super) fn write<T: Send + Sync + 'static>(
         &self,
-        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Written<T> {
         self.threads.write(work)
     }
@@ -247,7 +247,7 @@ impl Context {
     /// Reads from the database, while the calling thread serves others.
     pub(super) fn read<T: Send + Sync + 'static>(
         &self,
-        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Written<T> {
         self.threads.read(work)
     }

@@ -76,6 +76,7 @@ pub(crate) fn store(e: crate::store::StoreError) -> ServiceError {
         E::Full(_) => "free some space and try again; nothing was changed",
         E::Forbidden(_) => "run this command as root or as the user who booted acc",
         E::Unusable { .. } => "check the owner and mode of the file and its folder",
+        E::Ended(_) => "try again",
         E::Taken(_) => "choose another; `acc list` shows the instances",
     };
     ServiceError::failed(chain(&e), hint)

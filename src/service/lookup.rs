@@ -12,7 +12,7 @@ use crate::service::world::World;
 use crate::store::{Row, Store};
 
 /// The row of an instance given by name or number.
-pub(crate) fn find_row(store: &Store, given: &InstanceRef) -> Result<Row, ServiceError> {
+pub(crate) fn find_row(store: &dyn Store, given: &InstanceRef) -> Result<Row, ServiceError> {
     let row = match given {
         InstanceRef::Number(id) => store.by_id(*id),
         InstanceRef::Name(name) => store.by_name(name),
@@ -30,7 +30,7 @@ pub(crate) fn find_row(store: &Store, given: &InstanceRef) -> Result<Row, Servic
 
 /// The instance that was most likely meant: one that answers to this host, else the one with the
 /// nearest name.
-fn meant(store: &Store, given: &str) -> Result<Option<String>, ServiceError> {
+fn meant(store: &dyn Store, given: &str) -> Result<Option<String>, ServiceError> {
     if let Ok(host) = HostName::parse(given) {
         let label = host.as_str().split('.').next();
         let row = store

@@ -86,7 +86,8 @@ impl Handler for Arc<World> {
             | Request::Model { .. }
             | Request::Logs { .. } => {
                 let here = world.clone();
-                let read = move || reads::answer(&here.config(), || Ok(&*here.store), &request);
+                let read =
+                    move || reads::answer(&here.config(), || Ok(here.store.clone()), &request);
                 world.aside(read).await
             }
         }

@@ -16,7 +16,7 @@ use crate::store::{Row, Store};
 ///
 /// # Errors
 /// It is so: names both places and the ways out. Or the database cannot be read.
-pub fn refuse_other_places(config: &Config, store: &Store) -> Result<(), ServiceError> {
+pub fn refuse_other_places(config: &Config, store: &dyn Store) -> Result<(), ServiceError> {
     let here = format!("{} {} ", config.home.display(), config.run.display());
     let Some(key) = store
         .made_elsewhere(&here)

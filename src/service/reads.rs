@@ -2,7 +2,7 @@
 //!
 //! It needs no lock and no server, changes nothing, and never shows a secret.
 
-use std::borrow::Borrow;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -18,6 +18,7 @@ use crate::service::outcome::{InstanceInfo, Outcome};
 use crate::service::request::{InstanceRef, Request};
 use crate::service::{logs, view};
 use crate::store::Store;
+use crate::store::sqlite::SqliteStore;
 
 /// Lines of the log that are shown of an instance that failed.
 const TAIL: usize = 10;
@@ -42,7 +43,10 @@ impl Handler for Reader {
     async fn answer(&self, request: Request) -> Result<Outcome, ServiceError> {
         let config = self.config.clone();
         let read = move || {
-            let open = || Store::open_readonly(&config.database()).map_err(error::store);
+            let open = || -> Result<Arc<dyn Store>, ServiceError> {
+                let store = SqliteStore::open_readonly(&config.database());
+                Ok(Arc::new(store.map_err(error::store)?))
+            };
             answer(&config, open, &request)
         };
         // Beside it a verb may be waited for.
@@ -52,21 +56,19 @@ impl Handler for Reader {
 }
 
 /// Answers one. The database is opened only for what needs it: models are there without one.
-pub(super) fn answer<S: Borrow<Store>>(
+pub(super) fn answer(
     config: &Config,
-    open: impl FnOnce() -> Result<S, ServiceError>,
+    open: impl FnOnce() -> Result<Arc<dyn Store>, ServiceError>,
     request: &Request,
 ) -> Result<Outcome, ServiceError> {
     match request {
-        Request::List(filter) => view::list(config, open()?.borrow(), filter),
-        Request::Info { instance } => info(config, open()?.borrow(), instance),
+        Request::List(filter) => view::list(config, &*open()?, filter),
+        Request::Info { instance } => info(config, &*open()?, instance),
         Request::Names => {
-            let names = open()?.borrow().names().map_err(error::store)?;
+            let names = open()?.names().map_err(error::store)?;
             Ok(Outcome::Names { names })
         }
-        Request::Events { instance, lines } => {
-            view::events(open()?.borrow(), instance.as_ref(), *lines)
-        }
+        Request::Events { instance, lines } => view::events(&*open()?, instance.as_ref(), *lines),
         Request::Models => models(config),
         Request::Model { model } => find_model(&config.models(), model)
             .map(|found| Outcome::Model(Box::new((&found).into())))
@@ -76,7 +78,7 @@ pub(super) fn answer<S: Borrow<Store>>(
             access,
             lines,
         } => {
-            let row = find_row(open()?.borrow(), instance)?;
+            let row = find_row(&*open()?, instance)?;
             let lines = logs::last(logs::paths(config, row.name.as_str(), *access), *lines)?;
             Ok(Outcome::Logs { lines })
         }
@@ -100,7 +102,7 @@ pub(super) fn answer<S: Borrow<Store>>(
     }
 }
 
-fn info(config: &Config, store: &Store, given: &InstanceRef) -> Result<Outcome, ServiceError> {
+fn info(config: &Config, store: &dyn Store, given: &InstanceRef) -> Result<Outcome, ServiceError> {
     let instance = view::of_row(config, &find_row(store, given)?);
     let log_tail = (instance.phase == Phase::Failed)
         .then(|| fs::last_lines(&config.app_log(&instance.name), TAIL));

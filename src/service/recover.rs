@@ -11,7 +11,7 @@ use crate::service::error::ServiceError;
 use crate::service::routes;
 use crate::service::verbs::{create, destroy, purge};
 use crate::service::world::World;
-use crate::store::{Store, Work};
+use crate::store::Work;
 
 /// Forgets what ran in another boot, then finishes or undoes journalled work. Must come before any
 /// verb.
@@ -65,7 +65,7 @@ pub async fn take_up(world: &Arc<World>) -> Result<(), ServiceError> {
 /// Ends processes that instances left behind when they ended while no acc was running.
 async fn sweep(world: &Arc<World>) -> Result<(), ServiceError> {
     let busy = world
-        .read(Store::busy)
+        .read(|store| store.busy())
         .await
         .map_err(crate::service::error::store)?;
     let live: Vec<_> = busy
@@ -135,7 +135,7 @@ pub(super) async fn resume(
 pub async fn adopt(world: &Arc<World>) -> Result<usize, ServiceError> {
     let mut adopted = 0;
     for row in world
-        .read(Store::busy)
+        .read(|store| store.busy())
         .await
         .map_err(crate::service::error::store)?
     {

@@ -5,13 +5,12 @@ use crate::driver::edge::{EdgeError, Route};
 use crate::service::context::Context;
 use crate::service::error::{ServiceError, chain};
 use crate::service::launch_spec;
-use crate::store::Store;
 
 /// All routes, those of destroyed instances left out.
 pub(super) async fn all(ctx: &Context) -> Result<Vec<Route>, ServiceError> {
     let config = ctx.config();
     let rows = ctx
-        .read(Store::routed)
+        .read(|store| store.routed())
         .await
         .map_err(crate::service::error::store)?;
     Ok(rows

@@ -39,7 +39,8 @@ use crate::driver::probe::{NotifySocket, Obstacle, Probe, ProbeTarget, Readiness
 use crate::driver::supervisor::fake::Fake;
 use crate::driver::supervisor::{Capabilities, Runner, Runners};
 use crate::host::clock::Clock;
-use crate::store::{Store, Work};
+use crate::store::Work;
+use crate::store::sqlite::SqliteStore;
 
 const USE: Verdict = Verdict {
     wake: true,
@@ -198,7 +199,7 @@ impl Fixture {
         let clock = Arc::new(TokioClock(tokio::time::Instant::now(), AtomicI64::new(0)));
         let config = configure(dir.path(), "");
         let parts = Parts {
-            store: Store::open(&config.database()).unwrap(),
+            store: Arc::new(SqliteStore::open(&config.database()).unwrap()),
             config,
             runners: Runners::of_processes(supervisor.clone()),
             own_services: supervisor.clone(),
@@ -226,7 +227,7 @@ impl Fixture {
     fn another(&self) -> Arc<World> {
         let config = configure(self.dir.path(), "");
         World::new(Parts {
-            store: Store::open(&config.database()).unwrap(),
+            store: Arc::new(SqliteStore::open(&config.database()).unwrap()),
             config,
             runners: Runners::of_processes(self.supervisor.clone()),
             own_services: self.supervisor.clone(),
@@ -280,7 +281,7 @@ impl Fixture {
     fn view(&self, name: &str) -> InstanceView {
         view::of_row(
             &self.world.config(),
-            &find_row(&self.world.store, &name.into()).unwrap(),
+            &find_row(&*self.world.store, &name.into()).unwrap(),
         )
     }
 
@@ -769,7 +770,7 @@ async fn what_runs_without_need_is_ended_by_a_pass() {
         &fixture.world,
         &launch_spec::instance(
             &fixture.world,
-            &find_row(&fixture.world.store, &"b".into()).unwrap(),
+            &find_row(&*fixture.world.store, &"b".into()).unwrap(),
         )
         .unwrap(),
     );

@@ -28,7 +28,7 @@ const MASK: &str = "****";
 /// Instances by name.
 pub(super) fn list(
     config: &Config,
-    store: &Store,
+    store: &dyn Store,
     filter: &ListFilter,
 ) -> Result<Outcome, ServiceError> {
     let rows = store
@@ -48,7 +48,7 @@ pub(super) fn list(
 
 /// The newest `lines` events, oldest first.
 pub(super) fn events(
-    store: &Store,
+    store: &dyn Store,
     given: Option<&InstanceRef>,
     lines: usize,
 ) -> Result<Outcome, ServiceError> {
@@ -210,7 +210,7 @@ pub(super) fn done(
     since: Timestamp,
 ) -> Result<Outcome, ServiceError> {
     let took = ctx.now().since(since);
-    let instance = of_row(&ctx.config(), &find_row(&ctx.store, &name.into())?);
+    let instance = of_row(&ctx.config(), &find_row(&*ctx.store, &name.into())?);
     Ok(Outcome::Instance {
         did,
         already,

@@ -50,6 +50,9 @@ pub enum StoreError {
     /// This user may not read or write it.
     #[error("no permission to use database `{0}`")]
     Forbidden(PathBuf),
+    /// It is not used any more; the text says why.
+    #[error("the database is not written any more: {0}")]
+    Ended(&'static str),
     /// Something unique exists already; the text names it.
     #[error("{0} is taken")]
     Taken(Conflict),

@@ -1,284 +1,174 @@
-//! SQLite: all lasting state of acc. Opens and migrates the database and provides typed reads and
-//! writes.
+//! All lasting state of acc, behind a trait: typed reads and writes. `sqlite` implements it.
 //!
-//! It never decides: it saves the phase that the instance's machine has. Durability: every write
-//! survives the death of acc (WAL). What creates or removes an instance is also synced to disk at
-//! once (`synchronous = FULL`). A phase is not, because after a power cut no process runs and every
-//! phase is determined anew.
-//!
-//! No query reads more rows than it returns, however many instances sleep; a test checks the plan
-//! of every query.
+//! It never decides: it saves the phase that the instance's machine has. A phase need not survive a
+//! power cut, because afterwards no process runs and every phase is determined anew.
 
-mod encode;
 mod error;
-mod events;
-mod instances;
-mod journal;
-mod private;
 mod row;
+pub mod sqlite;
 #[cfg(test)]
-mod test_faults;
+mod suite;
 mod threads;
-mod wal;
-mod write_back;
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::Duration;
+use crate::domain::event_kind::EventKind;
+use crate::domain::instance::Launch;
+use crate::domain::name::InstanceId;
+use crate::domain::time::WallTime;
 
-use rusqlite::{CachedStatement, Connection, OpenFlags, Params};
-use rusqlite_migration::{M, Migrations};
-
-use error::translate;
 pub use error::{Conflict, StoreError};
-pub use events::EventRow;
-pub use journal::Work;
-pub use row::{Filter, LogCheck, NewRow, Row, Save};
+pub use row::{EventRow, Filter, LogCheck, NewRow, Row, Save, Work};
 pub use threads::{StoreThreads, Written};
-pub use wal::WAL_TOO_LARGE;
 
-/// All migrations, oldest first; their number is the database's version. Never change or remove
-/// one; add new ones at the end.
-const MIGRATIONS: &[M<'static>] = &[
-    M::up(include_str!("migrations/0001_first.sql")),
-    M::up(include_str!("migrations/0002_destroy.sql")),
-    M::up(include_str!("migrations/0003_many.sql")),
-    M::up(include_str!("migrations/0004_phases.sql")),
-    M::up(include_str!("migrations/0005_clock.sql")),
-    M::up(include_str!("migrations/0006_desired.sql")),
-    M::up(include_str!("migrations/0007_names.sql")),
-];
+/// The rows of instances.
+pub trait InstanceStore {
+    /// Makes a row without a launch, and its journal entry: both or neither, on disk. `Taken` names
+    /// the conflict.
+    fn insert(&self, new: &NewRow<'_>) -> Result<InstanceId, StoreError>;
 
-/// How long to wait for another program's lock.
-const BUSY: Duration = Duration::from_secs(5);
+    /// The row of this number.
+    fn by_id(&self, id: InstanceId) -> Result<Option<Row>, StoreError>;
 
-/// Cache size of the reading connection: KiB, negative (see `PRAGMA cache_size`).
-const READER_CACHE: i64 = -512;
+    /// The row of this name.
+    fn by_name(&self, name: &str) -> Result<Option<Row>, StoreError>;
 
-/// More than there are statements, so that none is prepared twice.
-const STATEMENTS: usize = 64;
+    /// The row with this additional host, else the row of this name: the first label of a host on
+    /// acc's own domain. Called for requests.
+    fn by_host(&self, host: &str, name: Option<&str>) -> Result<Option<Row>, StoreError>;
 
-/// The open database. Calls are short and may be made from any thread.
-#[derive(Debug)]
-pub struct Store {
-    path: PathBuf,
-    /// Dropped before the connections are closed.
-    write_back: write_back::WriteBack,
-    /// For reads while the other connection writes and syncs. It is slower: after a write by
-    /// another connection SQLite discards its cached pages. Closed first: the last connection to
-    /// close writes the log back and removes it.
-    reader: Arc<Mutex<Connection>>,
-    connection: Arc<Mutex<Connection>>,
-    #[cfg(test)]
-    faults: test_faults::WriteFaults,
-    #[cfg(test)]
-    statements: test_faults::Statements,
+    /// All rows that match the filter, by name.
+    fn list(&self, filter: &Filter<'_>) -> Result<Vec<Row>, StoreError>;
+
+    /// Rows that are neither asleep nor destroyed.
+    fn busy(&self) -> Result<Vec<Row>, StoreError>;
+
+    /// Rows in service whose desired state is up.
+    fn desired_up(&self) -> Result<Vec<Row>, StoreError>;
+
+    /// Rows that are not routed by their name alone: those on TCP or with additional hosts, without
+    /// the destroyed ones.
+    fn routed(&self) -> Result<Vec<Row>, StoreError>;
+
+    /// All names, for a hint.
+    fn names(&self) -> Result<Vec<String>, StoreError>;
+
+    /// The key of a launch that was made for other paths, if no instance in service has one for paths
+    /// that begin with `here`.
+    fn made_elsewhere(&self, here: &str) -> Result<Option<String>, StoreError>;
+
+    /// Names and numbers of the next instances after this number, at most this many.
+    fn names_after(
+        &self,
+        id: InstanceId,
+        limit: u32,
+    ) -> Result<Vec<(InstanceId, String)>, StoreError>;
+
+    /// The highest number of all instances.
+    fn newest(&self) -> Result<Option<InstanceId>, StoreError>;
+
+    /// Whether this name is taken.
+    fn has_name(&self, name: &str) -> Result<bool, StoreError>;
+
+    /// Whether this port is allocated.
+    fn has_port(&self, port: u16) -> Result<bool, StoreError>;
+
+    /// The most recently allocated port that is still in use.
+    fn newest_port(&self) -> Result<Option<u16>, StoreError>;
+
+    /// Saves the machine.
+    fn save(&self, id: InstanceId, save: &Save<'_>) -> Result<(), StoreError>;
+
+    /// Saves the result of a check of the access log, and when the instance was last in use.
+    fn log_checked(&self, id: InstanceId, check: &LogCheck) -> Result<(), StoreError>;
+
+    /// Saves a launch that was rendered again.
+    fn relaunch(&self, id: InstanceId, launch: &Launch, key: &str) -> Result<(), StoreError>;
+
+    /// Saves another port and the launch for it: both or neither. `Taken`: another instance has the
+    /// port.
+    fn relocate(
+        &self,
+        id: InstanceId,
+        port: u16,
+        launch: &Launch,
+        key: &str,
+    ) -> Result<(), StoreError>;
+
+    /// Corrects rows of another boot that say something runs, because nothing does. Returns how
+    /// many.
+    fn forget_other_boots(&self, boot: &str) -> Result<usize, StoreError>;
+
+    /// Removes the row and all that belongs to it except the events.
+    fn delete(&self, id: InstanceId) -> Result<(), StoreError>;
 }
 
-impl Store {
-    /// Opens the database; makes and migrates it if necessary. One of a newer acc is refused
-    /// unchanged.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        if path.exists() {
-            Self::refuse_newer(path)?;
-        }
-        private::make(path)?;
-        let say = |e| translate(path, &e);
-        let mut connection = Connection::open(path).map_err(say)?;
-        connection.busy_timeout(BUSY).map_err(say)?;
-        connection
-            .pragma_update(None, "journal_mode", "WAL")
-            .map_err(say)?;
-        connection
-            .pragma_update(None, "synchronous", "NORMAL")
-            .map_err(say)?;
-        connection
-            .pragma_update(None, "foreign_keys", true)
-            .map_err(say)?;
-        connection
-            .pragma_update(None, "journal_size_limit", write_back::KEPT)
-            .map_err(say)?;
-        migrate(path, &mut connection)?;
-        let reader = read_only(path)?;
-        reader
-            .pragma_update(None, "cache_size", READER_CACHE)
-            .map_err(say)?;
-        Ok(Self::over(path, connection, Some(reader)))
-    }
-
-    fn over(path: &Path, connection: Connection, reader: Option<Connection>) -> Self {
-        connection.set_prepared_statement_cache_capacity(STATEMENTS);
-        let connection = Arc::new(Mutex::new(connection));
-        Self {
-            path: path.to_owned(),
-            write_back: write_back::WriteBack::default(),
-            reader: reader
-                .map_or_else(|| connection.clone(), |reader| Arc::new(Mutex::new(reader))),
-            connection,
-            #[cfg(test)]
-            faults: test_faults::WriteFaults::default(),
-            #[cfg(test)]
-            statements: test_faults::Statements::default(),
-        }
-    }
-
-    /// Opens it for reading only; makes and migrates nothing.
-    pub fn open_readonly(path: &Path) -> Result<Self, StoreError> {
-        match path.try_exists() {
-            Ok(true) => {}
-            Ok(false) => return Err(StoreError::Missing(path.to_owned())),
-            // It could not be checked: that does not mean that it is missing.
-            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
-                return Err(StoreError::Forbidden(path.to_owned()));
-            }
-            Err(e) => {
-                return Err(StoreError::Unusable {
-                    path: path.to_owned(),
-                    why: e.to_string(),
-                });
-            }
-        }
-        Self::refuse_newer(path)?;
-        Ok(Self::over(path, read_only(path)?, None))
-    }
-
-    /// Checks for damage; reads the whole database.
-    pub fn check(&self) -> Result<(), StoreError> {
-        let found: String = self
-            .connection()
-            .query_row("PRAGMA quick_check(1)", [], |r| r.get(0))
-            .map_err(|e| self.error(&e))?;
-        if found == "ok" {
-            Ok(())
-        } else {
-            Err(StoreError::Corrupt {
-                path: self.path.clone(),
-                why: found,
-            })
-        }
-    }
-
-    fn refuse_newer(path: &Path) -> Result<(), StoreError> {
-        let found: i64 = read_only(path)?
-            .pragma_query_value(None, "user_version", |r| r.get(0))
-            .map_err(|e| translate(path, &e))?;
-        if usize::try_from(found).unwrap_or(usize::MAX) > MIGRATIONS.len() {
-            return Err(StoreError::Newer {
-                path: path.to_owned(),
-                found,
-                known: MIGRATIONS.len(),
-            });
-        }
-        Ok(())
-    }
-
-    fn connection(&self) -> MutexGuard<'_, Connection> {
-        // A panic while it was held cannot leave an open transaction: SQLite rolls it back on drop.
-        self.connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A connection for reading that never waits for a writer: the writing one, if it is free.
-    fn reader(&self) -> MutexGuard<'_, Connection> {
-        match self.connection.try_lock() {
-            Ok(connection) => connection,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                self.reader.lock().unwrap_or_else(PoisonError::into_inner)
-            }
-        }
-    }
-
-    /// The connection for writing.
-    #[cfg_attr(
-        not(test),
-        expect(
-            clippy::unnecessary_wraps,
-            reason = "tests can make any write fail here"
-        )
-    )]
-    fn writer(&self) -> Result<MutexGuard<'_, Connection>, StoreError> {
-        #[cfg(test)]
-        self.faults.ask(&self.path)?;
-        self.write_back.used();
-        Ok(self.connection())
-    }
-
-    fn error(&self, e: &rusqlite::Error) -> StoreError {
-        translate(&self.path, e)
-    }
-
-    /// A statement, prepared once. Every statement comes through here, so that a test can check its
-    /// plan.
-    #[cfg_attr(
-        not(test),
-        expect(clippy::unused_self, reason = "tests collect every statement here")
-    )]
-    fn prepared<'c>(
+/// The events: which instance was woken, put to sleep or failed, and why. Limited by age and count.
+pub trait EventStore {
+    /// Adds a line.
+    fn record(
         &self,
-        connection: &'c Connection,
-        sql: &str,
-    ) -> rusqlite::Result<CachedStatement<'c>> {
-        #[cfg(test)]
-        self.statements.note(sql);
-        connection.prepare_cached(sql)
-    }
-
-    /// Runs a statement without a result; returns how many rows it changed.
-    fn change(
-        &self,
-        connection: &Connection,
-        sql: &str,
-        values: impl Params,
-    ) -> Result<usize, StoreError> {
-        self.prepared(connection, sql)
-            .and_then(|mut s| s.execute(values))
-            .map_err(|e| self.error(&e))
-    }
-
-    /// Runs `work` in a transaction that is on the disk when this returns.
-    fn durably<T, E: From<StoreError>>(
-        &self,
-        work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let mut connection = self.writer()?;
-        connection
-            .pragma_update(None, "synchronous", "FULL")
-            .map_err(|e| self.error(&e))?;
-        let result = (|| -> Result<T, E> {
-            let tx = connection
-                .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-                .map_err(|e| self.error(&e))?;
-            let value = work(&tx)?;
-            tx.commit().map_err(|e| self.error(&e))?;
-            Ok(value)
-        })();
-        let _ = connection.pragma_update(None, "synchronous", "NORMAL");
-        result
-    }
-}
-
-fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StoreError> {
-    Migrations::from_slice(MIGRATIONS)
-        .to_latest(connection)
-        .map_err(|e| match e {
-            rusqlite_migration::Error::RusqliteError { err, .. } => translate(path, &err),
-            other => StoreError::Unusable {
-                path: path.to_owned(),
-                why: other.to_string(),
+        at: WallTime,
+        instance: Option<InstanceId>,
+        name: &str,
+        kind: EventKind,
+        detail: &str,
+    ) -> Result<(), StoreError> {
+        let (name, detail) = (name.to_owned(), detail.to_owned());
+        self.record_row(
+            instance,
+            &EventRow {
+                at,
+                name,
+                kind,
+                detail,
+                phases: None,
             },
-        })
+        )
+    }
+
+    /// The same with all columns.
+    fn record_row(&self, instance: Option<InstanceId>, row: &EventRow) -> Result<(), StoreError>;
+
+    /// The newest `lines` lines, oldest first, of one instance or of all.
+    fn events(
+        &self,
+        instance: Option<InstanceId>,
+        lines: usize,
+    ) -> Result<Vec<EventRow>, StoreError>;
+
+    /// Deletes the lines that are older than `since` or exceed `keep`; if there are very many, only
+    /// some of them. It reads only what it deletes.
+    fn prune_events(&self, since: WallTime, keep: usize) -> Result<(), StoreError>;
 }
 
-fn read_only(path: &Path) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(|e| translate(path, &e))?;
-    connection
-        .busy_timeout(BUSY)
-        .map_err(|e| translate(path, &e))?;
-    Ok(connection)
+/// Operations of several steps that have begun and not ended. An entry is on disk before the first
+/// step.
+pub trait OperationStore {
+    /// Records that an operation begins.
+    fn begin(&self, id: InstanceId, work: Work, at: WallTime) -> Result<(), StoreError>;
+
+    /// Marks a create that is being undone: from now on the instance is out of service and only
+    /// waits for its removal.
+    fn condemn(&self, id: InstanceId, at: WallTime) -> Result<(), StoreError>;
+
+    /// Records that it ended.
+    fn end(&self, id: InstanceId) -> Result<(), StoreError>;
+
+    /// Operations that have begun and not ended.
+    fn unfinished(&self) -> Result<Vec<(InstanceId, Work)>, StoreError>;
 }
 
-#[cfg(test)]
-mod tests;
+/// The database. Calls are short, may block, and may be made from any thread.
+pub trait Store:
+    InstanceStore + EventStore + OperationStore + std::fmt::Debug + Send + Sync
+{
+    /// Checks for damage; reads the whole database.
+    fn check(&self) -> Result<(), StoreError>;
+
+    /// Housekeeping of the database itself, now and then; a call that can do nothing now is
+    /// repeated later.
+    fn tidy(&self) -> Result<(), StoreError>;
+
+    /// Itself, for tests of one implementation.
+    #[cfg(test)]
+    fn as_any(&self) -> &dyn std::any::Any;
+}

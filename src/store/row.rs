@@ -1,8 +1,9 @@
-//! The rows of instances: a new row, a stored row, and later updates. It reads and writes nothing.
+//! What is stored: rows of instances, lines of the events, operations. It reads and writes nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::domain::event_kind::EventKind;
 use crate::domain::instance::Launch;
 use crate::domain::lifecycle::Stored;
 use crate::domain::name::{HostName, InstanceId, InstanceName};
@@ -117,4 +118,49 @@ pub struct Filter<'a> {
     pub after: Option<&'a str>,
     /// At most this many.
     pub limit: Option<usize>,
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventRow {
+    /// When.
+    pub at: WallTime,
+    /// The instance's name at that time; empty for acc itself.
+    pub name: String,
+    /// What kind.
+    pub kind: EventKind,
+    /// A sentence.
+    pub detail: String,
+    /// For a wake: the duration of its phases, as JSON.
+    pub phases: Option<String>,
+}
+
+/// An operation of several steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Must be undone.
+    Create,
+    /// Must be finished if its phase was saved.
+    Destroy,
+    /// Must be finished.
+    Purge,
+}
+
+impl Work {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Destroy => "destroy",
+            Self::Purge => "purge",
+        }
+    }
+
+    /// The database allows no other values.
+    pub(super) fn parse(text: &str) -> Self {
+        match text {
+            "create" => Self::Create,
+            "destroy" => Self::Destroy,
+            _ => Self::Purge,
+        }
+    }
 }

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::{Store, StoreError};
 
-type Job = Box<dyn FnOnce(&Store) + Send>;
+type Job = Box<dyn FnOnce(&dyn Store) + Send>;
 
 /// A requested write, which continues even if this is dropped. Resolves to its result.
 pub type Written<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + Sync>>;
@@ -23,7 +23,7 @@ pub type Written<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send 
 /// The queue of writes.
 #[derive(Debug)]
 pub struct StoreThreads {
-    store: Arc<Store>,
+    store: Arc<dyn Store>,
     /// Of the threads that write and read; not set: the caller's thread does both at once.
     queues: OnceLock<[mpsc::Sender<Job>; 2]>,
     /// No more writes.
@@ -33,7 +33,7 @@ pub struct StoreThreads {
 impl StoreThreads {
     /// All is done at once, on the caller's thread.
     #[must_use]
-    pub fn new(store: Arc<Store>) -> Self {
+    pub fn new(store: Arc<dyn Store>) -> Self {
         Self {
             store,
             queues: OnceLock::new(),
@@ -56,22 +56,22 @@ impl StoreThreads {
         let store = self.store.clone();
         thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || jobs.into_iter().for_each(|job| job(&store)))?;
+            .spawn(move || jobs.into_iter().for_each(|job| job(&*store)))?;
         Ok(sender)
     }
 
     /// Asks for a write: it is in its place among the others when this returns.
     pub fn write<T: Send + Sync + 'static>(
         &self,
-        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Written<T> {
         let Some([queue, _]) = self.queues.get() else {
-            return Box::pin(ready(work(&self.store)));
+            return Box::pin(ready(work(&*self.store)));
         };
         let closed = self.closed.clone();
         self.ask(queue, move |store| {
             if closed.load(Ordering::SeqCst) {
-                return Err(ended(store, "another acc process has taken over"));
+                return Err(StoreError::Ended("another acc process has taken over"));
             }
             work(store)
         })
@@ -80,10 +80,10 @@ impl StoreThreads {
     /// Asks for a read. It sees the writes that have been waited for.
     pub fn read<T: Send + Sync + 'static>(
         &self,
-        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Written<T> {
         let Some([_, queue]) = self.queues.get() else {
-            return Box::pin(ready(work(&self.store)));
+            return Box::pin(ready(work(&*self.store)));
         };
         self.ask(queue, work)
     }
@@ -91,17 +91,16 @@ impl StoreThreads {
     fn ask<T: Send + Sync + 'static>(
         &self,
         queue: &mpsc::Sender<Job>,
-        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Written<T> {
         let (reply, answer) = oneshot::channel();
         // It may not be waited for any more.
         let job: Job = Box::new(move |store| drop(reply.send(work(store))));
         let sent = queue.send(job).is_ok();
-        let store = self.store.clone();
         Box::pin(async move {
             match (sent, answer.await) {
                 (true, Ok(done)) => done,
-                _ => Err(ended(&store, "its thread has ended")),
+                _ => Err(StoreError::Ended("its thread has ended")),
             }
         })
     }
@@ -117,19 +116,13 @@ impl StoreThreads {
     }
 }
 
-fn ended(store: &Store, why: &str) -> StoreError {
-    StoreError::Unusable {
-        path: store.path.clone(),
-        why: why.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::time::WallTime;
+    use crate::store::sqlite::SqliteStore;
 
-    fn kinds(store: &Store) -> Vec<String> {
+    fn kinds(store: &dyn Store) -> Vec<String> {
         store
             .events(None, 10)
             .unwrap()
@@ -144,28 +137,28 @@ mod tests {
 
     #[tokio::test]
     async fn writes_are_done_in_their_order_whether_they_are_waited_for_or_not() {
-        let store = Arc::new(Store::in_memory().unwrap());
+        let store = Arc::new(SqliteStore::in_memory().unwrap());
         let writes = StoreThreads::new(store.clone());
         drop(note(&writes, "at once"));
-        assert_eq!(kinds(&store), ["at once"]);
+        assert_eq!(kinds(&*store), ["at once"]);
         writes.start().unwrap();
         drop(note(&writes, "first"));
         note(&writes, "second").await.unwrap();
         drop(note(&writes, "third"));
         writes.flush().await;
-        let mut all = kinds(&store);
+        let mut all = kinds(&*store);
         all.sort();
         assert_eq!(all, ["at once", "first", "second", "third"]);
         writes.close();
         assert!(note(&writes, "late").await.is_err());
-        assert_eq!(kinds(&store).len(), 4);
+        assert_eq!(kinds(&*store).len(), 4);
     }
 
     #[tokio::test]
     async fn a_database_that_is_locked_holds_up_nobody_else() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("acc.db");
-        let writes = StoreThreads::new(Arc::new(Store::open(&path).unwrap()));
+        let writes = StoreThreads::new(Arc::new(SqliteStore::open(&path).unwrap()));
         writes.start().unwrap();
         let other = rusqlite::Connection::open(&path).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -176,6 +169,6 @@ mod tests {
         assert!(seen.is_empty(), "reading needs no lock");
         other.execute_batch("COMMIT").unwrap();
         written.await.unwrap();
-        assert_eq!(kinds(&writes.store), ["waits"]);
+        assert_eq!(kinds(&*writes.store), ["waits"]);
     }
 }

@@ -25,6 +25,7 @@ enum How {
 }
 
 const CREATE: &[&str] = &[
+    "create.insert",
     "create.row",
     "create.files",
     "create.owner",

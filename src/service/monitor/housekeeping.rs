@@ -17,7 +17,7 @@ use crate::service::error::chain;
 use crate::service::monitor::log_bound;
 use crate::service::outcome::{MonitorAction, MonitorLine, MonitorRun};
 use crate::service::world::World;
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 
 /// How long a run may be at the removal of what was purged.
 const REMOVE_WITHIN: Duration = Duration::from_secs(5);
@@ -57,11 +57,8 @@ pub(in crate::service) async fn keep(world: &Arc<World>, run: &mut MonitorRun) {
     let age = i64::try_from(config.events.keep_for.as_millis()).unwrap_or(i64::MAX);
     let since = WallTime(world.clock.wall().0.saturating_sub(age));
     let keep = config.events.keep;
-    let bounded = world.write(move |store| {
-        store
-            .prune_events(since, keep)
-            .and_then(|()| store.bound_wal())
-    });
+    let bounded =
+        world.write(move |store| store.prune_events(since, keep).and_then(|()| store.tidy()));
     if let Err(e) = bounded.await {
         run.lines
             .push(MonitorLine::new("acc", MonitorAction::Error, chain(&e)));
@@ -114,7 +111,7 @@ async fn next_sleepers(
     world: &World,
     check_every: Option<Duration>,
 ) -> Result<Vec<String>, StoreError> {
-    let Some(newest) = world.read(Store::newest).await? else {
+    let Some(newest) = world.read(|store| store.newest()).await? else {
         return Ok(Vec::new());
     };
     let share = share(newest, check_every);

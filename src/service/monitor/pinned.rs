@@ -11,11 +11,11 @@ use crate::service::error::chain;
 use crate::service::instance::transition::{self, Settled};
 use crate::service::outcome::{MonitorAction, MonitorLine, MonitorRun};
 use crate::service::world::World;
-use crate::store::{Row, Store};
+use crate::store::Row;
 
 /// Starts every pinned instance that does not run.
 pub(in crate::service) async fn bring_up(world: &Arc<World>, run: &mut MonitorRun) {
-    let rows = match world.read(Store::desired_up).await {
+    let rows = match world.read(|store| store.desired_up()).await {
         Ok(rows) => rows,
         Err(e) => {
             return run

@@ -14,7 +14,6 @@ use crate::service::monitor::{housekeeping, idle, listeners, own_services, pinne
 use crate::service::outcome::{MonitorAction, MonitorLine, MonitorRun, Outcome};
 use crate::service::recover;
 use crate::service::world::World;
-use crate::store::Store;
 
 /// How long a run waits for a supervisor that must first be asked what runs.
 const KNOW_WITHIN: Duration = Duration::from_secs(3);
@@ -88,7 +87,7 @@ pub fn report(outcome: Result<Outcome, ServiceError>) {
 async fn live(world: &Arc<World>, run: &mut MonitorRun) -> Result<Vec<Arc<Handle>>, ServiceError> {
     let mut handles: Vec<(Phase, Arc<Handle>)> = Vec::new();
     for row in world
-        .read(Store::busy)
+        .read(|store| store.busy())
         .await
         .map_err(crate::service::error::store)?
     {

@@ -26,7 +26,7 @@ use super::recover;
 use super::world::World;
 use crate::config::env::Env;
 use crate::config::{self, Config, EdgeKind};
-use crate::store::Store;
+use crate::store::sqlite::SqliteStore;
 
 /// Seeds of a usual run.
 const SEEDS: u64 = 2_000;
@@ -78,7 +78,7 @@ impl Bench {
         std::fs::create_dir_all(&self.config.run).unwrap();
     }
 
-    fn world(&self, host: &Arc<Host>, store: &Store) -> Arc<World> {
+    fn world(&self, host: &Arc<Host>, store: &SqliteStore) -> Arc<World> {
         let mut config = self.config.clone();
         config.edge.kind = if host.profile.nginx {
             EdgeKind::Nginx
@@ -88,7 +88,7 @@ impl Bench {
         let drivers = Arc::new(Drivers(host.clone()));
         World::new(Parts {
             config,
-            store: store.twin(),
+            store: Arc::new(store.twin()),
             runners: crate::driver::supervisor::Runners::of_processes(drivers.clone()),
             own_services: drivers.clone(),
             edge: drivers.clone(),
@@ -123,7 +123,7 @@ fn run(seed: u64, bench: &Bench) -> Run {
     bench.clean();
     let mut rng = Rng::new(seed);
     let host = Host::new(profile(seed), rng.fork());
-    let store = Store::in_memory().unwrap();
+    let store = SqliteStore::in_memory().unwrap();
     let writes = Arc::downgrade(&host);
     store.fail_writes_when(move || {
         writes

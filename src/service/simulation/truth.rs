@@ -6,6 +6,7 @@ use super::host::{DRAIN, IDLE, NAMES, State, WAKE, Why};
 use crate::domain::instance::DesiredState;
 use crate::domain::lifecycle::Phase;
 use crate::service::request::Request;
+use crate::store::sqlite::SqliteStore;
 use crate::store::{Filter, Row};
 
 /// A gate may lead nowhere, and a phase be wrong, for this long: until acc has heard of it.
@@ -20,7 +21,7 @@ impl Life {
 
     /// Looks at what must hold at every moment.
     pub(super) fn look(&self) {
-        let rows = self.world.store.phases();
+        let rows = SqliteStore::of(&*self.world.store).phases();
         // A full disk makes rows lag behind what acc knows.
         let live: Vec<usize> = self
             .world

@@ -5,7 +5,7 @@ use super::*;
 use crate::domain::instance::{Launch, RunnerKind};
 
 fn row(fixture: &Fixture) -> crate::store::Row {
-    find_row(&fixture.world.store, &"a".into()).unwrap()
+    find_row(&*fixture.world.store, &"a".into()).unwrap()
 }
 
 fn events(fixture: &Fixture) -> Vec<(String, String)> {
@@ -146,7 +146,7 @@ async fn places_follow_and_are_told_and_what_its_model_has_become_does_not_count
 async fn an_installation_whose_instances_were_all_made_elsewhere_is_refused() {
     let fixture = Fixture::new();
     let config = fixture.world.config();
-    let refused = || crate::service::moved::refuse_other_places(&config, &fixture.world.store);
+    let refused = || crate::service::moved::refuse_other_places(&config, &*fixture.world.store);
     refused().unwrap();
     fixture.create("a", true).await.unwrap();
     refused().unwrap();

@@ -112,7 +112,7 @@ async fn a_process_of_a_destroyed_instance_is_ended_by_a_pass() {
     fixture.create("a", true).await.unwrap();
     let instance = launch_spec::instance(
         &fixture.world,
-        &find_row(&fixture.world.store, &"a".into()).unwrap(),
+        &find_row(&*fixture.world.store, &"a".into()).unwrap(),
     )
     .unwrap();
     fixture.ask(force("a")).await.unwrap();
@@ -162,7 +162,7 @@ async fn a_start_whose_answer_was_lost_is_found_again() {
     fixture.create("a", true).await.unwrap();
     let instance = launch_spec::instance(
         &fixture.world,
-        &find_row(&fixture.world.store, &"a".into()).unwrap(),
+        &find_row(&*fixture.world.store, &"a".into()).unwrap(),
     )
     .unwrap();
     let process = fixture
@@ -173,7 +173,7 @@ async fn a_start_whose_answer_was_lost_is_found_again() {
     fixture.probe.obstacle.store(true, Ordering::SeqCst);
     drop(pass(&fixture.world, "a").await.unwrap());
     fixture.written().await;
-    let row = find_row(&fixture.world.store, &"a".into()).unwrap();
+    let row = find_row(&*fixture.world.store, &"a".into()).unwrap();
     assert_eq!(
         (row.stored.phase, row.stored.process),
         (Phase::Awake, Some(process))
@@ -229,10 +229,7 @@ async fn nothing_is_started_that_cannot_be_written_down() {
     fixture.supervisor.make_stubborn(&name("a"), true);
     let full = Arc::new(AtomicBool::new(false));
     let told = full.clone();
-    fixture
-        .world
-        .store
-        .fail_writes_when(move || told.load(Ordering::SeqCst));
+    SqliteStore::of(&*fixture.world.store).fail_writes_when(move || told.load(Ordering::SeqCst));
     let world = fixture.world.clone();
     let stopping = tokio::spawn(async move {
         handle(

@@ -22,7 +22,7 @@ async fn robbed(model: &str, files: Option<&str>) -> (Fixture, u16) {
 }
 
 fn row(fixture: &Fixture) -> crate::store::Row {
-    find_row(&fixture.world.store, &"a".into()).unwrap()
+    find_row(&*fixture.world.store, &"a".into()).unwrap()
 }
 
 fn address(port: u16) -> std::net::SocketAddr {

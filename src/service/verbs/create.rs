@@ -197,7 +197,6 @@ async fn hosts_are_free(
 /// Writes the row, with a free port for a TCP model. Nothing else exists yet.
 fn insert(world: &World, plan: &Plan) -> Result<InstanceId, ServiceError> {
     let config = world.config();
-    let dir = config.instance_dir(plan.name.as_str());
     let machine = Machine::creating(plan.desired, world.now()).stored();
     // A port may be taken by another program between the check and the insert of another acc
     // process: try the next one.
@@ -218,37 +217,25 @@ fn insert(world: &World, plan: &Plan) -> Result<InstanceId, ServiceError> {
             stored: &machine,
             boot: &world.boot,
         };
-        let inserted = world.store.insert(&row, |id| {
-            if fs::exists(&dir) {
-                let message = format!(
-                    "could not create `{}`: its folder `{}` already exists",
-                    plan.name,
-                    dir.display()
-                );
-                return Err(Insert::Service(ServiceError::failed(
-                    message,
-                    "move the folder away, or choose another name",
-                )));
-            }
-            let context =
-                launch_spec::context(world, &plan.name, id, &plan.hosts, port, &plan.params);
-            Ok((
-                launch_spec::make(&plan.model, &context).map_err(Insert::Service)?,
-                launch_spec::key(world),
-            ))
-        });
-        match inserted {
-            Ok(id) => return Ok(id),
-            Err(Insert::Store(StoreError::Taken(Conflict::Port(_)))) => {}
-            Err(Insert::Store(e @ StoreError::Taken(_))) => {
+        let id = match world.store.insert(&row) {
+            Ok(id) => id,
+            Err(StoreError::Taken(Conflict::Port(_))) => continue,
+            Err(e @ StoreError::Taken(_)) => {
                 return Err(ServiceError::failed(
                     format!("could not create `{}`: {}", plan.name, chain(&e)),
                     taken_hint(world, &plan.name),
                 ));
             }
-            Err(Insert::Store(e)) => return Err(crate::service::error::store(e)),
-            Err(Insert::Service(e)) => return Err(e),
-        }
+            Err(e) => return Err(crate::service::error::store(e)),
+        };
+        return match save_launch(world, plan, id, port) {
+            Ok(()) => Ok(id),
+            Err(e) => {
+                // Nothing else exists yet. If this fails too, the journal has it.
+                let _ = world.store.delete(id);
+                Err(e)
+            }
+        };
     }
     Err(free_port::none_left(&config))
 }
@@ -264,15 +251,34 @@ fn taken_hint(world: &World, name: &InstanceName) -> String {
     }
 }
 
-enum Insert {
-    Store(StoreError),
-    Service(ServiceError),
-}
-
-impl From<StoreError> for Insert {
-    fn from(e: StoreError) -> Self {
-        Self::Store(e)
+/// Renders how the instance is run, which needs its number, and saves that.
+fn save_launch(
+    world: &World,
+    plan: &Plan,
+    id: InstanceId,
+    port: Option<u16>,
+) -> Result<(), ServiceError> {
+    world
+        .reached("create.insert")
+        .map_err(|e| step(plan, "writing its database row", e))?;
+    let dir = world.config().instance_dir(plan.name.as_str());
+    if fs::exists(&dir) {
+        let message = format!(
+            "could not create `{}`: its folder `{}` already exists",
+            plan.name,
+            dir.display()
+        );
+        return Err(ServiceError::failed(
+            message,
+            "move the folder away, or choose another name",
+        ));
     }
+    let context = launch_spec::context(world, &plan.name, id, &plan.hosts, port, &plan.params);
+    let launch = launch_spec::make(&plan.model, &context)?;
+    world
+        .store
+        .relaunch(id, &launch, &launch_spec::key(world))
+        .map_err(crate::service::error::store)
 }
 
 /// Makes everything else; every step names itself in its error.

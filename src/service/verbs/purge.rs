@@ -26,9 +26,9 @@ pub(in crate::service) async fn run(
     given: &InstanceRef,
 ) -> Result<Outcome, ServiceError> {
     let since = world.now();
-    let row = find_row(&world.store, given)?;
+    let row = find_row(&*world.store, given)?;
     let _alone = world.building(row.name.as_str()).await;
-    let row = find_row(&world.store, &(&row.name).into())?;
+    let row = find_row(&*world.store, &(&row.name).into())?;
     if row.stored.phase != Phase::Destroyed {
         let message = format!(
             "could not purge `{}`: it is {}, not destroyed",

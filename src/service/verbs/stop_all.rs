@@ -7,7 +7,6 @@ use crate::service::error::ServiceError;
 use crate::service::instance::transition;
 use crate::service::outcome::Outcome;
 use crate::service::world::World;
-use crate::store::Store;
 
 pub(in crate::service) async fn run(world: &Arc<World>) -> Result<Outcome, ServiceError> {
     world.set_halting(true);
@@ -23,7 +22,7 @@ pub(in crate::service) async fn run(world: &Arc<World>) -> Result<Outcome, Servi
 async fn all(world: &Arc<World>) -> Result<usize, ServiceError> {
     let mut stops = tokio::task::JoinSet::new();
     for row in world
-        .read(Store::busy)
+        .read(|store| store.busy())
         .await
         .map_err(crate::service::error::store)?
     {

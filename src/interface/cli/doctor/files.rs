@@ -11,7 +11,8 @@ use crate::config::{Config, trust};
 use crate::host::rotate::{LOG_MAX, ROOM};
 use crate::host::users;
 use crate::service::error;
-use crate::store::{Filter, Store, WAL_TOO_LARGE};
+use crate::store::sqlite::{SqliteStore, WAL_TOO_LARGE};
+use crate::store::{Filter, InstanceStore};
 
 /// `f_type` of a tmpfs, see statfs(2).
 const TMPFS: i64 = 0x0102_1994;
@@ -227,7 +228,7 @@ fn database(config: &Config) -> Finding {
         limit: Some(1),
         ..Filter::default()
     };
-    let read = Store::open_readonly(&path)
+    let read = SqliteStore::open_readonly(&path)
         .and_then(|store| store.list(&first).map(|_| store.wal_size()))
         .map_err(error::store);
     match read {

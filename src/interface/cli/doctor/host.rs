@@ -9,7 +9,8 @@ use crate::config::{Config, trust};
 use crate::host::cgroup::{CgroupKind, Cgroups};
 use crate::host::clock::{Clock, SystemClock};
 use crate::host::limits::GroupLimits;
-use crate::store::{Filter, Store};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Filter, InstanceStore};
 
 /// What acc asks for when it listens: see `somaxconn`.
 const BACKLOG: u64 = 4096;
@@ -50,7 +51,7 @@ pub(super) fn shared(config: &Config) -> Option<Finding> {
         limit: Some(1000),
         ..Filter::default()
     };
-    let all = Store::open_readonly(&config.database())
+    let all = SqliteStore::open_readonly(&config.database())
         .and_then(|store| store.list(&some))
         .ok()?;
     let owners: BTreeSet<Option<&str>> = all

@@ -1,60 +1,18 @@
-//! The events: which instance was woken, put to sleep or failed, and why. Limited by age and count.
+//! The lines of the events.
 
 use rusqlite::params;
 
-use super::{Store, StoreError};
-use crate::domain::event_kind::EventKind;
+use super::SqliteStore;
 use crate::domain::name::InstanceId;
 use crate::domain::time::WallTime;
+use crate::store::{EventRow, EventStore, StoreError};
 
 /// At most this many lines are deleted at once, so that no caller waits long for the database;
 /// later calls delete the rest.
 const AT_ONCE: i64 = 5_000;
 
-/// One event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventRow {
-    /// When.
-    pub at: WallTime,
-    /// The instance's name at that time; empty for acc itself.
-    pub name: String,
-    /// What kind.
-    pub kind: EventKind,
-    /// A sentence.
-    pub detail: String,
-    /// For a wake: the duration of its phases, as JSON.
-    pub phases: Option<String>,
-}
-
-impl Store {
-    /// Adds a line.
-    pub fn record(
-        &self,
-        at: WallTime,
-        instance: Option<InstanceId>,
-        name: &str,
-        kind: EventKind,
-        detail: &str,
-    ) -> Result<(), StoreError> {
-        let (name, detail) = (name.to_owned(), detail.to_owned());
-        self.record_row(
-            instance,
-            &EventRow {
-                at,
-                name,
-                kind,
-                detail,
-                phases: None,
-            },
-        )
-    }
-
-    /// The same with all columns.
-    pub fn record_row(
-        &self,
-        instance: Option<InstanceId>,
-        row: &EventRow,
-    ) -> Result<(), StoreError> {
+impl EventStore for SqliteStore {
+    fn record_row(&self, instance: Option<InstanceId>, row: &EventRow) -> Result<(), StoreError> {
         let sql = "INSERT INTO events (at, instance, name, kind, detail, phases) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let values = params![
             row.at.0,
@@ -67,8 +25,7 @@ impl Store {
         self.change(&*self.writer()?, sql, values).map(drop)
     }
 
-    /// The newest `lines` lines, oldest first, of one instance or of all.
-    pub fn events(
+    fn events(
         &self,
         instance: Option<InstanceId>,
         lines: usize,
@@ -104,9 +61,7 @@ impl Store {
         Ok(rows)
     }
 
-    /// Deletes the lines that are older than `since` or exceed `keep`; if there are very many, only
-    /// some of them. It reads only what it deletes.
-    pub fn prune_events(&self, since: WallTime, keep: usize) -> Result<(), StoreError> {
+    fn prune_events(&self, since: WallTime, keep: usize) -> Result<(), StoreError> {
         let connection = self.writer()?;
         let sql = "SELECT (SELECT min(id) FROM events), (SELECT max(id) FROM events), \
                    (SELECT id FROM events WHERE at >= ?1 ORDER BY id LIMIT 1)";

@@ -5,12 +5,14 @@ use std::time::Duration;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, params};
 
-use super::row::{Filter, LogCheck, NewRow, Row, Save};
-use super::{Conflict, Store, StoreError, Work, encode};
+use super::{SqliteStore, encode};
 use crate::domain::instance::{DesiredState, Launch, Process};
 use crate::domain::lifecycle::{Phase, Stored};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::domain::time::{Timestamp, WallTime};
+use crate::store::{
+    Conflict, Filter, InstanceStore, LogCheck, NewRow, Row, Save, StoreError, Work,
+};
 
 const COLUMNS: &str = "id, name, model, port, params, launch, launch_key, owner, idle_ms, created_at, last_wake_at, \
      last_active_at, wakes, phase, desired, run, pid, pid_start, boot, since, quiet_since, failures, failure, retry_at, log_mark, \
@@ -19,22 +21,235 @@ const COLUMNS: &str = "id, name, model, port, params, launch, launch_key, owner,
 const HAS_NAME: &str = "SELECT 1 FROM instances WHERE name = ?1";
 const RELAUNCH: &str = "UPDATE instances SET launch = ?2, launch_key = ?3 WHERE id = ?1";
 
-impl Store {
-    /// Makes a row and its journal entry. `finish` gets the new number and returns the launch and
-    /// its key: all of it is written, or nothing. `Taken` names the conflict.
-    pub fn insert<E: From<StoreError>>(
+impl InstanceStore for SqliteStore {
+    fn insert(&self, new: &NewRow<'_>) -> Result<InstanceId, StoreError> {
+        self.durably(|tx| self.insert_row(tx, new))
+    }
+
+    fn by_id(&self, id: InstanceId) -> Result<Option<Row>, StoreError> {
+        self.one(&self.reader(), "id = ?1", [id.0])
+    }
+
+    fn by_name(&self, name: &str) -> Result<Option<Row>, StoreError> {
+        self.one(&self.reader(), "name = ?1", [name])
+    }
+
+    fn by_host(&self, host: &str, name: Option<&str>) -> Result<Option<Row>, StoreError> {
+        let condition = "id = coalesce((SELECT instance FROM hosts WHERE host = ?1), (SELECT id FROM instances WHERE name = ?2))";
+        self.one(&self.reader(), condition, params![host, name])
+    }
+
+    fn list(&self, filter: &Filter<'_>) -> Result<Vec<Row>, StoreError> {
+        // A condition is included only if it is set, so that every combination has an index in the
+        // order of names.
+        let given = [
+            (filter.phase.is_some(), "phase = ?1"),
+            (filter.model.is_some(), "model = ?2"),
+            (filter.after.is_some(), "name > ?3"),
+        ];
+        let conditions: Vec<&str> = given
+            .into_iter()
+            .filter(|(is_given, _)| *is_given)
+            .map(|(_, text)| text)
+            .collect();
+        let all = if conditions.is_empty() {
+            "1".to_owned()
+        } else {
+            conditions.join(" AND ")
+        };
+        let limit = filter.limit.map_or(-1, |l| i64::try_from(l).unwrap_or(-1));
+        self.many(
+            &format!("{all} ORDER BY name LIMIT ?4"),
+            params![filter.phase, filter.model, filter.after, limit],
+        )
+    }
+
+    fn busy(&self) -> Result<Vec<Row>, StoreError> {
+        self.many(
+            "phase IN ('creating', 'waking', 'awake', 'draining', 'stopping', 'failed')",
+            [],
+        )
+    }
+
+    fn desired_up(&self) -> Result<Vec<Row>, StoreError> {
+        self.many(
+            "desired = 'up' AND phase <> 'destroyed' AND phase <> 'creating'",
+            [],
+        )
+    }
+
+    fn routed(&self) -> Result<Vec<Row>, StoreError> {
+        self.many(
+            "id IN (SELECT id FROM instances WHERE port IS NOT NULL UNION SELECT instance FROM hosts) AND phase <> 'destroyed' ORDER BY id",
+            [],
+        )
+    }
+
+    fn names(&self) -> Result<Vec<String>, StoreError> {
+        self.column("SELECT name FROM instances ORDER BY name", [])
+    }
+
+    fn made_elsewhere(&self, here: &str) -> Result<Option<String>, StoreError> {
+        let made = "phase NOT IN ('creating', 'destroyed') AND launch_key <> ''";
+        let length = i64::try_from(here.chars().count()).unwrap_or(i64::MAX);
+        let of_here = format!(
+            "SELECT launch_key FROM instances WHERE {made} AND substr(launch_key, 1, ?1) = ?2 LIMIT 1"
+        );
+        if self
+            .column::<String>(&of_here, params![length, here])?
+            .is_empty()
+        {
+            return Ok(self
+                .column(
+                    &format!("SELECT launch_key FROM instances WHERE {made} LIMIT 1"),
+                    [],
+                )?
+                .pop());
+        }
+        Ok(None)
+    }
+
+    fn names_after(
         &self,
-        new: &NewRow<'_>,
-        finish: impl FnOnce(InstanceId) -> Result<(Launch, String), E>,
-    ) -> Result<InstanceId, E> {
+        id: InstanceId,
+        limit: u32,
+    ) -> Result<Vec<(InstanceId, String)>, StoreError> {
+        let connection = self.reader();
+        let read = || -> rusqlite::Result<Vec<_>> {
+            self.prepared(
+                &connection,
+                "SELECT id, name FROM instances WHERE id > ?1 ORDER BY id LIMIT ?2",
+            )?
+            .query_map(params![id.0, limit], |r| {
+                Ok((InstanceId(r.get(0)?), r.get(1)?))
+            })?
+            .collect()
+        };
+        read().map_err(|e| self.error(&e))
+    }
+
+    fn newest(&self) -> Result<Option<InstanceId>, StoreError> {
+        Ok(self
+            .column("SELECT id FROM instances ORDER BY id DESC LIMIT 1", [])?
+            .pop()
+            .map(InstanceId))
+    }
+
+    fn has_name(&self, name: &str) -> Result<bool, StoreError> {
+        self.is_there(&self.reader(), HAS_NAME, name)
+    }
+
+    fn has_port(&self, port: u16) -> Result<bool, StoreError> {
+        self.is_there(
+            &self.reader(),
+            "SELECT 1 FROM instances WHERE port = ?1",
+            port,
+        )
+    }
+
+    fn newest_port(&self) -> Result<Option<u16>, StoreError> {
+        Ok(self
+            .column(
+                "SELECT port FROM instances WHERE port IS NOT NULL ORDER BY id DESC LIMIT 1",
+                [],
+            )?
+            .pop())
+    }
+
+    fn save(&self, id: InstanceId, save: &Save<'_>) -> Result<(), StoreError> {
+        let s = save.stored;
+        let connection = self.writer()?;
+        self.prepared(
+            &connection,
+            "UPDATE instances SET phase = ?2, desired = ?3, run = ?4, pid = ?5, pid_start = ?6, boot = ?7, since = ?8, quiet_since = ?9, \
+                 failures = ?10, failure = ?11, retry_at = ?12, last_wake_at = coalesce(?13, last_wake_at), \
+                 wakes = wakes + (?13 IS NOT NULL), last_active_at = coalesce(?14, last_active_at), clock = ?15 \
+                 WHERE id = ?1",
+        )
+        .and_then(|mut statement| {
+            statement.execute(params![
+                id.0,
+                s.phase.as_str(),
+                s.desired.as_str(),
+                i64::try_from(s.run).unwrap_or(i64::MAX),
+                s.process.map(|p| p.pid),
+                s.process.map(|p| i64::try_from(p.start_time).unwrap_or(0)),
+                save.boot,
+                stamp(s.since),
+                stamp(s.quiet_since),
+                s.failures,
+                s.failure.as_ref().map(encode::failure),
+                stamp(s.retry_at),
+                save.woke_at.map(|t| t.0),
+                save.active_at.map(|t| t.0),
+                save.clock,
+            ])
+        })
+        .map(|_| ())
+        .map_err(|e| self.error(&e))
+    }
+
+    fn log_checked(&self, id: InstanceId, check: &LogCheck) -> Result<(), StoreError> {
+        let log_mark = format!(
+            "{} {} {}",
+            check.log_mark.0, check.log_mark.1, check.log_mark.2
+        );
+        let sql = "UPDATE instances SET log_mark = ?2, checked_at = ?3, quiet_since = ?4, last_active_at = coalesce(?5, last_active_at), \
+             clock = coalesce(?6, clock) WHERE id = ?1";
+        let values = params![
+            id.0,
+            log_mark,
+            stamp(check.at),
+            stamp(check.quiet_since),
+            check.active_at.map(|t| t.0),
+            check.clock
+        ];
+        self.change(&*self.writer()?, sql, values).map(drop)
+    }
+
+    fn relaunch(&self, id: InstanceId, launch: &Launch, key: &str) -> Result<(), StoreError> {
+        self.change(
+            &*self.writer()?,
+            RELAUNCH,
+            params![id.0, encode::launch(launch), key],
+        )
+        .map(drop)
+    }
+
+    fn relocate(
+        &self,
+        id: InstanceId,
+        port: u16,
+        launch: &Launch,
+        key: &str,
+    ) -> Result<(), StoreError> {
+        let connection = self.writer()?;
+        self.prepared(&connection, "UPDATE instances SET port = ?2, launch = ?3, launch_key = ?4 WHERE id = ?1 AND port IS NOT NULL")
+            .and_then(|mut s| s.execute(params![id.0, port, encode::launch(launch), key]))
+            .map(drop)
+            .map_err(|e| self.taken_port(&e, Some(port)))
+    }
+
+    fn forget_other_boots(&self, boot: &str) -> Result<usize, StoreError> {
         self.durably(|tx| {
-            let id = self.insert_row(tx, new)?;
-            let (launch, key) = finish(id)?;
-            self.change(tx, RELAUNCH, params![id.0, encode::launch(&launch), key])?;
-            Ok(id)
+            self.change(
+                tx,
+                "UPDATE instances SET phase = 'asleep', pid = NULL, pid_start = NULL WHERE boot <> ?1 AND \
+                 phase IN ('waking', 'awake', 'draining', 'stopping')",
+                [boot],
+            )
         })
     }
 
+    fn delete(&self, id: InstanceId) -> Result<(), StoreError> {
+        self.durably(|tx| {
+            self.change(tx, "DELETE FROM instances WHERE id = ?1", [id.0])
+                .map(drop)
+        })
+    }
+}
+
+impl SqliteStore {
     fn insert_row(&self, tx: &Transaction<'_>, new: &NewRow<'_>) -> Result<InstanceId, StoreError> {
         if self.is_there(tx, HAS_NAME, new.name.as_str())? {
             return Err(StoreError::Taken(Conflict::Name(new.name.clone())));
@@ -78,232 +293,6 @@ impl Store {
         Ok(id)
     }
 
-    /// The row of this number.
-    pub fn by_id(&self, id: InstanceId) -> Result<Option<Row>, StoreError> {
-        self.one(&self.reader(), "id = ?1", [id.0])
-    }
-
-    /// The row of this name.
-    pub fn by_name(&self, name: &str) -> Result<Option<Row>, StoreError> {
-        self.one(&self.reader(), "name = ?1", [name])
-    }
-
-    /// The row with this additional host, else the row of this name: the first label of a host on
-    /// acc's own domain. Called for requests.
-    pub fn by_host(&self, host: &str, name: Option<&str>) -> Result<Option<Row>, StoreError> {
-        let condition = "id = coalesce((SELECT instance FROM hosts WHERE host = ?1), (SELECT id FROM instances WHERE name = ?2))";
-        self.one(&self.reader(), condition, params![host, name])
-    }
-
-    /// All rows that match the filter, by name.
-    pub fn list(&self, filter: &Filter<'_>) -> Result<Vec<Row>, StoreError> {
-        // A condition is included only if it is set, so that every combination has an index in the
-        // order of names.
-        let given = [
-            (filter.phase.is_some(), "phase = ?1"),
-            (filter.model.is_some(), "model = ?2"),
-            (filter.after.is_some(), "name > ?3"),
-        ];
-        let conditions: Vec<&str> = given
-            .into_iter()
-            .filter(|(is_given, _)| *is_given)
-            .map(|(_, text)| text)
-            .collect();
-        let all = if conditions.is_empty() {
-            "1".to_owned()
-        } else {
-            conditions.join(" AND ")
-        };
-        let limit = filter.limit.map_or(-1, |l| i64::try_from(l).unwrap_or(-1));
-        self.many(
-            &format!("{all} ORDER BY name LIMIT ?4"),
-            params![filter.phase, filter.model, filter.after, limit],
-        )
-    }
-
-    /// Rows that are neither asleep nor destroyed.
-    pub fn busy(&self) -> Result<Vec<Row>, StoreError> {
-        self.many(
-            "phase IN ('creating', 'waking', 'awake', 'draining', 'stopping', 'failed')",
-            [],
-        )
-    }
-
-    /// Rows in service whose desired state is up.
-    pub fn desired_up(&self) -> Result<Vec<Row>, StoreError> {
-        self.many(
-            "desired = 'up' AND phase <> 'destroyed' AND phase <> 'creating'",
-            [],
-        )
-    }
-
-    /// Rows that are not routed by their name alone: those on TCP or with additional hosts, without
-    /// the destroyed ones.
-    pub fn routed(&self) -> Result<Vec<Row>, StoreError> {
-        self.many(
-            "id IN (SELECT id FROM instances WHERE port IS NOT NULL UNION SELECT instance FROM hosts) AND phase <> 'destroyed' ORDER BY id",
-            [],
-        )
-    }
-
-    /// All names, for a hint.
-    pub fn names(&self) -> Result<Vec<String>, StoreError> {
-        self.column("SELECT name FROM instances ORDER BY name", [])
-    }
-
-    /// The key of a launch that was made for other paths, if no instance in service has one for paths
-    /// that begin with `here`.
-    pub fn made_elsewhere(&self, here: &str) -> Result<Option<String>, StoreError> {
-        let made = "phase NOT IN ('creating', 'destroyed') AND launch_key <> ''";
-        let length = i64::try_from(here.chars().count()).unwrap_or(i64::MAX);
-        let of_here = format!(
-            "SELECT launch_key FROM instances WHERE {made} AND substr(launch_key, 1, ?1) = ?2 LIMIT 1"
-        );
-        if self
-            .column::<String>(&of_here, params![length, here])?
-            .is_empty()
-        {
-            return Ok(self
-                .column(
-                    &format!("SELECT launch_key FROM instances WHERE {made} LIMIT 1"),
-                    [],
-                )?
-                .pop());
-        }
-        Ok(None)
-    }
-
-    /// Names and numbers of the next instances after this number, at most this many.
-    pub fn names_after(
-        &self,
-        id: InstanceId,
-        limit: u32,
-    ) -> Result<Vec<(InstanceId, String)>, StoreError> {
-        let connection = self.reader();
-        let read = || -> rusqlite::Result<Vec<_>> {
-            self.prepared(
-                &connection,
-                "SELECT id, name FROM instances WHERE id > ?1 ORDER BY id LIMIT ?2",
-            )?
-            .query_map(params![id.0, limit], |r| {
-                Ok((InstanceId(r.get(0)?), r.get(1)?))
-            })?
-            .collect()
-        };
-        read().map_err(|e| self.error(&e))
-    }
-
-    /// The highest number of all instances.
-    pub fn newest(&self) -> Result<Option<InstanceId>, StoreError> {
-        Ok(self
-            .column("SELECT id FROM instances ORDER BY id DESC LIMIT 1", [])?
-            .pop()
-            .map(InstanceId))
-    }
-
-    /// Whether this name is taken.
-    pub fn has_name(&self, name: &str) -> Result<bool, StoreError> {
-        self.is_there(&self.reader(), HAS_NAME, name)
-    }
-
-    /// Whether this port is allocated.
-    pub fn has_port(&self, port: u16) -> Result<bool, StoreError> {
-        self.is_there(
-            &self.reader(),
-            "SELECT 1 FROM instances WHERE port = ?1",
-            port,
-        )
-    }
-
-    /// The most recently allocated port that is still in use.
-    pub fn newest_port(&self) -> Result<Option<u16>, StoreError> {
-        Ok(self
-            .column(
-                "SELECT port FROM instances WHERE port IS NOT NULL ORDER BY id DESC LIMIT 1",
-                [],
-            )?
-            .pop())
-    }
-
-    /// Saves the machine.
-    pub fn save(&self, id: InstanceId, save: &Save<'_>) -> Result<(), StoreError> {
-        let s = save.stored;
-        let connection = self.writer()?;
-        self.prepared(
-            &connection,
-            "UPDATE instances SET phase = ?2, desired = ?3, run = ?4, pid = ?5, pid_start = ?6, boot = ?7, since = ?8, quiet_since = ?9, \
-                 failures = ?10, failure = ?11, retry_at = ?12, last_wake_at = coalesce(?13, last_wake_at), \
-                 wakes = wakes + (?13 IS NOT NULL), last_active_at = coalesce(?14, last_active_at), clock = ?15 \
-                 WHERE id = ?1",
-        )
-        .and_then(|mut statement| {
-            statement.execute(params![
-                id.0,
-                s.phase.as_str(),
-                s.desired.as_str(),
-                i64::try_from(s.run).unwrap_or(i64::MAX),
-                s.process.map(|p| p.pid),
-                s.process.map(|p| i64::try_from(p.start_time).unwrap_or(0)),
-                save.boot,
-                stamp(s.since),
-                stamp(s.quiet_since),
-                s.failures,
-                s.failure.as_ref().map(encode::failure),
-                stamp(s.retry_at),
-                save.woke_at.map(|t| t.0),
-                save.active_at.map(|t| t.0),
-                save.clock,
-            ])
-        })
-        .map(|_| ())
-        .map_err(|e| self.error(&e))
-    }
-
-    /// Saves the result of a check of the access log, and when the instance was last in use.
-    pub fn log_checked(&self, id: InstanceId, check: &LogCheck) -> Result<(), StoreError> {
-        let log_mark = format!(
-            "{} {} {}",
-            check.log_mark.0, check.log_mark.1, check.log_mark.2
-        );
-        let sql = "UPDATE instances SET log_mark = ?2, checked_at = ?3, quiet_since = ?4, last_active_at = coalesce(?5, last_active_at), \
-             clock = coalesce(?6, clock) WHERE id = ?1";
-        let values = params![
-            id.0,
-            log_mark,
-            stamp(check.at),
-            stamp(check.quiet_since),
-            check.active_at.map(|t| t.0),
-            check.clock
-        ];
-        self.change(&*self.writer()?, sql, values).map(drop)
-    }
-
-    /// Saves a launch that was rendered again.
-    pub fn relaunch(&self, id: InstanceId, launch: &Launch, key: &str) -> Result<(), StoreError> {
-        self.change(
-            &*self.writer()?,
-            RELAUNCH,
-            params![id.0, encode::launch(launch), key],
-        )
-        .map(drop)
-    }
-
-    /// Saves another port and the launch for it: both or neither. `Taken`: another instance has the
-    /// port.
-    pub fn relocate(
-        &self,
-        id: InstanceId,
-        port: u16,
-        launch: &Launch,
-        key: &str,
-    ) -> Result<(), StoreError> {
-        let connection = self.writer()?;
-        self.prepared(&connection, "UPDATE instances SET port = ?2, launch = ?3, launch_key = ?4 WHERE id = ?1 AND port IS NOT NULL")
-            .and_then(|mut s| s.execute(params![id.0, port, encode::launch(launch), key]))
-            .map(drop)
-            .map_err(|e| self.taken_port(&e, Some(port)))
-    }
-
     /// The port is the only unique column that was not checked before.
     fn taken_port(&self, e: &rusqlite::Error, port: Option<u16>) -> StoreError {
         match e.sqlite_error_code() {
@@ -312,27 +301,6 @@ impl Store {
             }
             _ => self.error(e),
         }
-    }
-
-    /// Corrects rows of another boot that say something runs, because nothing does. Returns how
-    /// many.
-    pub fn forget_other_boots(&self, boot: &str) -> Result<usize, StoreError> {
-        self.durably(|tx| {
-            self.change(
-                tx,
-                "UPDATE instances SET phase = 'asleep', pid = NULL, pid_start = NULL WHERE boot <> ?1 AND \
-                 phase IN ('waking', 'awake', 'draining', 'stopping')",
-                [boot],
-            )
-        })
-    }
-
-    /// Removes the row and all that belongs to it except the events.
-    pub fn delete(&self, id: InstanceId) -> Result<(), StoreError> {
-        self.durably(|tx| {
-            self.change(tx, "DELETE FROM instances WHERE id = ?1", [id.0])
-                .map(drop)
-        })
     }
 
     fn one(

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::error::StoreError;
+use crate::store::error::StoreError;
 
 /// Only acc's user has access.
 const MODE: u32 = 0o600;
@@ -58,7 +58,7 @@ fn restrict(path: &Path, needed: bool) -> io::Result<()> {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use super::super::Store;
+    use super::super::SqliteStore;
     use super::*;
 
     fn modes(path: &Path) -> Vec<u32> {
@@ -84,7 +84,7 @@ mod tests {
                     }
                     seen
                 });
-                let store = Store::open(&path).unwrap();
+                let store = SqliteStore::open(&path).unwrap();
                 assert_eq!(modes(&path), [MODE; 3]);
                 drop(store);
                 over.store(true, Ordering::Relaxed);
@@ -97,7 +97,7 @@ mod tests {
     fn one_that_others_could_open_is_closed_to_them() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.db");
-        let before = Store::open(&path).unwrap();
+        let before = SqliteStore::open(&path).unwrap();
         for end in ["", "-wal", "-shm"] {
             fs::set_permissions(
                 format!("{}{end}", path.display()),
@@ -105,13 +105,13 @@ mod tests {
             )
             .unwrap();
         }
-        let store = Store::open(&path).unwrap();
+        let store = SqliteStore::open(&path).unwrap();
         assert_eq!(modes(&path), [MODE; 3]);
         drop((before, store));
         let link = dir.path().join("link.db");
         std::os::unix::fs::symlink(dir.path().join("nothing"), &link).unwrap();
         assert!(matches!(
-            Store::open(&link),
+            SqliteStore::open(&link),
             Err(StoreError::Unusable { .. })
         ));
         assert!(!dir.path().join("nothing").exists());

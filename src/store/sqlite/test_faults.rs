@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Connection, Store, StoreError};
+use super::{Connection, SqliteStore, Store, StoreError};
 
 type Full = Arc<dyn Fn() -> bool + Send + Sync>;
 
@@ -53,7 +53,12 @@ impl Statements {
     }
 }
 
-impl Store {
+impl SqliteStore {
+    /// The implementation behind the trait.
+    pub(crate) fn of(store: &dyn Store) -> &Self {
+        store.as_any().downcast_ref().unwrap()
+    }
+
     /// A database in memory only.
     pub(crate) fn in_memory() -> Result<Self, StoreError> {
         let path = Path::new(":memory:");

@@ -1,7 +1,7 @@
 //! The write-ahead log: keeps it from growing without limit while other processes read.
 //!
 //! SQLite writes it back after every thousand pages, and waits twice for the disk meanwhile. In a
-//! server that would delay a wake, so a thread does it ([`Store::write_back_beside`]). The log can
+//! server that would delay a wake, so a thread does it ([`SqliteStore::write_back_beside`]). The log can
 //! start again from the beginning only when no process reads from it. acc's own readers use one
 //! statement and then release it. Readers without a gap between them, or one with an open
 //! transaction (a shell of `sqlite3`), would let the log grow: then a monitor run waits for a free
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::{BUSY, Store, StoreError, translate};
+use super::{BUSY, SqliteStore, StoreError, translate};
 
 /// Above this many bytes a monitor run truncates it.
 const LARGE: u64 = 16 * 1024 * 1024;
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// With this many pages in the log the writer writes them back itself: the thread is too slow.
 const MOST_PAGES: u32 = 4000;
 
-impl Store {
+impl SqliteStore {
     /// Makes a thread write the log back, for a server. Writers then do so only if the thread does
     /// not keep up. Commands are too short for a thread and keep SQLite's default.
     ///
@@ -57,7 +57,7 @@ impl Store {
 
     /// Writes the log back and truncates it if it is large. Open read transactions prevent this
     /// until a later call.
-    pub fn bound_wal(&self) -> Result<(), StoreError> {
+    pub(super) fn bound_wal(&self) -> Result<(), StoreError> {
         if self.wal_size() < LARGE {
             return Ok(());
         }
