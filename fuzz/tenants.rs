@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use acc::config::Scheme;
+use acc::domain::account::Account;
 use acc::domain::edge_headers::{EDGE_ONLY, OF_PROXIES, SET_BY_NGINX};
 use acc::domain::instance::Listen;
 use acc::domain::name::InstanceName;
@@ -246,7 +247,7 @@ fn described(data: &[u8]) -> (Program, Option<UserIds>) {
         stop_signal: 15,
         stop_timeout: AT_ONCE,
         socket: None,
-        user: None,
+        account: Account::SameAsAcc,
         umask: number.unwrap_or(0o022),
         limits: ProcessLimits {
             open_files: number.map(|n| OpenFiles::exactly(n.into())),
@@ -483,6 +484,7 @@ async fn ask(data: &[u8], method: Method, pooling: bool) {
         listen: Listen::Unix(path.clone()),
         run: 1,
         process: None,
+        account: Account::SameAsAcc,
     };
     let upstreams = Upstreams::new(pooling);
     let _ = std::fs::remove_file(&path);

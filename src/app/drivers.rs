@@ -51,10 +51,9 @@ impl Drivers {
         // instances are in use.
         let accounts = accounts(config)?;
         let pooling = config.edge.kind == EdgeKind::Builtin;
-        let user = accounts.instances.map(|owner| owner.uid);
-        let listeners = Listeners::of_user(user);
-        let upstreams = Arc::new(Upstreams::to_instances_of(listeners.clone(), pooling));
-        upstreams.trust(config.wake_socket());
+        let user = accounts.instances.uid();
+        let listeners = Listeners::default();
+        let upstreams = Arc::new(Upstreams::sharing(listeners.clone(), pooling));
         let edge: Arc<dyn Edge> = match config.edge.kind {
             EdgeKind::Builtin => Arc::new(BuiltinEdge::new(upstreams.clone())),
             EdgeKind::Nginx => {

@@ -25,11 +25,12 @@ pub(super) fn world(
     Ok(World::new(Parts {
         config: config.clone(),
         store: Arc::new(store),
+        account: accounts.instances,
         runners: drivers.runners.clone(),
         own_services: drivers.own_services.clone(),
         edge: drivers.edge.clone(),
         probe: Arc::new(SocketProbe::new(
-            accounts,
+            accounts.edge,
             config.run_trash(),
             drivers.listeners.clone(),
         )),

@@ -6,6 +6,7 @@
 use nix::unistd::{User, geteuid};
 
 use crate::config::{Config, EDGE_ACCOUNT, EdgeKind};
+use crate::domain::account::Account;
 
 /// An account, by its numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +38,12 @@ impl Owner {
     }
 }
 
-/// Both accounts; `None`: acc's own user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Both accounts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Accounts {
-    /// `user`: the user of instances.
-    pub instances: Option<Owner>,
-    /// `edge.user`: the user of nginx's workers. acc's own edge has none.
+    /// `user`: what instances run under.
+    pub instances: Account,
+    /// `edge.user`: the user of nginx's workers; `None`: acc's own. acc's own edge has none.
     pub edge: Option<Owner>,
 }
 
@@ -74,7 +75,15 @@ impl Accounts {
                 ),
             })
         };
-        let instances = look_up("user", config.user.as_deref())?;
+        let user = config.user.as_deref();
+        let instances = match look_up("user", user)?.zip(user) {
+            Some((Owner { uid, gid }, name)) => Account::User {
+                name: name.into(),
+                uid,
+                gid,
+            },
+            None => Account::SameAsAcc,
+        };
         let edge = config.edge.user.as_deref();
         if edge.is_some() && edge == config.user.as_deref() {
             return Err(shared(edge.unwrap_or_default()));
@@ -95,8 +104,8 @@ impl Accounts {
 
     /// Refuses workers that instances could stop, and workers that could be directed to sockets of
     /// root.
-    fn apart(self, edge: Option<&str>) -> Result<(), AccountFault> {
-        let Some(instances) = self.instances.filter(|owner| owner.uid != 0) else {
+    fn apart(&self, edge: Option<&str>) -> Result<(), AccountFault> {
+        let Some(instances) = self.instances.uid().filter(|uid| *uid != 0) else {
             return Ok(());
         };
         let name = edge.unwrap_or_default();
@@ -107,7 +116,7 @@ impl Accounts {
                 ),
                 hint: format!("create one with `{MAKE}`, or set `edge.user`"),
             }),
-            Some(owner) if owner.uid == instances.uid => Err(shared(name)),
+            Some(owner) if owner.uid == instances => Err(shared(name)),
             Some(owner) if owner.uid == 0 => Err(AccountFault {
                 message: format!(
                     "`edge.user` in the config is `{name}`, which is root: an instance could make nginx's workers connect to root's sockets"
@@ -187,7 +196,7 @@ mod tests {
             );
         }
         let apart = of("user = \"nobody\"\n[edge]\nuser = \"daemon\"\n").unwrap();
-        assert_ne!(apart.edge.unwrap().uid, apart.instances.unwrap().uid);
+        assert_ne!(Some(apart.edge.unwrap().uid), apart.instances.uid());
         assert_eq!(
             of("user = \"nobody\"\n[edge]\nkind = \"builtin\"\n")
                 .unwrap()

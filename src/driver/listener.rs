@@ -21,6 +21,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
+use crate::domain::account::Account;
 use crate::domain::instance::Process;
 use crate::driver::activity::unix_listener;
 use crate::host::holding::{self, Search};
@@ -32,13 +33,8 @@ pub use owner::ListenerOwner;
 const COMMAND_SHOWN: usize = 100;
 
 /// The listeners that were found to be their instance's own.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Listeners {
-    /// The user of instances, if that is not acc's own.
-    user: Option<u32>,
-    /// The expected owner of their sockets. `None`: instances start as root and may switch to any
-    /// user, so only the open files of their processes count.
-    expected: Option<u32>,
     known: Arc<RwLock<HashMap<SocketAddr, KnownListener>>>,
     on_paths: Arc<unix::PathListeners>,
 }
@@ -58,31 +54,7 @@ impl KnownListener {
     }
 }
 
-impl Default for Listeners {
-    fn default() -> Self {
-        Self::of_user(None)
-    }
-}
-
 impl Listeners {
-    /// `user`: the user of instances, if that is not acc's.
-    #[must_use]
-    pub fn of_user(user: Option<u32>) -> Self {
-        let own = nix::unistd::geteuid();
-        Self {
-            user,
-            expected: user.or_else(|| (!own.is_root()).then_some(own.as_raw())),
-            known: Arc::default(),
-            on_paths: Arc::default(),
-        }
-    }
-
-    /// The user of instances, if that is not acc's own.
-    #[must_use]
-    pub fn user(&self) -> Option<u32> {
-        self.user
-    }
-
     /// Whether the current listener was examined before and belongs to this process. One request to
     /// the kernel.
     #[must_use]
@@ -97,15 +69,20 @@ impl Listeners {
     }
 
     /// Checks which processes hold the sockets that may answer at this address, and remembers them
-    /// if all belong to this process. Reads the open files of the instance's processes: it usually
+    /// if all belong to this process, which runs under this account. Reads the open files of the instance's processes: it usually
     /// blocks for a fraction of a millisecond.
     ///
     /// # Errors
     /// The owner could not be determined.
-    pub fn examine_now(&self, address: SocketAddr, process: Process) -> io::Result<ListenerOwner> {
+    pub fn examine_now(
+        &self,
+        address: SocketAddr,
+        process: Process,
+        account: &Account,
+    ) -> io::Result<ListenerOwner> {
         let mut there = listening::at_port(address.port())?;
         there.retain(|l| l.may_answer_at(address));
-        self.judge(address, process, &there)
+        self.judge(address, process, account, &there)
     }
 
     /// The same, on a thread that serves no requests.
@@ -116,9 +93,10 @@ impl Listeners {
         &self,
         address: SocketAddr,
         process: Process,
+        account: &Account,
     ) -> io::Result<ListenerOwner> {
-        let this = self.clone();
-        tokio::task::spawn_blocking(move || this.examine_now(address, process))
+        let (this, account) = (self.clone(), account.clone());
+        tokio::task::spawn_blocking(move || this.examine_now(address, process, &account))
             .await
             .map_err(io::Error::other)?
     }
@@ -130,7 +108,7 @@ impl Listeners {
     /// The table cannot be read.
     pub fn strangers(
         &self,
-        instances: &[(SocketAddr, Process)],
+        instances: &[(SocketAddr, Process, Account)],
     ) -> io::Result<Vec<io::Result<ListenerOwner>>> {
         let mut by_port: HashMap<u16, Vec<Listening>> = HashMap::new();
         if !instances.is_empty() {
@@ -138,7 +116,7 @@ impl Listeners {
                 .into_iter()
                 .for_each(|l| by_port.entry(l.address.port()).or_default().push(l));
         }
-        let owner = |(address, process): &(SocketAddr, Process)| {
+        let owner = |(address, process, account): &(SocketAddr, Process, Account)| {
             let all = by_port.get(&address.port()).map_or(&[][..], Vec::as_slice);
             let there: Vec<Listening> = all
                 .iter()
@@ -148,9 +126,9 @@ impl Listeners {
             if self.are_known(*address, *process, &there) {
                 return Ok(ListenerOwner::Own);
             }
-            match self.judge(*address, *process, &there)? {
+            match self.judge(*address, *process, account, &there)? {
                 // It may have ended since the table was read; then no process is found to hold it.
-                ListenerOwner::Stranger(_) => self.examine_now(*address, *process),
+                ListenerOwner::Stranger(_) => self.examine_now(*address, *process, account),
                 found => Ok(found),
             }
         };
@@ -169,12 +147,13 @@ impl Listeners {
         &self,
         address: SocketAddr,
         process: Process,
+        account: &Account,
         there: &[Listening],
     ) -> io::Result<ListenerOwner> {
         if there.is_empty() {
             return Ok(ListenerOwner::None);
         }
-        let found = self.owner_among(process, there)?;
+        let found = owner_among(process, account, there)?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         match found {
             ListenerOwner::Own => drop(known.insert(
@@ -187,30 +166,6 @@ impl Listeners {
             ListenerOwner::None | ListenerOwner::Stranger(_) => drop(known.remove(&address)),
         }
         Ok(found)
-    }
-
-    fn owner_among(&self, process: Process, there: &[Listening]) -> io::Result<ListenerOwner> {
-        if let Some(other) = there
-            .iter()
-            .find(|l| self.expected.is_some_and(|user| user != l.uid))
-        {
-            return Ok(ListenerOwner::Stranger(described(other)));
-        }
-        let Search { left, hidden } = holding::search(process, there.iter().map(|l| l.id.inode))?;
-        let mut others = there.iter().filter(|l| left.contains(&l.id.inode));
-        let Some(other) = others.next() else {
-            return Ok(ListenerOwner::Own);
-        };
-        // acc may be unable to read the open files of an instance's process, because the process
-        // prevents it or acc lacks permission. Then the user decides, unless another process is
-        // found to hold the socket.
-        let may_be_own =
-            |l: &Listening| hidden.contains(&l.uid) && net::holders(&[l.id.inode]).is_empty();
-        if may_be_own(other) && others.all(may_be_own) {
-            Ok(ListenerOwner::Own)
-        } else {
-            Ok(ListenerOwner::Stranger(described(other)))
-        }
     }
 
     /// Returns a [`ListenerOwner`] for each of these instances, in their order. They must be all
@@ -234,9 +189,10 @@ impl Listeners {
         stream: &UnixStream,
         path: &Path,
         process: Option<Process>,
+        account: &Account,
         thorough: bool,
     ) -> bool {
-        if unix_connect::check(stream, self.user).is_err() {
+        if unix_connect::check(stream, account.uid()).is_err() {
             return false;
         }
         let Some(process) = process else { return true };
@@ -251,6 +207,40 @@ impl Listeners {
             return false;
         };
         holding::search(process, [inode]).is_ok_and(|found| found.left.is_empty())
+    }
+}
+
+fn owner_among(
+    process: Process,
+    account: &Account,
+    there: &[Listening],
+) -> io::Result<ListenerOwner> {
+    // Instances that start as root may switch to any user: then only the open files of their
+    // processes count.
+    let own = nix::unistd::geteuid();
+    let expected = account
+        .uid()
+        .or_else(|| (!own.is_root()).then_some(own.as_raw()));
+    if let Some(other) = there
+        .iter()
+        .find(|l| expected.is_some_and(|user| user != l.uid))
+    {
+        return Ok(ListenerOwner::Stranger(described(other)));
+    }
+    let Search { left, hidden } = holding::search(process, there.iter().map(|l| l.id.inode))?;
+    let mut others = there.iter().filter(|l| left.contains(&l.id.inode));
+    let Some(other) = others.next() else {
+        return Ok(ListenerOwner::Own);
+    };
+    // acc may be unable to read the open files of an instance's process, because the process
+    // prevents it or acc lacks permission. Then the user decides, unless another process is
+    // found to hold the socket.
+    let may_be_own =
+        |l: &Listening| hidden.contains(&l.uid) && net::holders(&[l.id.inode]).is_empty();
+    if may_be_own(other) && others.all(may_be_own) {
+        Ok(ListenerOwner::Own)
+    } else {
+        Ok(ListenerOwner::Stranger(described(other)))
     }
 }
 

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Gid, Uid, User, initgroups, setgroups, setresgid, setresuid};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
+use crate::domain::account::Account;
+
 /// Is acc root?
 #[must_use]
 pub fn is_root() -> bool {
@@ -56,16 +58,15 @@ pub fn ids(user: &str) -> io::Result<(Uid, Gid)> {
     }
 }
 
-/// Gives an instance's folder to the user it runs as. The user's group can read everything; only
+/// Gives an instance's folder to the account it runs under. The user's group can read everything; only
 /// `data`, which the application writes, belongs to the user. The rest stays acc's, above all the
 /// folder itself and `log`: root writes there, and their owner could put links in root's way. Links
-/// in it are not followed. Does nothing unless acc is root: otherwise everything runs as acc's
-/// user.
-pub fn settle(dir: &Path, user: &str) -> io::Result<()> {
-    if !is_root() {
+/// in it are not followed. Does nothing where it runs as acc's own user.
+pub fn settle(dir: &Path, account: &Account) -> io::Result<()> {
+    let Some((uid, gid)) = account.ids() else {
         return Ok(());
-    }
-    let (uid, gid) = ids(user)?;
+    };
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     share(dir, gid)?;
     give_tree(&dir.join("data"), uid, gid)
 }
@@ -214,8 +215,13 @@ mod tests {
             fs::Permissions::from_mode(0o600),
         )
         .unwrap();
-        settle(dir.path(), "nobody").unwrap();
         let (uid, gid) = ids("nobody").unwrap();
+        let account = Account::User {
+            name: "nobody".into(),
+            uid: uid.as_raw(),
+            gid: gid.as_raw(),
+        };
+        settle(dir.path(), &account).unwrap();
         let of = |below: &str| {
             let found = fs::metadata(dir.path().join(below)).unwrap();
             (found.uid(), found.gid(), found.mode() & 0o777)

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::domain::account::Account;
 use crate::domain::instance::{Instance, Process};
 use crate::domain::lifecycle::Limits;
 use crate::domain::time::{Timestamp, WallTime};
@@ -34,6 +35,8 @@ use crate::store::{Store, StoreError, StoreThreads, Written};
 pub struct Parts {
     /// Settings.
     pub config: Config,
+    /// The account of their `user`.
+    pub account: Account,
     /// Database.
     pub store: Arc<dyn Store>,
     /// Runs instances.
@@ -59,6 +62,9 @@ pub struct Parts {
 /// The drivers, the store, the settings and the clocks of one acc.
 pub struct Context {
     config: RwLock<Arc<Config>>,
+    /// The account of the setting `user`, which no reload changes. An instance has its own: see
+    /// `launch_spec::account`.
+    pub(super) account: Account,
     /// For reading.
     pub(super) store: Arc<dyn Store>,
     threads: StoreThreads,
@@ -108,6 +114,7 @@ impl Context {
             threads: StoreThreads::new(store.clone()),
             starts: Arc::new(Semaphore::new(parts.config.wake.max_at_once)),
             config: RwLock::new(Arc::new(parts.config)),
+            account: parts.account,
             store,
             runners: parts.runners,
             own_services: parts.own_services,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::domain::account::Account;
 use crate::domain::instance::Listen;
 use crate::domain::name::InstanceName;
 use crate::driver::edge::Gate;
@@ -48,6 +49,8 @@ pub(super) fn onward(world: &World, name: InstanceName) -> Box<dyn Ticket> {
             listen: Listen::Unix(world.config().wake_socket()),
             run: 0,
             process: None,
+            // It is in a folder of acc's own, where no other user can have put a socket.
+            account: Account::SameAsAcc,
         },
     })
 }

@@ -6,13 +6,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::domain::account::Account;
 use crate::domain::instance::{Instance, Launch, Listen, RunnerKind};
 use crate::domain::model::{ListenKind, Model, Ready};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::driver::probe::ProbeTarget;
 use crate::driver::supervisor::Program;
 use crate::host::limits::{GroupLimits, OpenFiles, ProcessLimits, UNLIMITED};
-use crate::host::spawn::may_change_user;
 use crate::models::{ModelError, find_model};
 use crate::render::{self, RenderError};
 use crate::service::context::Context;
@@ -315,6 +315,7 @@ fn with(ctx: &Context, row: &Row, launch: Launch) -> Instance {
         hosts: hosts(&config, &row.name, &row.hosts),
         listen: listen(&config, &row.name, row.port),
         launch,
+        account: account(ctx),
         owner: row.owner.clone(),
         idle_timeout: row.idle,
         created_at: row.created_at,
@@ -322,6 +323,12 @@ fn with(ctx: &Context, row: &Row, launch: Launch) -> Instance {
         last_active_at: row.last_active_at,
         wakes: row.wakes,
     }
+}
+
+/// The account that an instance runs under: nothing else decides it. Today all instances of an
+/// installation have the one of its setting `user`.
+pub(super) fn account(ctx: &Context) -> Account {
+    ctx.account.clone()
 }
 
 /// What runs the instance of a row.
@@ -347,13 +354,12 @@ pub(super) fn program(ctx: &Context, instance: &Instance) -> Program {
             Listen::Unix(path) if instance.launch.handed => Some(path.clone()),
             Listen::Unix(_) | Listen::Tcp(_) => None,
         },
-        user: config.user.clone(),
+        account: instance.account.clone(),
         // With a user of its own, what it makes is for that and its group. The group of a socket is
         // that of the edge, which must be able to connect.
-        umask: if config.user.is_some() && may_change_user() {
-            0o007
-        } else {
-            0o022
+        umask: match &instance.account {
+            Account::User { .. } => 0o007,
+            Account::SameAsAcc => 0o022,
         },
         limits: limits(ctx, &config),
         group: GroupLimits {
@@ -407,5 +413,6 @@ pub(super) fn probe_target(ctx: &Context, instance: &Instance) -> ProbeTarget {
             .first()
             .map(ToString::to_string)
             .unwrap_or_default(),
+        account: instance.account.clone(),
     }
 }

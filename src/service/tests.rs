@@ -27,6 +27,7 @@ use super::world::World;
 use super::*;
 use crate::config::env::Env;
 use crate::config::{self, Config};
+use crate::domain::account::Account;
 use crate::domain::admission::Refusal;
 use crate::domain::event_kind::EventKind;
 use crate::domain::instance::{DesiredState, Exit, Listen, Process};
@@ -201,6 +202,7 @@ impl Fixture {
         let parts = Parts {
             store: Arc::new(SqliteStore::open(&config.database()).unwrap()),
             config,
+            account: Account::SameAsAcc,
             runners: Runners::of_processes(supervisor.clone()),
             own_services: supervisor.clone(),
             edge: edge.clone(),
@@ -229,6 +231,7 @@ impl Fixture {
         World::new(Parts {
             store: Arc::new(SqliteStore::open(&config.database()).unwrap()),
             config,
+            account: Account::SameAsAcc,
             runners: Runners::of_processes(self.supervisor.clone()),
             own_services: self.supervisor.clone(),
             edge: self.edge.clone(),

@@ -1,6 +1,7 @@
 //! A gate: leads to one run of an instance. An edge opens and closes it, and connections are made
 //! through it. It decides nothing.
 
+use super::account::Account;
 use super::instance::{Listen, Process};
 use super::name::InstanceName;
 
@@ -15,4 +16,6 @@ pub struct Gate {
     pub run: u64,
     /// Its process, if it listens on a port: the listener must belong to it. `None`: not checked.
     pub process: Option<Process>,
+    /// The account that must listen there.
+    pub account: Account,
 }

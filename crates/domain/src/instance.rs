@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::account::Account;
 use super::name::{HostName, InstanceId, InstanceName};
 use super::time::WallTime;
 
@@ -156,6 +157,8 @@ pub struct Instance {
     pub listen: Listen,
     /// How it is run.
     pub launch: Launch,
+    /// The account it runs under.
+    pub account: Account,
     /// Contact of its owner.
     pub owner: Option<String>,
     /// Own idle timeout; `None`: `idle.timeout`.

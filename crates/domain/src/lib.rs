@@ -4,6 +4,7 @@
 //! Pure: no I/O, no clock, no environment, no async, no serialisation. Everything that a decision
 //! needs is an argument.
 
+pub mod account;
 pub mod admission;
 pub mod edge_headers;
 pub mod event_kind;

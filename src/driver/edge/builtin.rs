@@ -95,6 +95,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
+    use crate::domain::account::Account;
     use crate::domain::instance::Listen;
 
     #[derive(Default)]
@@ -118,6 +119,7 @@ mod tests {
             listen: Listen::Unix("/x".into()),
             run: 7,
             process: None,
+            account: Account::SameAsAcc,
         };
         edge.open(&gate).await.unwrap();
         assert_eq!(edge.pooled(&gate), 7);

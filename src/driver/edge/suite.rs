@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::builtin::{BuiltinEdge, ConnectionPool};
 use super::fake::FakeEdge;
 use super::{Edge, Gate, Route};
+use crate::domain::account::Account;
 use crate::domain::instance::Listen;
 use crate::domain::name::{HostName, InstanceName};
 
@@ -28,12 +29,14 @@ async fn suite(edge: &dyn Edge, dir: &std::path::Path) {
         listen: Listen::Unix(dir.join("app.sock")),
         run: 1,
         process: None,
+        account: Account::SameAsAcc,
     };
     let tcp = Gate {
         name: name("b"),
         listen: Listen::Tcp("127.0.0.1:9".parse().unwrap()),
         run: 2,
         process: None,
+        account: Account::SameAsAcc,
     };
     let open = async || edge.open_gates().await.unwrap();
     assert!(open().await.is_empty());
@@ -100,6 +103,7 @@ async fn fake() {
         listen: Listen::Unix("/x".into()),
         run: 1,
         process: None,
+        account: Account::SameAsAcc,
     };
     assert!(edge.open(&gate).await.is_err() && edge.gate(&gate.name).is_none());
 }

@@ -9,6 +9,9 @@ use socket2::{Domain, Socket, Type};
 use super::*;
 use crate::host::process;
 
+/// Instances run as acc's own user.
+const ACC: Account = Account::SameAsAcc;
+
 /// An instance: a process that does nothing, or listens.
 struct Instance(Child);
 
@@ -84,7 +87,7 @@ fn only_its_own_listener_is_believed_wherever_it_is_bound() {
         let (own, other) = (instance.process(), Instance::idle());
         assert!(!listeners.is_known(address, own), "{ip}");
         assert_eq!(
-            listeners.examine_now(address, own).unwrap(),
+            listeners.examine_now(address, own, &ACC).unwrap(),
             ListenerOwner::Own,
             "{ip}"
         );
@@ -93,7 +96,11 @@ fn only_its_own_listener_is_believed_wherever_it_is_bound() {
             "{ip}"
         );
         let all = listeners
-            .strangers(&[(address, own), (address, other.process()), (free(), own)])
+            .strangers(&[
+                (address, own, ACC),
+                (address, other.process(), ACC),
+                (free(), own, ACC),
+            ])
             .unwrap();
         assert!(
             matches!(
@@ -106,7 +113,7 @@ fn only_its_own_listener_is_believed_wherever_it_is_bound() {
             ),
             "{ip}: {all:?}"
         );
-        let who = stranger(listeners.examine_now(address, other.process()));
+        let who = stranger(listeners.examine_now(address, other.process(), &ACC));
         assert!(
             who.contains(&format!("pid {}, `", own.pid)) && who.contains("-c import socket"),
             "{who}"
@@ -121,23 +128,28 @@ fn a_listener_of_another_user_is_nobodys_instance() {
     let address = free();
     let instance = Instance::listening(address, false);
     let me = nix::unistd::geteuid().as_raw();
-    let who = stranger(Listeners::of_user(Some(me + 1)).examine_now(address, instance.process()));
+    // One memory of listeners for instances of different accounts.
+    let listeners = Listeners::default();
+    let examined_for = |uid| {
+        let account = Account::User {
+            name: "a".into(),
+            uid,
+            gid: uid,
+        };
+        listeners.examine_now(address, instance.process(), &account)
+    };
+    let who = stranger(examined_for(me + 1));
     assert!(who.contains(&format!("user {me} ")), "{who}");
-    assert_eq!(
-        Listeners::of_user(Some(me))
-            .examine_now(address, instance.process())
-            .unwrap(),
-        ListenerOwner::Own
-    );
+    assert_eq!(examined_for(me).unwrap(), ListenerOwner::Own);
 }
 
 #[test]
 fn who_joins_the_same_port_is_found() {
     let (address, listeners) = (free(), Listeners::default());
     let instance = Instance::listening(address, true);
-    let own = [(address, instance.process())];
+    let own = [(address, instance.process(), ACC)];
     assert_eq!(
-        listeners.examine_now(address, own[0].1).unwrap(),
+        listeners.examine_now(address, own[0].1, &ACC).unwrap(),
         ListenerOwner::Own
     );
     let thief = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -154,7 +166,7 @@ fn who_joins_the_same_port_is_found() {
         listeners.strangers(&own).unwrap()[..],
         [Ok(ListenerOwner::Stranger(_))]
     ));
-    stranger(listeners.examine_now(address, own[0].1));
+    stranger(listeners.examine_now(address, own[0].1, &ACC));
     drop(thief);
     assert!(matches!(
         listeners.strangers(&own).unwrap()[..],
@@ -168,14 +180,14 @@ fn a_port_that_changes_hands_is_not_known_any_more() {
     let instance = Instance::listening(address, false);
     let own = instance.process();
     assert_eq!(
-        listeners.examine_now(address, own).unwrap(),
+        listeners.examine_now(address, own, &ACC).unwrap(),
         ListenerOwner::Own
     );
     drop(instance);
     let _thief = TcpListener::bind(address).unwrap();
     assert!(!listeners.is_known(address, own));
     assert!(
-        listeners.examine_now(address, own).is_err(),
+        listeners.examine_now(address, own, &ACC).is_err(),
         "its process has ended"
     );
 }

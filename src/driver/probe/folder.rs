@@ -16,7 +16,8 @@ use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fchmod, fchown, fstat, open, openat,
 };
 
-use crate::config::accounts::Accounts;
+use crate::config::accounts::Owner;
+use crate::domain::account::Account;
 use crate::host::fs::make_dir;
 
 /// The instance has full access, nginx's workers may enter, and new files get the workers' group.
@@ -26,12 +27,12 @@ const SOCKET: u32 = 0o660;
 
 /// Makes the folder of a socket, or corrects it: accessible to the application and nginx's workers,
 /// and to no other user.
-pub(super) fn make(dir: &Path, accounts: Accounts) -> io::Result<()> {
+pub(super) fn make(dir: &Path, account: &Account, edge: Option<Owner>) -> io::Result<()> {
     if let Some(parent) = dir.parent().filter(|_| !dir.is_dir()) {
         // Can be entered, not listed.
         make_dir(parent, 0o711)?;
     }
-    let wanted = match FolderAccess::of(accounts) {
+    let wanted = match FolderAccess::of(account, edge) {
         Some(wanted) => wanted,
         // It may date from a time when instances had a user of their own.
         None if rustix::process::geteuid().is_root() => FolderAccess {
@@ -54,8 +55,12 @@ pub(super) fn make(dir: &Path, accounts: Accounts) -> io::Result<()> {
 ///
 /// # Errors
 /// The file is not a socket of the instance's user, or could not be changed.
-pub(super) fn let_workers_in(path: &Path, accounts: Accounts) -> io::Result<bool> {
-    let (Some(edge), Some(wanted)) = (accounts.edge, FolderAccess::of(accounts)) else {
+pub(super) fn let_workers_in(
+    path: &Path,
+    account: &Account,
+    edge: Option<Owner>,
+) -> io::Result<bool> {
+    let (Some(edge), Some(wanted)) = (edge, FolderAccess::of(account, edge)) else {
         return Ok(false);
     };
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
@@ -116,12 +121,11 @@ struct FolderAccess {
 
 impl FolderAccess {
     /// `None`: everything runs as acc's user, and no other user needs access.
-    fn of(accounts: Accounts) -> Option<Self> {
-        let (instances, edge) = (accounts.instances, accounts.edge);
-        let gid = edge.or(instances)?.gid;
+    fn of(account: &Account, edge: Option<Owner>) -> Option<Self> {
+        let instance = account.ids();
         Some(Self {
-            uid: instances.map_or(0, |owner| owner.uid),
-            gid,
+            uid: instance.map_or(0, |(uid, _)| uid),
+            gid: edge.map(|edge| edge.gid).or(instance.map(|(_, gid)| gid))?,
             mode: if edge.is_some() { FOLDER } else { 0o750 },
         })
     }
@@ -150,16 +154,20 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
-    use crate::config::accounts::Owner;
 
-    /// Instances run as 61234, workers as 61235; `None` without root.
-    fn accounts() -> Option<Accounts> {
-        let owner = |id| Some(Owner { uid: id, gid: id });
-        let accounts = Accounts {
-            instances: owner(61_234),
-            edge: owner(61_235),
+    /// The instance runs as 61234, workers as 61235; `None` without root.
+    fn accounts() -> Option<(Account, Option<Owner>)> {
+        let account = Account::User {
+            name: "a".into(),
+            uid: 61_234,
+            gid: 61_234,
         };
-        rustix::process::geteuid().is_root().then_some(accounts)
+        let edge = Owner {
+            uid: 61_235,
+            gid: 61_235,
+        };
+        let root = rustix::process::geteuid().is_root();
+        root.then_some((account, Some(edge)))
     }
 
     fn of(path: &Path) -> (u32, u32, u32) {
@@ -169,10 +177,12 @@ mod tests {
 
     #[test]
     fn the_folder_is_put_right_at_every_start() {
-        let Some(accounts) = accounts() else { return };
+        let Some((account, edge)) = accounts() else {
+            return;
+        };
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("sock/a");
-        make(&folder, accounts).unwrap();
+        make(&folder, &account, edge).unwrap();
         assert_eq!(
             (of(&folder), of(&dir.path().join("sock")).2),
             ((61_234, 61_235, 0o2710), 0o711)
@@ -180,23 +190,21 @@ mod tests {
         for mode in [0o700, 0o777, 0o000] {
             fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
             chown(&folder, None, Some(61_234)).unwrap();
-            make(&folder, accounts).unwrap();
+            make(&folder, &account, edge).unwrap();
             assert_eq!(of(&folder), (61_234, 61_235, 0o2710));
         }
-        let alone = Accounts {
-            edge: None,
-            ..accounts
-        };
-        make(&folder, alone).unwrap();
+        make(&folder, &account, None).unwrap();
         assert_eq!(of(&folder), (61_234, 61_234, 0o750));
     }
 
     #[test]
     fn workers_are_let_in_whatever_the_application_did_to_its_socket() {
-        let Some(accounts) = accounts() else { return };
+        let Some((account, edge)) = accounts() else {
+            return;
+        };
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("a");
-        make(&folder, accounts).unwrap();
+        make(&folder, &account, edge).unwrap();
         let path = folder.join("app.sock");
         let _listener = UnixListener::bind(&path).unwrap();
         for (gid, mode) in [
@@ -209,47 +217,49 @@ mod tests {
             chown(&path, Some(61_234), Some(gid)).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(
-                let_workers_in(&path, accounts).unwrap(),
+                let_workers_in(&path, &account, edge).unwrap(),
                 (gid, mode) != (61_235, 0o770),
                 "{gid} {mode:o}"
             );
             assert_eq!(of(&path), (61_234, 61_235, 0o660));
-            assert!(!let_workers_in(&path, accounts).unwrap());
+            assert!(!let_workers_in(&path, &account, edge).unwrap());
         }
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
         assert!(
-            let_workers_in(&path, accounts).unwrap(),
+            let_workers_in(&path, &account, edge).unwrap(),
             "the application has closed its folder"
         );
         assert!(
-            !let_workers_in(&path, Accounts::default()).unwrap(),
+            !let_workers_in(&path, &Account::SameAsAcc, None).unwrap(),
             "no access is needed"
         );
     }
 
     #[test]
     fn nothing_but_a_socket_of_the_instance_is_touched() {
-        let Some(accounts) = accounts() else { return };
+        let Some((account, edge)) = accounts() else {
+            return;
+        };
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("a");
-        make(&folder, accounts).unwrap();
+        make(&folder, &account, edge).unwrap();
         let roots = dir.path().join("root.sock");
         let _listener = UnixListener::bind(&roots).unwrap();
         fs::set_permissions(&roots, fs::Permissions::from_mode(0o600)).unwrap();
         let path = folder.join("app.sock");
         symlink(&roots, &path).unwrap();
-        assert!(let_workers_in(&path, accounts).is_err(), "a link");
+        assert!(let_workers_in(&path, &account, edge).is_err(), "a link");
         fs::remove_file(&path).unwrap();
         fs::hard_link(&roots, &path).unwrap();
         assert!(
-            let_workers_in(&path, accounts).is_err(),
+            let_workers_in(&path, &account, edge).is_err(),
             "a socket of root's"
         );
         fs::remove_file(&path).unwrap();
         fs::write(&path, "x").unwrap();
         chown(&path, Some(61_234), None).unwrap();
-        assert!(let_workers_in(&path, accounts).is_err(), "a file");
+        assert!(let_workers_in(&path, &account, edge).is_err(), "a file");
         assert_eq!((of(&roots).1, of(&roots).2), (0, 0o600));
-        assert!(let_workers_in(&folder.join("none"), accounts).is_err());
+        assert!(let_workers_in(&folder.join("none"), &account, edge).is_err());
     }
 }

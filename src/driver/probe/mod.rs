@@ -27,7 +27,7 @@ pub use self::health::status as status_of;
 pub use self::inotify::Watch;
 pub use self::notify::{NotifyMessage, NotifySocket};
 pub use self::socket::SocketProbe;
-pub use crate::config::accounts::Owner;
+use crate::domain::account::Account;
 use crate::domain::instance::{Listen, Process};
 
 /// What to wait for.
@@ -44,6 +44,8 @@ pub struct ProbeTarget {
     pub health: Option<String>,
     /// `Host` header of the health request.
     pub host: String,
+    /// The account that the instance runs under: it owns its sockets and their folder.
+    pub account: Account,
 }
 
 /// What prevents a start.
@@ -110,7 +112,7 @@ pub trait Probe: Send + Sync {
     /// Checks where all these awake instances listen. For each, in their order: what is wrong, if
     /// requests reach another program or none. `None`: nothing is wrong, or it could not be
     /// checked.
-    async fn misplaced(&self, awake: &[(Listen, Process)]) -> Vec<Option<String>> {
+    async fn misplaced(&self, awake: &[(ProbeTarget, Process)]) -> Vec<Option<String>> {
         vec![None; awake.len()]
     }
 

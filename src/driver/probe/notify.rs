@@ -20,7 +20,7 @@ use nix::unistd::{Gid, Uid, chown};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
-use crate::config::accounts::Owner;
+use crate::domain::account::Account;
 use crate::domain::instance::Process;
 use crate::host::fs::{make_dir, remove_file};
 use crate::host::{listen, process};
@@ -72,12 +72,8 @@ pub struct NotifyMessage {
 }
 
 impl NotifySocket {
-    /// Opens the socket for instances of this user (`None`: acc's own).
-    pub(super) fn open(
-        path: &Path,
-        owner: Option<Owner>,
-        statuses: Statuses,
-    ) -> Result<Self, String> {
+    /// Opens the socket for an instance of this account.
+    pub(super) fn open(path: &Path, account: &Account, statuses: Statuses) -> Result<Self, String> {
         let open = || -> io::Result<UnixDatagram> {
             if let Some(dir) = path.parent() {
                 make_dir(dir, 0o711)?;
@@ -87,12 +83,8 @@ impl NotifySocket {
             socket.set_nonblocking(true)?;
             let socket = UnixDatagram::from_std(socket)?;
             setsockopt(&socket, PassCred, &true)?;
-            if let Some(owner) = owner {
-                chown(
-                    path,
-                    Some(Uid::from_raw(owner.uid)),
-                    Some(Gid::from_raw(owner.gid)),
-                )?;
+            if let Some((uid, gid)) = account.ids() {
+                chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
             }
             Ok(socket)
         };
@@ -262,7 +254,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify/a.sock");
         let statuses = Statuses::default();
-        let notify_socket = NotifySocket::open(&path, None, statuses.clone()).unwrap();
+        let notify_socket =
+            NotifySocket::open(&path, &Account::SameAsAcc, statuses.clone()).unwrap();
         let mut child = std::process::Command::new("/bin/sleep")
             .arg("60")
             .spawn()
@@ -290,7 +283,7 @@ mod tests {
             .await
             .unwrap();
         // The next start has a new one in its place.
-        let next = NotifySocket::open(&path, None, statuses.clone()).unwrap();
+        let next = NotifySocket::open(&path, &Account::SameAsAcc, statuses.clone()).unwrap();
         drop(notify_socket);
         voice.send_to(b"READY=1", &path).await.unwrap();
         tokio::time::timeout(Duration::from_secs(10), next.ready(me()))
@@ -308,7 +301,8 @@ mod tests {
     async fn descriptors_that_come_along_are_closed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
-        let notify_socket = NotifySocket::open(&path, None, Statuses::default()).unwrap();
+        let notify_socket =
+            NotifySocket::open(&path, &Account::SameAsAcc, Statuses::default()).unwrap();
         let (mut kept, given) = std::os::unix::net::UnixStream::pair().unwrap();
         let voice = std::os::unix::net::UnixDatagram::unbound().unwrap();
         voice.connect(&path).unwrap();

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::ProbeTarget;
+use crate::domain::account::Account;
 use crate::domain::instance::{Listen, Process};
 use crate::driver::listener::{ListenerOwner, Listeners};
 use crate::host::short_sleep::short_sleep;
@@ -19,7 +21,7 @@ const SILENT: Duration = Duration::from_secs(1);
 /// checked.
 pub(super) async fn misplaced(
     listeners: &Listeners,
-    awake: &[(Listen, Process)],
+    awake: &[(ProbeTarget, Process)],
 ) -> Vec<Option<String>> {
     let mut found = sample(listeners, awake).await;
     if found.contains(&Some(ListenerOwner::None)) {
@@ -27,8 +29,9 @@ pub(super) async fn misplaced(
         short_sleep(SILENT).await;
         found = sample(listeners, awake).await;
     }
-    let why = |((listen, _), found): (&(Listen, Process), Option<ListenerOwner>)| match (
-        found?, listen,
+    let why = |((target, _), found): (&(ProbeTarget, Process), Option<ListenerOwner>)| match (
+        found?,
+        &target.listen,
     ) {
         (ListenerOwner::Own, _) => None,
         (ListenerOwner::Stranger(who), _) => Some(who),
@@ -44,12 +47,15 @@ pub(super) async fn misplaced(
 }
 
 /// The owner of each listener; `None`: could not be determined.
-async fn sample(listeners: &Listeners, awake: &[(Listen, Process)]) -> Vec<Option<ListenerOwner>> {
-    let mut tcp: Vec<(SocketAddr, Process)> = Vec::new();
+async fn sample(
+    listeners: &Listeners,
+    awake: &[(ProbeTarget, Process)],
+) -> Vec<Option<ListenerOwner>> {
+    let mut tcp: Vec<(SocketAddr, Process, Account)> = Vec::new();
     let mut unix: Vec<(PathBuf, Process)> = Vec::new();
-    for (listen, process) in awake {
-        match listen {
-            Listen::Tcp(address) => tcp.push((*address, *process)),
+    for (target, process) in awake {
+        match &target.listen {
+            Listen::Tcp(address) => tcp.push((*address, *process, target.account.clone())),
             Listen::Unix(path) => unix.push((path.clone(), *process)),
         }
     }
@@ -65,8 +71,8 @@ async fn sample(listeners: &Listeners, awake: &[(Listen, Process)]) -> Vec<Optio
         return vec![None; awake.len()];
     };
     let (mut tcp, mut unix) = (tcp.into_iter(), unix.into_iter());
-    let next = |(listen, _): &(Listen, Process)| {
-        if matches!(listen, Listen::Tcp(_)) {
+    let next = |(target, _): &(ProbeTarget, Process)| {
+        if matches!(target.listen, Listen::Tcp(_)) {
             tcp.next()
         } else {
             unix.next()

@@ -27,7 +27,8 @@ use super::{
     NotifySocket, Obstacle, Probe, ProbeTarget, Readiness, accepted, elsewhere, folder, health,
     place,
 };
-use crate::config::accounts::Accounts;
+use crate::config::accounts::Owner;
+use crate::domain::account::Account;
 use crate::domain::instance::{Listen, Process};
 use crate::driver::listener::{ListenerOwner, Listeners, shown};
 use crate::host::fs::remove_file;
@@ -48,7 +49,8 @@ const AT_ONCE: u32 = 20;
 /// The probe of real sockets.
 #[derive(Debug, Clone, Default)]
 pub struct SocketProbe {
-    accounts: Accounts,
+    /// nginx's workers; `None`: acc's own user.
+    edge: Option<Owner>,
     /// Where to move a folder that is in the place of a socket.
     trash: PathBuf,
     listeners: Listeners,
@@ -61,12 +63,12 @@ pub struct SocketProbe {
 }
 
 impl SocketProbe {
-    /// For instances and nginx workers with these accounts. `trash`: a folder of acc's on the file
+    /// `edge`: nginx's workers, if they are not acc's own user. `trash`: a folder of acc's on the file
     /// system of the sockets; `listeners`: remembers the listeners that were checked.
     #[must_use]
-    pub fn new(accounts: Accounts, trash: PathBuf, listeners: Listeners) -> Self {
+    pub fn new(edge: Option<Owner>, trash: PathBuf, listeners: Listeners) -> Self {
         Self {
-            accounts,
+            edge,
             trash,
             listeners,
             ..Self::default()
@@ -83,12 +85,18 @@ impl SocketProbe {
 
     /// Resolves once a connection is accepted from a socket that was handed over. The start makes
     /// the file, so it usually exists.
-    async fn accepted(&self, path: &Path, process: Option<Process>) {
+    async fn accepted(&self, path: &Path, process: Option<Process>, account: &Account) {
         let mut steps = Steps::SOCKET;
         loop {
             let stream = match unix_connect::connect(path) {
-                Ok(stream) if self.listeners.is_own_unix(&stream, path, process, false) => stream,
-                _ => self.connect_unix(path, process).await.0,
+                Ok(stream)
+                    if self
+                        .listeners
+                        .is_own_unix(&stream, path, process, account, false) =>
+                {
+                    stream
+                }
+                _ => self.connect_unix(path, process, account).await.0,
             };
             if let Ok(stream) = UnixStream::from_std(stream)
                 && accepted::is_taken(stream, path).await
@@ -105,9 +113,11 @@ impl SocketProbe {
         &self,
         path: &Path,
         process: Option<Process>,
+        account: &Account,
     ) -> (StdUnixStream, Option<Watch>) {
         let own = |stream: &StdUnixStream, thorough| {
-            self.listeners.is_own_unix(stream, path, process, thorough)
+            self.listeners
+                .is_own_unix(stream, path, process, account, thorough)
         };
         // The file often exists already, and a watch costs more than a try.
         if let Some(stream) = unix_connect::connect(path)
@@ -146,6 +156,7 @@ impl SocketProbe {
         &self,
         address: SocketAddr,
         process: Option<Process>,
+        account: &Account,
     ) -> Result<TcpStream, String> {
         let waiting = WaitingCount::begin(&self.waiting);
         let (mut steps, mut strangers) = (PortSteps::default(), None);
@@ -168,7 +179,7 @@ impl SocketProbe {
                         return Ok(stream);
                     }
                     drop(stream);
-                    match self.listeners.examine(address, process).await {
+                    match self.listeners.examine(address, process, account).await {
                         // The listener is known from now on, but this connection was made before.
                         Ok(ListenerOwner::Own) if !examined => {
                             examined = true;
@@ -210,7 +221,7 @@ impl SocketProbe {
         if let (true, None, Listen::Unix(path)) = (target.handed, &target.health, &target.listen) {
             // The report alone is not enough: some send it before their workers run (gunicorn's
             // master).
-            self.accepted(path, process).await;
+            self.accepted(path, process, &target.account).await;
             return Ok(Readiness::default());
         }
         let mut unwell = Steps::HEALTH;
@@ -218,11 +229,11 @@ impl SocketProbe {
         loop {
             let (connected, watch) = match &target.listen {
                 Listen::Unix(path) => {
-                    let (stream, watch) = self.connect_unix(path, process).await;
+                    let (stream, watch) = self.connect_unix(path, process, &target.account).await;
                     (Connected::Unix(stream), watch)
                 }
                 Listen::Tcp(address) => (
-                    Connected::Tcp(self.connect_tcp(*address, process).await?),
+                    Connected::Tcp(self.connect_tcp(*address, process, &target.account).await?),
                     None,
                 ),
             };
@@ -249,7 +260,7 @@ impl Probe for SocketProbe {
         match &target.listen {
             Listen::Unix(path) => {
                 if let Some(dir) = path.parent() {
-                    let made = folder::make(dir, self.accounts);
+                    let made = folder::make(dir, &target.account, self.edge);
                     made.map_err(|e| {
                         Obstacle::Other(format!(
                             "could not create the folder `{}`: {e}",
@@ -264,7 +275,7 @@ impl Probe for SocketProbe {
         let heard = target
             .notify
             .as_deref()
-            .map(|path| NotifySocket::open(path, self.accounts.instances, self.statuses.clone()));
+            .map(|path| NotifySocket::open(path, &target.account, self.statuses.clone()));
         heard.transpose().map_err(Obstacle::Other)
     }
 
@@ -287,7 +298,7 @@ impl Probe for SocketProbe {
         std::thread::yield_now();
         unix_connect::connect(path).ok().filter(|stream| {
             self.listeners
-                .is_own_unix(stream, path, Some(process), false)
+                .is_own_unix(stream, path, Some(process), &target.account, false)
         })?;
         self.open_to_edge(target);
         Some(Readiness::default())
@@ -313,12 +324,12 @@ impl Probe for SocketProbe {
 
     fn let_edge_in(&self, target: &ProbeTarget) -> io::Result<bool> {
         match &target.listen {
-            Listen::Unix(path) => folder::let_workers_in(path, self.accounts),
+            Listen::Unix(path) => folder::let_workers_in(path, &target.account, self.edge),
             Listen::Tcp(_) => Ok(false),
         }
     }
 
-    async fn misplaced(&self, awake: &[(Listen, Process)]) -> Vec<Option<String>> {
+    async fn misplaced(&self, awake: &[(ProbeTarget, Process)]) -> Vec<Option<String>> {
         place::misplaced(&self.listeners, awake).await
     }
 

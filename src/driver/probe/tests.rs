@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::config::accounts::Accounts;
+use crate::config::accounts::Owner;
 use crate::driver::listener::Listeners;
 
 fn dir() -> tempfile::TempDir {
@@ -25,6 +25,7 @@ fn unix(path: PathBuf, health: Option<&str>) -> ProbeTarget {
         handed: false,
         notify: None,
         host: "a.example".into(),
+        account: Account::SameAsAcc,
     }
 }
 
@@ -35,6 +36,7 @@ fn tcp(port: u16, health: Option<&str>) -> ProbeTarget {
         handed: false,
         notify: None,
         host: "a.example".into(),
+        account: Account::SameAsAcc,
     }
 }
 
@@ -193,11 +195,7 @@ async fn an_application_that_listens_and_never_answers_is_not_ready() {
 #[tokio::test]
 async fn clear_removes_what_nobody_answers_on() {
     let dir = dir();
-    let probe = SocketProbe::new(
-        Accounts::default(),
-        dir.path().join("trash"),
-        Listeners::default(),
-    );
+    let probe = SocketProbe::new(None, dir.path().join("trash"), Listeners::default());
     let path = dir.path().join("sock/a/app.sock");
     let target = unix(path.clone(), None);
     probe.clear(&target).await.unwrap();
@@ -290,12 +288,16 @@ async fn clear_gives_the_folder_to_the_instances_user() {
     };
     let dir = dir();
     let path = dir.path().join("sock/a/app.sock");
-    let accounts = Accounts {
-        instances: Some(owner),
-        edge: None,
+    let target = ProbeTarget {
+        account: Account::User {
+            name: "nobody".into(),
+            uid: owner.uid,
+            gid: owner.gid,
+        },
+        ..unix(path.clone(), None)
     };
-    SocketProbe::new(accounts, dir.path().join("trash"), Listeners::default())
-        .clear(&unix(path.clone(), None))
+    SocketProbe::new(None, dir.path().join("trash"), Listeners::default())
+        .clear(&target)
         .await
         .unwrap();
     let meta = std::fs::metadata(path.parent().unwrap()).unwrap();
@@ -477,11 +479,7 @@ async fn one_look_finds_who_listens_by_then_and_waits_for_nobody() {
 async fn a_socket_that_was_left_behind_is_removed_and_one_that_answers_is_not() {
     let dir = dir();
     let path = dir.path().join("s");
-    let probe = SocketProbe::new(
-        Accounts::default(),
-        dir.path().join("trash"),
-        Listeners::default(),
-    );
+    let probe = SocketProbe::new(None, dir.path().join("trash"), Listeners::default());
     let listener = UnixListener::bind(&path).unwrap();
     probe.tidy(&unix(path.clone(), None));
     assert!(path.exists());
@@ -532,11 +530,8 @@ async fn a_stranger_on_the_port_is_never_asked_and_named() {
         "{why}"
     );
     let places = [
-        (target.listen.clone(), process),
-        (
-            Listen::Tcp(([127, 0, 0, 1], free_port().await).into()),
-            process,
-        ),
+        (target.clone(), process),
+        (tcp(free_port().await, None), process),
     ];
     let misplaced = probe.misplaced(&places).await;
     assert!(

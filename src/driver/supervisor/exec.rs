@@ -219,8 +219,8 @@ fn foreign(path: &Path, head: &[u8]) -> Option<String> {
 
 /// Finds a folder that the user may not enter, or a file that it may not execute, by their modes.
 fn barred(program: &Program, path: &Path, user: Option<UserIds>) -> Option<String> {
-    let (name, ids) = match (user, &program.user) {
-        (Some(ids), Some(name)) => (name.clone(), ids),
+    let (name, ids) = match (user, program.account.name()) {
+        (Some(ids), Some(name)) => (name.to_owned(), ids),
         _ => own()?,
     };
     let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -295,6 +295,7 @@ mod tests {
 
     use super::super::suite::program;
     use super::*;
+    use crate::domain::account::Account;
 
     fn file(dir: &Path, name: &str, bytes: &[u8], mode: u32) -> PathBuf {
         let path = dir.join(name);
@@ -406,7 +407,11 @@ mod tests {
             groups: vec![65_533],
         };
         let of = |dir: &Path| Program {
-            user: Some("www".to_owned()),
+            account: Account::User {
+                name: "www".into(),
+                uid: 65_533,
+                gid: 65_533,
+            },
             ..program("a", dir, &["x"])
         };
         let said = |dir: &Path, path: &Path| barred(&of(dir), path, Some(stranger.clone()));

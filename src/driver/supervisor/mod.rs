@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::domain::account::Account;
 use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
 use crate::host::limits::{GroupLimits, ProcessLimits};
@@ -55,8 +56,8 @@ pub struct Program {
     /// (`sd_listen_fds(3)`). No other process has it: it refuses connections as soon as the program
     /// has ended. Nothing is at this path at the start.
     pub socket: Option<PathBuf>,
-    /// User to run as (only when acc is root); `None`: as acc.
-    pub user: Option<String>,
+    /// The account to run under.
+    pub account: Account,
     /// Permissions that files it makes do not have.
     pub umask: u32,
     /// What each of its processes may use.

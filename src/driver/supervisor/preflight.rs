@@ -51,7 +51,7 @@ pub(super) fn user(program: &Program) -> Result<Option<UserIds>, SupervisorError
         name: program.name.to_string(),
         why,
     };
-    match &program.user {
+    match program.account.name() {
         Some(user) if spawn::may_change_user() => match spawn::user_ids(user) {
             Ok(Some(ids)) => Ok(Some(ids)),
             Ok(None) => Err(failed(format!("there is no user `{user}`"))),

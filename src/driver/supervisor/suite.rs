@@ -23,7 +23,7 @@ pub(super) fn program(name: &str, dir: &Path, argv: &[&str]) -> Program {
         stop_signal: libc::SIGTERM,
         stop_timeout: Duration::from_secs(20),
         socket: None,
-        user: None,
+        account: Account::SameAsAcc,
         umask: 0o022,
         limits: ProcessLimits::default(),
         group: GroupLimits::default(),

@@ -88,11 +88,10 @@ impl Link {
     /// Connects; `pool` receives the connection once a response was read to its end.
     pub(super) async fn connect(
         gate: &Gate,
-        owner: Option<u32>,
         listeners: &Listeners,
         pool: Option<Arc<dyn Park>>,
     ) -> io::Result<Box<Self>> {
-        let stream = match tokio::time::timeout(CONNECT, connect(gate, owner, listeners)).await {
+        let stream = match tokio::time::timeout(CONNECT, connect(gate, listeners)).await {
             Ok(stream) => stream?,
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         };
@@ -280,11 +279,7 @@ impl Body for ReceiveBody {
     }
 }
 
-async fn connect(
-    gate: &Gate,
-    owner: Option<u32>,
-    listeners: &Listeners,
-) -> io::Result<InstanceStream> {
+async fn connect(gate: &Gate, listeners: &Listeners) -> io::Result<InstanceStream> {
     match &gate.listen {
         Listen::Unix(path) => {
             let mut pause = Duration::from_millis(1);
@@ -297,7 +292,7 @@ async fn connect(
                     }
                     other => {
                         let stream = other?;
-                        unix_connect::check(&stream, owner)?;
+                        unix_connect::check(&stream, gate.account.uid())?;
                         return Ok(InstanceStream::Unix(Local::new(stream)?));
                     }
                 }
@@ -308,7 +303,7 @@ async fn connect(
             if let Some(process) = gate.process
                 && !listeners.is_known(*address, process)
             {
-                match listeners.examine(*address, process).await? {
+                match listeners.examine(*address, process, &gate.account).await? {
                     ListenerOwner::Own => {}
                     ListenerOwner::None => return Err(io::ErrorKind::ConnectionRefused.into()),
                     ListenerOwner::Stranger(who) => {

@@ -20,16 +20,14 @@ mod socket;
 mod target;
 
 use std::io;
-use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::{Method, Request, Response, header};
 
 use crate::domain::gate::Gate;
-use crate::domain::instance::Listen;
 use crate::driver::listener::Listeners;
 
 pub use body::{BodyFault, FaultFlag, SendBody, Stall};
@@ -89,8 +87,6 @@ pub struct Upstreams {
 struct UpstreamState {
     pooling: AtomicBool,
     listeners: Listeners,
-    /// A socket of acc's own, see [`Upstreams::trust`].
-    own: OnceLock<PathBuf>,
     pools: Arc<PoolSet>,
     /// Upgraded connections that have been silent for so long that they do not count as use.
     silent: Arc<Counts>,
@@ -109,39 +105,20 @@ impl Upstreams {
     /// (`Connection: close`).
     #[must_use]
     pub fn new(pooling: bool) -> Self {
-        Self::to_instances_of(Listeners::default(), pooling)
+        Self::sharing(Listeners::default(), pooling)
     }
 
-    /// The same for instances of this user: a unix socket is accepted only if that user listens
-    /// there.
+    /// The same with the listeners that others have examined.
     #[must_use]
-    pub fn to_instances_of(listeners: Listeners, pooling: bool) -> Self {
+    pub fn sharing(listeners: Listeners, pooling: bool) -> Self {
         let pooling = AtomicBool::new(pooling);
         Self {
             shared: Arc::new(UpstreamState {
                 pooling,
                 listeners,
-                own: OnceLock::new(),
                 pools: Arc::default(),
                 silent: Arc::default(),
             }),
-        }
-    }
-
-    /// acc itself listens at this path: requests go there after another acc has taken over. The
-    /// folder is acc's own, so no other user can have put a socket there.
-    pub fn trust(&self, own: PathBuf) {
-        let _ = self.shared.own.set(own);
-    }
-
-    /// The user that must own the listener behind the gate.
-    fn owner_of(&self, gate: &Gate) -> Option<u32> {
-        let is_own =
-            matches!(&gate.listen, Listen::Unix(path) if self.shared.own.get() == Some(path));
-        if is_own {
-            None
-        } else {
-            self.shared.listeners.user()
         }
     }
 
@@ -241,7 +218,7 @@ impl Upstreams {
         pool: Option<Arc<dyn Park>>,
         left: Left,
     ) -> Result<Response<ReceiveBody>, UpstreamError> {
-        match Link::connect(gate, self.owner_of(gate), &self.shared.listeners, pool).await {
+        match Link::connect(gate, &self.shared.listeners, pool).await {
             Ok(link) => self.over_new(gate, link, left).await,
             Err(source) => Err(UpstreamError::Connect {
                 request: left.req,

@@ -8,6 +8,7 @@ use hyper::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::domain::account::Account;
 use crate::domain::instance::Listen;
 use crate::domain::name::InstanceName;
 
@@ -17,6 +18,7 @@ fn gate(listen: Listen) -> Gate {
         listen,
         run: 1,
         process: None,
+        account: Account::SameAsAcc,
     }
 }
 

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::account::Account;
 use crate::domain::admission::Refusal;
 use crate::domain::instance::Listen;
 use crate::domain::lifecycle::Phase;
@@ -508,6 +509,7 @@ impl Fixture {
             listen: Listen::Unix(app.path.clone()),
             run: 1,
             process: None,
+            account: Account::SameAsAcc,
         };
         let door = Arc::new(FakeDoor::new(gate));
         let upstreams = Arc::new(Upstreams::new(pooling));

@@ -223,24 +223,22 @@ impl Handle {
 
     /// The gate of the current run.
     pub(in crate::service) fn gate(&self, run: u64) -> Gate {
-        let listen = self.launched().listen.clone();
-        let process = self.shown().process();
-        self.gate_to(listen, run, process)
+        self.gate_to(&self.launched(), run, self.shown().process())
     }
 
     /// The gate of a machine that is awake.
     pub(in crate::service) fn gate_of(&self, machine: &Machine) -> Gate {
-        let listen = self.launched().listen.clone();
-        self.gate_to(listen, machine.run(), machine.process())
+        self.gate_to(&self.launched(), machine.run(), machine.process())
     }
 
     /// Only for TCP the process matters: a unix socket is known by its owner.
-    fn gate_to(&self, listen: Listen, run: u64, process: Option<Process>) -> Gate {
+    fn gate_to(&self, launched: &Instance, run: u64, process: Option<Process>) -> Gate {
         Gate {
             name: self.instance.name.clone(),
-            process: process.filter(|_| matches!(listen, Listen::Tcp(_))),
-            listen,
+            process: process.filter(|_| matches!(launched.listen, Listen::Tcp(_))),
+            listen: launched.listen.clone(),
             run,
+            account: launched.account.clone(),
         }
     }
 

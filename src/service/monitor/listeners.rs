@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::instance::Listen;
 use crate::domain::lifecycle::{Event, Phase};
 use crate::service::instance::handle::{Handle, Snapshot};
+use crate::service::launch_spec;
 use crate::service::outcome::{MonitorAction, MonitorLine, MonitorRun};
 use crate::service::world::World;
 
@@ -87,7 +88,10 @@ async fn stop_displaced(
             (
                 handle.clone(),
                 seen,
-                (handle.launched().listen.clone(), process),
+                (
+                    launch_spec::probe_target(world, &handle.launched()),
+                    process,
+                ),
             )
         }));
     }

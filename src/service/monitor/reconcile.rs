@@ -142,6 +142,7 @@ async fn close_gate(world: &Arc<World>, name: &str, run: &mut MonitorRun) {
         run: row.stored.run,
         name: row.name,
         process: None,
+        account: launch_spec::account(world),
     };
     // Should it wake just now, its requests take the way through the wake server until the next
     // run: slower, not lost.

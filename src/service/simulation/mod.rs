@@ -89,6 +89,7 @@ impl Bench {
         World::new(Parts {
             config,
             store: Arc::new(store.twin()),
+            account: crate::domain::account::Account::SameAsAcc,
             runners: crate::driver::supervisor::Runners::of_processes(drivers.clone()),
             own_services: drivers.clone(),
             edge: drivers.clone(),

@@ -359,15 +359,13 @@ fn make_files(world: &World, plan: &Plan, row: &crate::store::Row) -> Result<(),
     world
         .reached("create.files")
         .map_err(|e| step(plan, "creating its files", e))?;
-    if let Some(user) = &config.user {
-        users::settle(&dir, user).map_err(|e| {
-            step(
-                plan,
-                "changing the owner of its files",
-                ServiceError::failed(chain(&e), hint),
-            )
-        })?;
-    }
+    users::settle(&dir, &launch_spec::account(world)).map_err(|e| {
+        step(
+            plan,
+            "changing the owner of its files",
+            ServiceError::failed(chain(&e), hint),
+        )
+    })?;
     world
         .reached("create.owner")
         .map_err(|e| step(plan, "changing the owner of its files", e))

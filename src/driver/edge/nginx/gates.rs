@@ -189,6 +189,7 @@ fn failed(deed: &'static str, path: &Path, source: io::Error) -> EdgeError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::account::Account;
 
     fn gate(listen: Listen) -> Gate {
         Gate {
@@ -196,6 +197,7 @@ mod tests {
             listen,
             run: 1,
             process: None,
+            account: Account::SameAsAcc,
         }
     }
 

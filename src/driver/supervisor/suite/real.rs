@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::host::process;
+use crate::host::spawn::UserIds;
 
 macro_rules! for_real {
     ($($test:ident),* $(,)?) => {
@@ -286,7 +287,11 @@ async fn a_program_that_cannot_run_is_named(fixture: Fixture) {
         ..program("a", fixture.dir(), &["/bin/true"])
     };
     let nobody = Program {
-        user: Some("no-such-user-of-acc".to_owned()),
+        account: Account::User {
+            name: "no-such-user-of-acc".into(),
+            uid: 65_533,
+            gid: 65_533,
+        },
         ..program("a", fixture.dir(), &["/bin/true"])
     };
     let mut bad = vec![
@@ -339,6 +344,15 @@ async fn a_new_driver_finds_what_an_earlier_one_started(fixture: Fixture) {
     assert_eq!(next.find(&a.name).await.unwrap(), None);
 }
 
+/// The account of `nobody`, which has these numbers.
+fn account_of(nobody: &UserIds) -> Account {
+    Account::User {
+        name: "nobody".into(),
+        uid: nobody.uid,
+        gid: nobody.gid,
+    }
+}
+
 async fn a_process_that_runs_as_another_user_is_only_that(fixture: Fixture) {
     if !crate::host::spawn::may_change_user() {
         println!("skipped: only root can start a process as another user");
@@ -346,7 +360,7 @@ async fn a_process_that_runs_as_another_user_is_only_that(fixture: Fixture) {
     }
     let nobody = crate::host::spawn::user_ids("nobody").unwrap().unwrap();
     let a = Program {
-        user: Some("nobody".to_owned()),
+        account: account_of(&nobody),
         ..program(
             "a",
             fixture.dir(),
@@ -506,10 +520,9 @@ async fn a_socket_handed_to_another_user_is_that_users(fixture: Fixture) {
     fs::create_dir(&folder).unwrap();
     std::os::unix::fs::chown(&folder, Some(nobody.uid), Some(nobody.gid)).unwrap();
     let path = folder.join("s");
-    let (user, socket) = (Some("nobody".to_owned()), Some(path.clone()));
     let a = Program {
-        user,
-        socket,
+        account: account_of(&nobody),
+        socket: Some(path.clone()),
         umask: 0o007,
         ..program("a", fixture.dir(), &["/bin/sleep", "60"])
     };

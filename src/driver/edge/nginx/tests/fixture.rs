@@ -15,6 +15,7 @@ use crate::config::{
     Config, EdgeConfig, EdgeKind, EventsConfig, IdleConfig, LogConfig, LogFormat, StopConfig,
     SupervisorKind, WakeConfig,
 };
+use crate::domain::account::Account;
 use crate::domain::instance::Listen;
 use crate::domain::name::HostName;
 use crate::domain::port::PortRange;
@@ -367,6 +368,7 @@ impl Fixture {
                 listen: Listen::Unix(path),
                 run: 1,
                 process: None,
+                account: Account::SameAsAcc,
             },
             seen,
         )
@@ -391,6 +393,7 @@ impl Fixture {
             listen: Listen::Tcp(address),
             run: 1,
             process: None,
+            account: Account::SameAsAcc,
         };
         self.tasks.push(tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

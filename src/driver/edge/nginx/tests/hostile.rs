@@ -6,6 +6,7 @@ use tokio::net::TcpStream;
 
 use super::fixture::*;
 use super::*;
+use crate::domain::account::Account;
 
 /// Answers by hand: `first`, and once the client has sent its next request `second`.
 fn by_hand(
@@ -36,6 +37,7 @@ fn by_hand(
             listen: crate::domain::instance::Listen::Unix(path),
             run: 1,
             process: None,
+            account: Account::SameAsAcc,
         },
         go_on,
     )

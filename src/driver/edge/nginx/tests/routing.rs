@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 
 use super::fixture::*;
 use super::*;
+use crate::domain::account::Account;
 
 #[tokio::test]
 async fn a_unix_instance_is_reached_by_its_name_with_nothing_but_a_link() {
@@ -169,6 +170,7 @@ async fn the_wake_server_gets_the_whole_request_and_knows_that_nobody_has_seen_i
         listen: crate::domain::instance::Listen::Unix(fixture.config.socket("shop")),
         run: 1,
         process: None,
+        account: Account::SameAsAcc,
     };
     fixture.edge.open(&gate).await.unwrap();
     drop(std::fs::create_dir_all(fixture.config.socket_dir("shop")));

@@ -50,18 +50,19 @@ fn line<'a>(text: &'a str, begin: &str) -> Vec<&'a str> {
 }
 
 async fn it_begins_in_a_session_of_its_own_without_rights(fixture: Fixture) {
-    let mut users = vec![None];
+    let mut accounts = vec![Account::SameAsAcc];
     if crate::host::spawn::may_change_user() {
-        users.push(Some("nobody".to_owned()));
+        let nobody = crate::host::spawn::user_ids("nobody").unwrap().unwrap();
+        accounts.push(account_of(&nobody));
     }
     let own = fs::read_to_string("/proc/self/oom_score_adj")
         .unwrap()
         .trim()
         .parse::<i32>()
         .unwrap();
-    for user in users {
+    for account in accounts {
         let a = Program {
-            user,
+            account,
             umask: 0o027,
             ..teller(&fixture)
         };
