@@ -236,7 +236,7 @@ async fn prepare(
         &store.names().map_err(crate::service::error::store)?,
     );
     if drivers.edge.has_program() {
-        let world = world(config, drivers, store)?;
+        let world = world(config, drivers, store);
         let routes = recover::all_routes(&world).await?;
         drivers.edge.prepare(&routes).await.map_err(|e| {
             ServiceError::failed(

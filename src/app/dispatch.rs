@@ -102,7 +102,7 @@ async fn run_here(config: &Config, request: Request) -> Result<Outcome, ServiceE
     refuse_while_halted(&drivers, &request).await?;
     let store = open_store(config)?;
     moved::refuse_other_places(config, &store)?;
-    let world = world(config, &drivers, store)?;
+    let world = world(config, &drivers, store);
     recover::recover(&world).await?;
     let answer = service::handle(&world, &own(), request).await;
     service::wait_settled::settle(&world).await;

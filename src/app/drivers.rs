@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::binary::own_binary;
 use super::installation::accounts;
 use super::launch::standin;
+use crate::config::accounts::Accounts;
 use crate::config::{Config, EdgeKind, SupervisorKind};
 use crate::driver::edge::Edge;
 use crate::driver::edge::builtin::BuiltinEdge;
@@ -30,6 +31,7 @@ const SECTIONS_KEPT: usize = 64;
 
 /// The drivers of one installation.
 pub(super) struct Drivers {
+    pub(super) accounts: Accounts,
     pub(super) runners: Runners,
     pub(super) own_services: Arc<dyn OwnServices>,
     pub(super) edge: Arc<dyn Edge>,
@@ -51,7 +53,6 @@ impl Drivers {
         // instances are in use.
         let accounts = accounts(config)?;
         let pooling = config.edge.kind == EdgeKind::Builtin;
-        let user = accounts.instances.uid();
         let listeners = Listeners::default();
         let upstreams = Arc::new(Upstreams::sharing(listeners.clone(), pooling));
         let edge: Arc<dyn Edge> = match config.edge.kind {
@@ -63,14 +64,13 @@ impl Drivers {
             }
         };
         let (runners, own_services) = match config.supervisor {
-            SupervisorKind::Builtin => {
-                both(Builtin::new(config.pid_dir(), LOG_MAX, standin()).for_user(user))
-            }
+            SupervisorKind::Builtin => both(Builtin::new(config.pid_dir(), LOG_MAX, standin())),
             SupervisorKind::Supervisord => {
-                both(Supervisord::new(supervisord(config, templates.clone())).for_user(user))
+                both(Supervisord::new(supervisord(config, templates.clone())))
             }
         };
         Ok(Self {
+            accounts,
             runners,
             own_services,
             edge,

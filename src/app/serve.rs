@@ -361,7 +361,7 @@ async fn serving_world(config: &Config, drivers: &Drivers) -> Result<Arc<World>,
     store
         .write_back_beside()
         .map_err(crate::service::error::store)?;
-    let world = world(config, drivers, store)?;
+    let world = world(config, drivers, store);
     world.set_serving();
     world.start_store_threads().map_err(|e| {
         ServiceError::because(

@@ -4,33 +4,26 @@ use std::sync::Arc;
 
 use super::binary::own_binary;
 use super::drivers::{Drivers, own_service};
-use super::installation::accounts;
 use crate::config::Config;
 use crate::driver::activity::KernelActivity;
 use crate::driver::probe::SocketProbe;
 use crate::host::clock::SystemClock;
 use crate::host::process;
 use crate::service::context::Parts;
-use crate::service::error::ServiceError;
 use crate::service::world::World;
 use crate::store::sqlite::SqliteStore;
 
 /// The world of the service, over the database of this installation.
-pub(super) fn world(
-    config: &Config,
-    drivers: &Drivers,
-    store: SqliteStore,
-) -> Result<Arc<World>, ServiceError> {
-    let accounts = accounts(config)?;
-    Ok(World::new(Parts {
+pub(super) fn world(config: &Config, drivers: &Drivers, store: SqliteStore) -> Arc<World> {
+    World::new(Parts {
         config: config.clone(),
+        account: drivers.accounts.instances.clone(),
         store: Arc::new(store),
-        account: accounts.instances,
         runners: drivers.runners.clone(),
         own_services: drivers.own_services.clone(),
         edge: drivers.edge.clone(),
         probe: Arc::new(SocketProbe::new(
-            accounts.edge,
+            drivers.accounts.edge,
             config.run_trash(),
             drivers.listeners.clone(),
         )),
@@ -46,5 +39,5 @@ pub(super) fn world(
             .into_iter()
             .chain([own_service(config)])
             .collect(),
-    }))
+    })
 }

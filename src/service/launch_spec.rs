@@ -331,6 +331,11 @@ pub(super) fn account(ctx: &Context) -> Account {
     ctx.account.clone()
 }
 
+/// All accounts that instances of this installation run under.
+pub(super) fn accounts(ctx: &Context) -> Vec<Account> {
+    vec![account(ctx)]
+}
+
 /// What runs the instance of a row.
 pub(super) fn runner_kind(row: &Row) -> RunnerKind {
     let launch = row.launch.as_ref();

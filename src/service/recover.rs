@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use crate::host::fs;
 use crate::service::error::ServiceError;
+use crate::service::launch_spec;
 use crate::service::routes;
 use crate::service::verbs::{create, destroy, purge};
 use crate::service::world::World;
@@ -74,7 +75,7 @@ async fn sweep(world: &Arc<World>) -> Result<(), ServiceError> {
         .map(|row| row.name)
         .collect();
     for runner in world.runners.all() {
-        match runner.sweep(&live).await {
+        match runner.sweep(&live, &launch_spec::accounts(world)).await {
             Ok(ended) => ended.iter().for_each(
                 |(name, count)| info!(instance = %name, "ended orphan processes: {count}"),
             ),

@@ -1,5 +1,6 @@
 //! The service over fakes, with time that only moves when everybody waits.
 
+mod accounts;
 mod clock;
 mod fit;
 mod found;
@@ -75,6 +76,8 @@ impl Clock for TokioClock {
 struct TestProbe {
     hold: AtomicBool,
     obstacle: AtomicBool,
+    /// What it was told to clear, or to find the place of.
+    targets: Mutex<Vec<ProbeTarget>>,
     /// Ports that another program has.
     taken: Mutex<Vec<u16>>,
     go: Notify,
@@ -92,6 +95,7 @@ impl TestProbe {
 #[async_trait]
 impl Probe for TestProbe {
     async fn clear(&self, probe_target: &ProbeTarget) -> Result<Option<NotifySocket>, Obstacle> {
+        self.targets.lock().unwrap().push(probe_target.clone());
         match probe_target.listen {
             Listen::Tcp(address) if self.taken.lock().unwrap().contains(&address.port()) => {
                 Err(Obstacle::Port("a thief has it".into()))
@@ -116,6 +120,11 @@ impl Probe for TestProbe {
             go.await;
         }
         Ok(Readiness::default())
+    }
+    async fn misplaced(&self, awake: &[(ProbeTarget, Process)]) -> Vec<Option<String>> {
+        let targets = awake.iter().map(|(target, _)| target.clone());
+        self.targets.lock().unwrap().extend(targets);
+        vec![None; awake.len()]
     }
     fn describe(&self, _: &ProbeTarget) -> String {
         "an answer".into()

@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use crate::domain::account::Account;
 use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
 
@@ -32,6 +33,7 @@ pub struct Fake {
 #[derive(Default)]
 struct FakeProcesses {
     calls: Vec<String>,
+    accounts: Vec<(InstanceName, Account)>,
     running: BTreeMap<InstanceName, Process>,
     services: BTreeMap<String, Process>,
     /// Every process ever started, with how it ended.
@@ -111,6 +113,14 @@ impl Fake {
         self.state().calls.clone()
     }
 
+    /// The accounts that the calls for this instance named so far, in order.
+    #[must_use]
+    pub fn accounts(&self, name: &InstanceName) -> Vec<Account> {
+        let state = self.state();
+        let of_name = state.accounts.iter().filter(|(of, _)| of == name);
+        of_name.map(|(_, account)| account.clone()).collect()
+    }
+
     /// How often a process was started under this name.
     #[must_use]
     pub fn starts(&self, name: &InstanceName) -> usize {
@@ -128,6 +138,11 @@ impl Fake {
 
     fn note(&self, call: String) {
         self.state().calls.push(call);
+    }
+
+    fn note_of(&self, verb: &str, name: &InstanceName, account: &Account) {
+        self.note(format!("{verb} {name}"));
+        self.state().accounts.push((name.clone(), account.clone()));
     }
 
     fn reachable(&self) -> Result<(), SupervisorError> {
@@ -179,7 +194,7 @@ impl Runner for Fake {
             }
             state.start_delay
         };
-        self.note(format!("start {}", program.name));
+        self.note_of("start", &program.name, &program.account);
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
@@ -214,21 +229,31 @@ impl Runner for Fake {
     }
 
     async fn terminate(&self, program: &Program, process: Process) -> Result<(), SupervisorError> {
-        self.note(format!("terminate {}", program.name));
+        self.note_of("terminate", &program.name, &program.account);
         if !self.state().stubborn.contains(&program.name) {
             self.end(&program.name, process, Exit::Signal(program.stop_signal));
         }
         Ok(())
     }
 
-    async fn kill(&self, name: &InstanceName, process: Process) -> Result<(), SupervisorError> {
-        self.note(format!("kill {name}"));
+    async fn kill(
+        &self,
+        name: &InstanceName,
+        account: &Account,
+        process: Process,
+    ) -> Result<(), SupervisorError> {
+        self.note_of("kill", name, account);
         self.end(name, process, Exit::Signal(libc::SIGKILL));
         Ok(())
     }
 
-    async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError> {
-        self.note(format!("wait {name}"));
+    async fn wait(
+        &self,
+        name: &InstanceName,
+        account: &Account,
+        process: Process,
+    ) -> Result<Exit, SupervisorError> {
+        self.note_of("wait", name, account);
         let Some(mut end) = self
             .state()
             .ends
@@ -245,8 +270,8 @@ impl Runner for Fake {
         Ok(exit.unwrap_or(Exit::Unknown))
     }
 
-    async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError> {
-        self.note(format!("forget {name}"));
+    async fn forget(&self, name: &InstanceName, account: &Account) -> Result<(), SupervisorError> {
+        self.note_of("forget", name, account);
         Ok(())
     }
 
@@ -332,11 +357,11 @@ mod tests {
         ));
         let waiting = tokio::spawn({
             let (fake, name) = (Arc::clone(&fake), a.name.clone());
-            async move { fake.wait(&name, process).await }
+            async move { fake.wait(&name, &Account::SameAsAcc, process).await }
         });
         tokio::task::yield_now().await;
         fake.exit(&a.name, Exit::Code(4));
-        fake.kill(&a.name, process).await.unwrap();
+        fake.kill(&a.name, &a.account, process).await.unwrap();
         assert_eq!(
             waiting.await.unwrap().unwrap(),
             Exit::Code(4),

@@ -4,7 +4,6 @@
 //! Both supervisors use it: a start joins the group, the stop signal and the kill go to all
 //! processes, and an end is reported only when none is left. Groups and marks contain the name of
 //! this installation: acc never touches those of others.
-//! installation: those of others are never touched.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -14,11 +13,12 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::Instant;
 
 use super::locks::Locks;
 use super::{Program, SupervisorError, pid_file};
+use crate::domain::account::Account;
 use crate::domain::instance::Process;
 use crate::domain::name::InstanceName;
 use crate::host::cgroup::{Cgroups, Group, hash};
@@ -69,11 +69,10 @@ impl Membership {
 pub(super) struct InstanceMembers {
     run: PathBuf,
     pid_dir: PathBuf,
-    /// The user of instances.
-    user: u32,
     cgroups: OnceLock<Option<Cgroups>>,
-    /// Without control groups: leftovers of another acc were searched for.
-    searched: OnceCell<()>,
+    /// Without control groups: the users among whose processes leftovers of another acc were
+    /// searched for.
+    searched: AsyncMutex<HashSet<u32>>,
     /// First processes that were asked to end: the processes they leave get time to end as well.
     asked: Mutex<HashSet<Process>>,
     /// Notified at each kill.
@@ -89,18 +88,12 @@ impl InstanceMembers {
         Self {
             run: pid_dir.parent().unwrap_or(pid_dir).to_owned(),
             pid_dir: pid_dir.to_owned(),
-            user: rustix::process::geteuid().as_raw(),
             cgroups: OnceLock::new(),
-            searched: OnceCell::new(),
+            searched: AsyncMutex::default(),
             asked: Mutex::default(),
             killed: Notify::new(),
             dying: Mutex::default(),
         }
-    }
-
-    /// For instances that run as this user instead of acc's.
-    pub(super) fn set_user(&mut self, user: Option<u32>) {
-        self.user = user.unwrap_or(self.user);
     }
 
     /// The same with these groups instead of those of the host.
@@ -119,10 +112,12 @@ impl InstanceMembers {
         reason = "a test ends where there is no runtime to wait with"
     )]
     pub(super) fn end_all(&self) {
-        for name in self.names().unwrap_or_default() {
+        for (name, account) in self.names(&[Account::SameAsAcc]).unwrap_or_default() {
             for _ in 0..1000 {
-                if self.kill(&name, None).is_ok()
-                    && self.all(&name, None).is_ok_and(|left| left.is_empty())
+                if self.kill(&name, &account, None).is_ok()
+                    && self
+                        .all(&name, &account, None)
+                        .is_ok_and(|left| left.is_empty())
                 {
                     break;
                 }
@@ -173,11 +168,13 @@ impl InstanceMembers {
     ) -> Result<Membership, SupervisorError> {
         let (name, limits) = (&program.name, &program.group);
         let Some(cgroups) = self.cgroups() else {
-            // A census takes milliseconds, so only once: later leftovers are of runs whose end this
-            // acc has seen.
-            self.searched
-                .get_or_try_init(async || self.clear_unrecorded(first).await)
-                .await?;
+            // A census takes milliseconds, so only once for each user: later leftovers are of runs
+            // whose end this acc has seen.
+            let mut searched = self.searched.lock().await;
+            if !searched.contains(&user_of(&program.account)) {
+                self.clear_unrecorded(&program.account, first).await?;
+                searched.insert(user_of(&program.account));
+            }
             return Ok(Membership {
                 join: Vec::new(),
                 env: Some((census::MARK.to_owned(), self.mark(name.as_str()))),
@@ -191,7 +188,7 @@ impl InstanceMembers {
         };
         // Usually the group is missing, because the end of a run removes it.
         if !cgroups.make(name.as_str(), limits).map_err(failed)? && !first.runs(name).await? {
-            self.clear(name, None).await?;
+            self.clear(name, &program.account, None).await?;
             cgroups.make(name.as_str(), limits).map_err(failed)?;
         }
         Ok(Membership {
@@ -204,10 +201,11 @@ impl InstanceMembers {
     pub(super) fn all(
         &self,
         name: &InstanceName,
+        account: &Account,
         first: Option<Process>,
     ) -> io::Result<Vec<Process>> {
         let Some(group) = self.group(name) else {
-            let mut all = census::members(first, &self.mark(name.as_str()), self.user)?;
+            let mut all = census::members(first, &self.mark(name.as_str()), user_of(account))?;
             let dying = self.dying(name);
             all.extend(dying.into_iter().filter(|process| Some(*process) != first));
             all.sort_unstable_by_key(|process| process.pid);
@@ -223,16 +221,18 @@ impl InstanceMembers {
     }
 
     /// Sends the stop signal to all processes outside the first process's group.
-    pub(super) fn ask_others(&self, name: &InstanceName, first: Process, signal: i32) {
+    pub(super) fn ask_others(&self, program: &Program, first: Process) {
+        let name = &program.name;
         self.asked().insert(first);
-        let others = self.all(name, Some(first)).unwrap_or_else(|error| {
+        let others = self.all(name, &program.account, Some(first));
+        let others = others.unwrap_or_else(|error| {
             tracing::warn!(instance = %name, %error, "could not list its processes");
             Vec::new()
         });
         for other in others {
             let elsewhere =
                 matches!(process::stat(other.pid), Ok(Some(seen)) if seen.group != first.pid);
-            if elsewhere && let Err(error) = process::signal_one(other, signal) {
+            if elsewhere && let Err(error) = process::signal_one(other, program.stop_signal) {
                 tracing::warn!(instance = %name, pid = other.pid, %error, "could not signal one of its processes");
             }
         }
@@ -253,23 +253,33 @@ impl InstanceMembers {
     }
 
     /// Kills all of them without waiting for their end.
-    pub(super) fn kill(&self, name: &InstanceName, first: Option<Process>) -> io::Result<()> {
+    pub(super) fn kill(
+        &self,
+        name: &InstanceName,
+        account: &Account,
+        first: Option<Process>,
+    ) -> io::Result<()> {
         if let Some(first) = first {
             self.asked().remove(&first);
         }
         let killed = match self.group(name) {
             Some(group) => group.kill(),
-            None => self.kill_counted(name, first),
+            None => self.kill_counted(name, account, first),
         };
         self.killed.notify_waiters();
         killed
     }
 
     /// Stops all of them first, then kills each: the next census finds what was forked meanwhile.
-    fn kill_counted(&self, name: &InstanceName, first: Option<Process>) -> io::Result<()> {
+    fn kill_counted(
+        &self,
+        name: &InstanceName,
+        account: &Account,
+        first: Option<Process>,
+    ) -> io::Result<()> {
         let mut stopped: HashSet<Process> = HashSet::new();
         for _ in 0..CENSUSES {
-            let found = census::members(first, &self.mark(name.as_str()), self.user)?;
+            let found = census::members(first, &self.mark(name.as_str()), user_of(account))?;
             let new: Vec<Process> = found
                 .into_iter()
                 .filter(|process| !stopped.contains(process))
@@ -303,10 +313,15 @@ impl InstanceMembers {
 
     /// Resolves when nothing is left of an instance whose first process has ended. If that was
     /// asked to end, the others have until the caller's kill; otherwise they are killed at once.
-    pub(super) async fn gone(&self, name: &InstanceName, first: Process) -> io::Result<()> {
+    pub(super) async fn gone(
+        &self,
+        name: &InstanceName,
+        account: &Account,
+        first: Process,
+    ) -> io::Result<()> {
         let mut pause = POLL.0;
         loop {
-            let left = self.all(name, Some(first))?;
+            let left = self.all(name, account, Some(first))?;
             if left.is_empty() {
                 break;
             }
@@ -321,7 +336,7 @@ impl InstanceMembers {
                 if pause == POLL.0 {
                     tracing::info!(instance = %name, "it has ended; killing {} of its processes", left.len());
                 }
-                self.kill(name, Some(first))?;
+                self.kill(name, account, Some(first))?;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(POLL.1);
@@ -348,6 +363,7 @@ impl InstanceMembers {
     pub(super) async fn clear(
         &self,
         name: &InstanceName,
+        account: &Account,
         first: Option<Process>,
     ) -> Result<usize, SupervisorError> {
         let asked = |why: &dyn ToString| SupervisorError::Unreachable {
@@ -357,7 +373,7 @@ impl InstanceMembers {
         let deadline = Instant::now() + KILL_WAIT;
         let (mut pause, mut most) = (POLL.0, 0);
         loop {
-            let left = self.all(name, first).map_err(|e| asked(&e))?;
+            let left = self.all(name, account, first).map_err(|e| asked(&e))?;
             if left.is_empty() {
                 break;
             }
@@ -369,7 +385,7 @@ impl InstanceMembers {
                     pids.join(", ")
                 )));
             }
-            self.kill(name, first).map_err(|e| asked(&e))?;
+            self.kill(name, account, first).map_err(|e| asked(&e))?;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(POLL.1);
         }
@@ -379,15 +395,16 @@ impl InstanceMembers {
         Ok(most)
     }
 
-    /// Ends leftovers of instances that are not live; returns how many processes of which.
+    /// Ends leftovers of instances under these accounts that are not live; returns how many processes of which.
     pub(super) async fn sweep(
         &self,
         live: &[InstanceName],
+        accounts: &[Account],
         first: &dyn FirstProcess,
         locks: &Locks,
     ) -> Result<Vec<(InstanceName, usize)>, SupervisorError> {
         let mut ended = Vec::new();
-        for name in self.names().map_err(|e| census_failed(&e))? {
+        for (name, account) in self.names(accounts).map_err(|e| census_failed(&e))? {
             let _held = locks.lock(name.as_str()).await;
             // Started just now, or another task handles its end.
             if live.contains(&name) || first.runs(&name).await? {
@@ -396,6 +413,7 @@ impl InstanceMembers {
             let count = self
                 .clear(
                     &name,
+                    &account,
                     pid_file::process(&pid_file::instance_file(&self.pid_dir, &name))?,
                 )
                 .await?;
@@ -406,13 +424,19 @@ impl InstanceMembers {
         Ok(ended)
     }
 
-    async fn clear_unrecorded(&self, first: &dyn FirstProcess) -> Result<(), SupervisorError> {
-        for name in self.names().map_err(|e| census_failed(&e))? {
+    async fn clear_unrecorded(
+        &self,
+        account: &Account,
+        first: &dyn FirstProcess,
+    ) -> Result<(), SupervisorError> {
+        let names = self.names(std::slice::from_ref(account));
+        for (name, account) in names.map_err(|e| census_failed(&e))? {
             // A process that cannot be ended blocks only its own instance.
             if !first.runs(&name).await?
                 && let Err(error) = self
                     .clear(
                         &name,
+                        &account,
                         pid_file::process(&pid_file::instance_file(&self.pid_dir, &name))?,
                     )
                     .await
@@ -423,25 +447,38 @@ impl InstanceMembers {
         Ok(())
     }
 
-    /// The instances that have processes or an empty group.
-    pub(super) fn names(&self) -> io::Result<Vec<InstanceName>> {
-        let begin = self.mark("");
-        let names = match self.cgroups() {
-            Some(cgroups) => cgroups.names()?,
-            None => census::marks(&begin, self.user)?
-                .iter()
-                .filter_map(|mark| mark.strip_prefix(&begin).map(str::to_owned))
-                .collect(),
+    /// The instances that have an empty group, or processes of one of these accounts: each with its
+    /// account, which counts only where there are no groups.
+    pub(super) fn names(&self, accounts: &[Account]) -> io::Result<Vec<(InstanceName, Account)>> {
+        let named = |name: &str, account: &Account| {
+            Some((InstanceName::parse(name).ok()?, account.clone()))
         };
-        Ok(names
-            .iter()
-            .filter_map(|name| InstanceName::parse(name).ok())
-            .collect())
+        if let Some(cgroups) = self.cgroups() {
+            let names = cgroups.names()?;
+            let names = names.iter();
+            return Ok(names
+                .filter_map(|name| named(name, &Account::SameAsAcc))
+                .collect());
+        }
+        let (begin, mut found) = (self.mark(""), Vec::new());
+        for account in accounts {
+            let marks = census::marks(&begin, user_of(account))?;
+            let names = marks.iter().filter_map(|mark| mark.strip_prefix(&begin));
+            found.extend(names.filter_map(|name| named(name, account)));
+        }
+        Ok(found)
     }
 
     fn asked(&self) -> MutexGuard<'_, HashSet<Process>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The user that the processes of an instance run as.
+fn user_of(account: &Account) -> u32 {
+    account
+        .uid()
+        .unwrap_or_else(|| rustix::process::geteuid().as_raw())
 }
 
 /// The error if the processes of instances cannot be determined.

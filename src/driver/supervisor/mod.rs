@@ -115,19 +115,31 @@ pub trait Runner: Send + Sync {
     /// Sends the stop signal to all processes of the instance. An ended one is success.
     async fn terminate(&self, program: &Program, process: Process) -> Result<(), SupervisorError>;
 
-    /// Kills all processes of the instance. An ended one is success.
-    async fn kill(&self, name: &InstanceName, process: Process) -> Result<(), SupervisorError>;
+    /// Kills all processes of the instance, which runs under this account. An ended one is success.
+    async fn kill(
+        &self,
+        name: &InstanceName,
+        account: &Account,
+        process: Process,
+    ) -> Result<(), SupervisorError>;
 
-    /// Resolves when the process has ended, with how, and nothing else of the instance is left. If
+    /// Resolves when the process has ended, with how, and nothing else of the instance is left, which
+    /// runs under this account. If
     /// [`Self::terminate`] asked for the end, the others are waited for until [`Self::kill`]; else
     /// they are killed. Noticed at once (pidfd).
-    async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError>;
+    async fn wait(
+        &self,
+        name: &InstanceName,
+        account: &Account,
+        process: Process,
+    ) -> Result<Exit, SupervisorError>;
 
-    /// Ends what instances have left that are not among these, which are live: processes whose
+    /// Ends what instances under these accounts have left that are not among `live`: processes whose
     /// first process has ended, and whose end no task waits for. Returns how many of which.
     async fn sweep(
         &self,
         _live: &[InstanceName],
+        _accounts: &[Account],
     ) -> Result<Vec<(InstanceName, usize)>, SupervisorError> {
         Ok(Vec::new())
     }
@@ -139,8 +151,8 @@ pub trait Runner: Send + Sync {
     }
 
     /// Removes every trace of the name (program section, pid file, what other processes it has
-    /// left). The process has ended before.
-    async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError>;
+    /// left under this account). The process has ended before.
+    async fn forget(&self, name: &InstanceName, account: &Account) -> Result<(), SupervisorError>;
 
     /// Housekeeping, now and then: drops program sections of instances that have slept for long;
     /// those of `live` stay.

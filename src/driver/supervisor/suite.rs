@@ -106,7 +106,7 @@ async fn an_end_by_itself_is_noticed_with_its_code(fixture: Fixture) {
     let process = s.start(&a).await.unwrap();
     let waiting = tokio::spawn({
         let (s, name) = (Arc::clone(&s), a.name.clone());
-        async move { s.wait(&name, process).await.unwrap() }
+        async move { s.wait(&name, &Account::SameAsAcc, process).await.unwrap() }
     });
     fixture.finish(&a.name, Exit::Code(7));
     assert_eq!(waiting.await.unwrap(), Exit::Code(7));
@@ -122,17 +122,17 @@ async fn terminate_ends_it_and_an_ended_process_is_success(fixture: Fixture) {
     let process = s.start(&a).await.unwrap();
     s.terminate(&a, process).await.unwrap();
     assert_eq!(
-        s.wait(&a.name, process).await.unwrap(),
+        s.wait(&a.name, &a.account, process).await.unwrap(),
         Exit::Signal(libc::SIGTERM)
     );
     assert!(!fixture.is_alive(process));
     s.terminate(&a, process).await.unwrap();
-    s.kill(&a.name, process).await.unwrap();
+    s.kill(&a.name, &a.account, process).await.unwrap();
     assert_eq!(s.find(&a.name).await.unwrap(), None);
     // A signal meant for the ended one does not reach its successor.
     let next = s.start(&a).await.unwrap();
     s.terminate(&a, process).await.unwrap();
-    s.kill(&a.name, process).await.unwrap();
+    s.kill(&a.name, &a.account, process).await.unwrap();
     assert_eq!(s.find(&a.name).await.unwrap(), Some(next));
 }
 
@@ -145,23 +145,27 @@ async fn a_process_that_does_not_listen_needs_a_kill(fixture: Fixture) {
     let process = s.start(&a).await.unwrap();
     fixture.wait_for_file("ready").await;
     s.terminate(&a, process).await.unwrap();
-    let waited = tokio::time::timeout(Duration::from_millis(200), s.wait(&a.name, process)).await;
+    let waited = tokio::time::timeout(
+        Duration::from_millis(200),
+        s.wait(&a.name, &a.account, process),
+    )
+    .await;
     assert!(waited.is_err(), "{waited:?}");
-    s.kill(&a.name, process).await.unwrap();
+    s.kill(&a.name, &a.account, process).await.unwrap();
     assert_eq!(
-        s.wait(&a.name, process).await.unwrap(),
+        s.wait(&a.name, &a.account, process).await.unwrap(),
         Exit::Signal(libc::SIGKILL)
     );
 }
 
 async fn forget_may_be_repeated_and_a_start_follows(fixture: Fixture) {
     let (s, a) = (fixture.runner(), obedient("a", &fixture, 0));
-    s.forget(&a.name).await.unwrap();
+    s.forget(&a.name, &a.account).await.unwrap();
     let process = s.start(&a).await.unwrap();
-    s.kill(&a.name, process).await.unwrap();
-    s.wait(&a.name, process).await.unwrap();
-    s.forget(&a.name).await.unwrap();
-    s.forget(&a.name).await.unwrap();
+    s.kill(&a.name, &a.account, process).await.unwrap();
+    s.wait(&a.name, &a.account, process).await.unwrap();
+    s.forget(&a.name, &a.account).await.unwrap();
+    s.forget(&a.name, &a.account).await.unwrap();
     assert_eq!(fixture.traces("a"), Vec::<std::path::PathBuf>::new());
     assert_eq!(s.find(&a.name).await.unwrap(), None);
     assert!(fixture.is_alive(s.start(&a).await.unwrap()));
@@ -177,7 +181,10 @@ async fn names_do_not_get_in_each_others_way(fixture: Fixture) {
         [(a.name.clone(), pa), (b.name.clone(), pb)]
     );
     fixture.finish(&a.name, Exit::Code(1));
-    assert_eq!(s.wait(&a.name, pa).await.unwrap(), Exit::Code(1));
+    assert_eq!(
+        s.wait(&a.name, &a.account, pa).await.unwrap(),
+        Exit::Code(1)
+    );
     assert_eq!(s.find(&b.name).await.unwrap(), Some(pb));
 }
 

@@ -266,10 +266,11 @@ impl Actor {
             self.handle.instance.name.clone(),
         );
         let (handle, since) = (Arc::downgrade(&self.handle), self.ctx.now());
-        let kind = self.handle.launched().launch.runner.clone();
+        let launched = self.handle.launched();
+        let (kind, account) = (launched.launch.runner.clone(), launched.account.clone());
         tokio::spawn(async move {
             loop {
-                let wait = async { ctx.runners.of(&kind)?.wait(&name, process).await };
+                let wait = async { ctx.runners.of(&kind)?.wait(&name, &account, process).await };
                 let ended = tokio::select! {
                     biased;
                     // Its pid file is no longer ours to remove.
@@ -405,7 +406,7 @@ impl Actor {
             let runner = self.ctx.runner(&launched)?;
             match kill {
                 false => runner.terminate(&program, process).await,
-                true => runner.kill(&program.name, process).await,
+                true => runner.kill(&program.name, &program.account, process).await,
             }
         };
         if let Err(e) = signalled.await {

@@ -56,7 +56,7 @@ async fn sweep(world: &World, run: &mut MonitorRun) {
         .collect();
     drop(handles);
     for runner in world.runners.all() {
-        match runner.sweep(&live).await {
+        match runner.sweep(&live, &launch_spec::accounts(world)).await {
             Ok(ended) => run.lines.extend(ended.iter().map(|(name, count)| {
                 let processes = if *count == 1 { "process" } else { "processes" };
                 MonitorLine::new(
@@ -176,6 +176,7 @@ async fn strays(
         )),
         Ok(None) => {
             end_stray(
+                world,
                 runner,
                 name,
                 process,
@@ -187,6 +188,7 @@ async fn strays(
         // Started by an acc that died before it heard of it, then destroyed.
         Ok(Some(row)) if row.stored.phase == Phase::Destroyed => {
             end_stray(
+                world,
                 runner,
                 name,
                 process,
@@ -215,15 +217,18 @@ async fn strays(
 }
 
 async fn end_stray(
+    world: &World,
     runner: &Arc<dyn Runner>,
     name: &InstanceName,
     process: Process,
     what: &str,
     run: &mut MonitorRun,
 ) {
-    let killed = runner.kill(name, process).await.is_ok();
-    let _ = tokio::time::timeout(END_WITHIN, runner.wait(name, process)).await;
-    if killed && runner.forget(name).await.is_ok() {
+    let account = launch_spec::account(world);
+    let killed = runner.kill(name, &account, process).await.is_ok();
+    let ended = runner.wait(name, &account, process);
+    let _ = tokio::time::timeout(END_WITHIN, ended).await;
+    if killed && runner.forget(name, &account).await.is_ok() {
         run.lines.push(MonitorLine::new(
             name.as_str(),
             MonitorAction::Repaired,

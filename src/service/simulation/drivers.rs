@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::host::{DRAIN, Host, IDLE, Manner, NAMES, Proc, State, Why};
+use crate::domain::account::Account;
 use crate::domain::instance::{Exit, Listen, Process};
 use crate::domain::name::InstanceName;
 use crate::domain::time::{Timestamp, WallTime};
@@ -281,7 +282,12 @@ impl Runner for Drivers {
         Ok(())
     }
 
-    async fn kill(&self, name: &InstanceName, process: Process) -> Result<(), SupervisorError> {
+    async fn kill(
+        &self,
+        name: &InstanceName,
+        _account: &Account,
+        process: Process,
+    ) -> Result<(), SupervisorError> {
         self.ask("kill", name.as_str()).await?;
         {
             let mut s = self.0.state();
@@ -294,7 +300,12 @@ impl Runner for Drivers {
         Ok(())
     }
 
-    async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError> {
+    async fn wait(
+        &self,
+        name: &InstanceName,
+        _account: &Account,
+        process: Process,
+    ) -> Result<Exit, SupervisorError> {
         self.ask("wait", name.as_str()).await?;
         let exit = self.0.until(|s| {
             let gone = !s.procs.contains_key(&process.pid);
@@ -305,7 +316,7 @@ impl Runner for Drivers {
         Ok(exit)
     }
 
-    async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError> {
+    async fn forget(&self, name: &InstanceName, _account: &Account) -> Result<(), SupervisorError> {
         self.ask("forget", name.as_str()).await?;
         let mut s = self.0.state();
         if let Some(pid) = s.process(who(name.as_str())).map(|p| p.pid) {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::account::Account;
 use crate::domain::instance::{Listen, RunnerKind};
 use crate::domain::lifecycle::{Answer, Event, Phase};
 use crate::domain::name::InstanceName;
@@ -58,8 +59,9 @@ pub(in crate::service) async fn run(
         }
     };
     world.reached("destroy.phase")?;
-    let kind = &handle.launched().launch.runner;
-    leave(world, kind, &name, is_routed(&handle)).await?;
+    let launched = handle.launched();
+    let (kind, account) = (&launched.launch.runner, &launched.account);
+    leave(world, kind, &name, account, is_routed(&handle)).await?;
     if journalled {
         world
             .write(move |store| store.end(id))
@@ -113,6 +115,7 @@ pub(in crate::service) async fn finish(world: &Arc<World>, row: &Row) -> Result<
             world,
             &launch_spec::runner_kind(row),
             &row.name,
+            &launch_spec::account(world),
             row.port.is_some() || !row.hosts.is_empty(),
         )
         .await?;
@@ -134,9 +137,10 @@ async fn leave(
     world: &Arc<World>,
     kind: &RunnerKind,
     name: &InstanceName,
+    account: &Account,
     routed: bool,
 ) -> Result<(), ServiceError> {
-    let forgotten = async { world.runners.of(kind)?.forget(name).await };
+    let forgotten = async { world.runners.of(kind)?.forget(name, account).await };
     forgotten.await.map_err(|e| {
         let deed = format!("`{name}` is destroyed, but could not be removed from the supervisor");
         ServiceError::because(

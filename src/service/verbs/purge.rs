@@ -72,7 +72,8 @@ pub(in crate::service) async fn remove(world: &Arc<World>, row: &Row) -> Result<
     let name = &row.name;
     let deed = || could_not_remove(name);
     let kind = launch_spec::runner_kind(row);
-    let forgotten = async { world.runners.of(&kind)?.forget(name).await };
+    let account = launch_spec::account(world);
+    let forgotten = async { world.runners.of(&kind)?.forget(name, &account).await };
     forgotten
         .await
         .map_err(|e| ServiceError::because(deed(), &e, HINT))?;

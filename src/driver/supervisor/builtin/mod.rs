@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::domain::account::Account;
 use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
 use crate::host::fs::make_dir;
@@ -77,13 +78,6 @@ impl Builtin {
             standin,
             locks: Locks::default(),
         }
-    }
-
-    /// For instances that run as this user instead of acc's.
-    #[must_use]
-    pub fn for_user(mut self, user: Option<u32>) -> Self {
-        self.members.set_user(user);
-        self
     }
 
     /// Uses this way to find the processes of instances.
@@ -315,11 +309,16 @@ impl Runner for Builtin {
         if !process::is_same(process).map_err(|e| unreachable(name.as_str(), e))? {
             return Ok(());
         }
-        self.members.ask_others(name, process, program.stop_signal);
+        self.members.ask_others(program, process);
         signal(name.as_str(), process, program.stop_signal)
     }
 
-    async fn kill(&self, name: &InstanceName, process: Process) -> Result<(), SupervisorError> {
+    async fn kill(
+        &self,
+        name: &InstanceName,
+        account: &Account,
+        process: Process,
+    ) -> Result<(), SupervisorError> {
         signal(name.as_str(), process, libc::SIGKILL)?;
         let _held = self.locks.lock(name.as_str()).await;
         // Never a process that was started under this name since.
@@ -330,18 +329,26 @@ impl Runner for Builtin {
             return Ok(());
         }
         self.members
-            .kill(name, Some(process))
+            .kill(name, account, Some(process))
             .map_err(|e| unreachable(name.as_str(), e))
     }
 
-    async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError> {
+    async fn wait(
+        &self,
+        name: &InstanceName,
+        account: &Account,
+        process: Process,
+    ) -> Result<Exit, SupervisorError> {
         let asked = |e: io::Error| unreachable(name.as_str(), e);
         let held = process::hold(process).map_err(asked)?;
         let exit = tokio::select! {
             exit = held.exited() => exit.map_err(asked)?,
             () = self.members.ended_under_a_tracer(process) => Exit::Signal(libc::SIGKILL),
         };
-        self.members.gone(name, process).await.map_err(asked)?;
+        self.members
+            .gone(name, account, process)
+            .await
+            .map_err(asked)?;
         let _held = self.locks.lock(name.as_str()).await;
         let pid_path = self.pid_path(name);
         let last = Self::living(name.as_str(), &pid_path).await?.is_none();
@@ -355,15 +362,16 @@ impl Runner for Builtin {
     async fn sweep(
         &self,
         live: &[InstanceName],
+        accounts: &[Account],
     ) -> Result<Vec<(InstanceName, usize)>, SupervisorError> {
-        self.members.sweep(live, self, &self.locks).await
+        self.members.sweep(live, accounts, self, &self.locks).await
     }
 
     async fn explain(&self, program: &Program) -> Option<String> {
         preflight::explain(program)
     }
 
-    async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError> {
+    async fn forget(&self, name: &InstanceName, account: &Account) -> Result<(), SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
         let pid_path = self.pid_path(name);
         if Self::living(name.as_str(), &pid_path).await?.is_some() {
@@ -371,7 +379,7 @@ impl Runner for Builtin {
             return Err(unreachable(name.as_str(), "it is still running"));
         }
         self.members
-            .clear(name, pid_file::process(&pid_path)?)
+            .clear(name, account, pid_file::process(&pid_path)?)
             .await?;
         pid_file::remove(&pid_path)
     }

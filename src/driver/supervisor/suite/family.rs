@@ -8,6 +8,9 @@ use super::real::{gone, pid_in, read_eventually};
 use super::*;
 use crate::host::process;
 
+/// Instances run as acc's own user.
+const ACC: &[Account] = &[Account::SameAsAcc];
+
 macro_rules! in_every_way {
     ($($test:ident),* $(,)?) => {
         in_every_way!(@ builtin_best, Fixture::builtin_by(Way::Best), $($test),*);
@@ -72,7 +75,7 @@ async fn those_in_a_session_of_their_own_end_with_it(fixture: Fixture) {
         let far = far(&fixture).await;
         assert!(lives(far));
         if by_kill {
-            s.kill(&a.name, process).await.unwrap()
+            s.kill(&a.name, &a.account, process).await.unwrap()
         } else {
             s.terminate(&a, process).await.unwrap()
         }
@@ -82,12 +85,12 @@ async fn those_in_a_session_of_their_own_end_with_it(fixture: Fixture) {
             libc::SIGTERM
         };
         assert_eq!(
-            s.wait(&a.name, process).await.unwrap(),
+            s.wait(&a.name, &a.account, process).await.unwrap(),
             Exit::Signal(signal)
         );
         assert!(!lives(far), "its end was reported while it had a process");
     }
-    s.forget(&a.name).await.unwrap();
+    s.forget(&a.name, &a.account).await.unwrap();
 }
 
 async fn those_that_ignore_the_signal_are_killed(fixture: Fixture) {
@@ -101,10 +104,14 @@ async fn those_that_ignore_the_signal_are_killed(fixture: Fixture) {
     let process = s.start(&a).await.unwrap();
     let far = far(&fixture).await;
     s.terminate(&a, process).await.unwrap();
-    let waited = tokio::time::timeout(Duration::from_millis(300), s.wait(&a.name, process)).await;
+    let waited = tokio::time::timeout(
+        Duration::from_millis(300),
+        s.wait(&a.name, &a.account, process),
+    )
+    .await;
     assert!(waited.is_err() && lives(far), "{waited:?}");
-    s.kill(&a.name, process).await.unwrap();
-    s.wait(&a.name, process).await.unwrap();
+    s.kill(&a.name, &a.account, process).await.unwrap();
+    s.wait(&a.name, &a.account, process).await.unwrap();
     assert!(!lives(far));
 }
 
@@ -112,7 +119,10 @@ async fn what_the_first_process_leaves_is_killed(fixture: Fixture) {
     let s = fixture.supervisor();
     let a = with_far(&fixture, "trap \"\" TERM HUP;", "exec sleep 1000", "exit 4");
     let process = s.start(&a).await.unwrap();
-    assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(4));
+    assert_eq!(
+        s.wait(&a.name, &a.account, process).await.unwrap(),
+        Exit::Code(4)
+    );
     assert!(!lives(far(&fixture).await));
 }
 
@@ -128,7 +138,7 @@ async fn those_with_work_to_finish_are_given_time(fixture: Fixture) {
     let far = far(&fixture).await;
     s.terminate(&a, process).await.unwrap();
     assert_eq!(
-        s.wait(&a.name, process).await.unwrap(),
+        s.wait(&a.name, &a.account, process).await.unwrap(),
         Exit::Signal(libc::SIGTERM)
     );
     assert_eq!(
@@ -148,7 +158,9 @@ async fn what_was_left_when_nobody_looked_is_ended(fixture: Fixture) {
     let beside = s.start(&b).await.unwrap();
     let far = far(&fixture).await;
     assert_eq!(
-        s.sweep(&[a.name.clone(), b.name.clone()]).await.unwrap(),
+        s.sweep(&[a.name.clone(), b.name.clone()], ACC)
+            .await
+            .unwrap(),
         []
     );
     // As when acc is killed, and then the first process.
@@ -157,18 +169,20 @@ async fn what_was_left_when_nobody_looked_is_ended(fixture: Fixture) {
     assert!(lives(far));
     let next = fixture.again();
     assert_eq!(
-        next.sweep(std::slice::from_ref(&a.name)).await.unwrap(),
+        next.sweep(std::slice::from_ref(&a.name), ACC)
+            .await
+            .unwrap(),
         [],
         "another task handles its end"
     );
     // The shell may have been killed beside a `sleep` of its own.
-    let ended = next.sweep(&[]).await.unwrap();
+    let ended = next.sweep(&[], ACC).await.unwrap();
     assert!(
         matches!(ended.as_slice(), [(name, 1 | 2)] if *name == a.name),
         "{ended:?}"
     );
     assert!(!lives(far) && fixture.is_alive(beside));
-    assert_eq!(next.sweep(&[]).await.unwrap(), []);
+    assert_eq!(next.sweep(&[], ACC).await.unwrap(), []);
 }
 
 async fn an_earlier_run_is_ended_before_the_next_start(fixture: Fixture) {
@@ -182,8 +196,8 @@ async fn an_earlier_run_is_ended_before_the_next_start(fixture: Fixture) {
     assert_eq!(next.find(&a.name).await.unwrap(), None);
     let second = next.start(&a).await.unwrap();
     assert!(fixture.is_alive(second) && !lives(before));
-    next.kill(&a.name, second).await.unwrap();
-    next.wait(&a.name, second).await.unwrap();
+    next.kill(&a.name, &a.account, second).await.unwrap();
+    next.wait(&a.name, &a.account, second).await.unwrap();
 }
 
 async fn who_forks_against_the_kill_loses(fixture: Fixture) {
@@ -197,10 +211,14 @@ async fn who_forks_against_the_kill_loses(fixture: Fixture) {
     let process = s.start(&a).await.unwrap();
     assert_eq!(fixture.count(&a.name).await, 1);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    s.kill(&a.name, process).await.unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(10), s.wait(&a.name, process)).await;
+    s.kill(&a.name, &a.account, process).await.unwrap();
+    let ended = tokio::time::timeout(
+        Duration::from_secs(10),
+        s.wait(&a.name, &a.account, process),
+    )
+    .await;
     ended.expect("it went on").unwrap();
-    assert_eq!(s.sweep(&[]).await.unwrap(), []);
+    assert_eq!(s.sweep(&[], ACC).await.unwrap(), []);
 }
 
 async fn who_else_waits_for_an_earlier_run_is_not_in_the_way(fixture: Fixture) {
@@ -211,11 +229,11 @@ async fn who_else_waits_for_an_earlier_run_is_not_in_the_way(fixture: Fixture) {
         let process = s.start(&a).await.unwrap();
         for _ in 0..3 {
             let (s, name) = (s.clone(), a.name.clone());
-            waiting.spawn(async move { s.wait(&name, process).await });
+            waiting.spawn(async move { s.wait(&name, &Account::SameAsAcc, process).await });
         }
-        s.kill(&a.name, process).await.unwrap();
+        s.kill(&a.name, &a.account, process).await.unwrap();
         assert_eq!(
-            s.wait(&a.name, process).await.unwrap(),
+            s.wait(&a.name, &a.account, process).await.unwrap(),
             Exit::Signal(libc::SIGKILL)
         );
     }
@@ -224,8 +242,8 @@ async fn who_else_waits_for_an_earlier_run_is_not_in_the_way(fixture: Fixture) {
         waited.unwrap().unwrap();
     }
     assert!(fixture.is_alive(last));
-    s.kill(&a.name, last).await.unwrap();
-    s.wait(&a.name, last).await.unwrap();
+    s.kill(&a.name, &a.account, last).await.unwrap();
+    s.wait(&a.name, &a.account, last).await.unwrap();
 }
 
 async fn a_neighbour_is_left_alone(fixture: Fixture) {
@@ -236,16 +254,16 @@ async fn a_neighbour_is_left_alone(fixture: Fixture) {
     );
     let (first, neighbour) = (s.start(&a).await.unwrap(), s.start(&b).await.unwrap());
     let far = far(&fixture).await;
-    s.kill(&a.name, first).await.unwrap();
-    s.wait(&a.name, first).await.unwrap();
+    s.kill(&a.name, &a.account, first).await.unwrap();
+    s.wait(&a.name, &a.account, first).await.unwrap();
     assert!(!lives(far) && fixture.is_alive(neighbour));
     // Nor does what was meant for an ended run reach the next.
     let second = s.start(&a).await.unwrap();
-    s.kill(&a.name, first).await.unwrap();
+    s.kill(&a.name, &a.account, first).await.unwrap();
     s.terminate(&a, first).await.unwrap();
     assert!(fixture.is_alive(second));
-    s.wait(&a.name, first).await.unwrap();
+    s.wait(&a.name, &a.account, first).await.unwrap();
     assert!(fixture.is_alive(second));
-    s.kill(&a.name, second).await.unwrap();
-    s.wait(&a.name, second).await.unwrap();
+    s.kill(&a.name, &a.account, second).await.unwrap();
+    s.wait(&a.name, &a.account, second).await.unwrap();
 }

@@ -58,7 +58,11 @@ async fn arrives(fixture: &Fixture, env: Vec<(String, String)>, args: Vec<String
     a.argv.extend(args);
     a.env = env;
     let process = fixture.supervisor().start(&a).await.unwrap();
-    let exit = fixture.supervisor().wait(&a.name, process).await.unwrap();
+    let exit = fixture
+        .supervisor()
+        .wait(&a.name, &a.account, process)
+        .await
+        .unwrap();
     assert_eq!(exit, Exit::Code(0), "{:?}", fs::read_to_string(&a.log));
     let text = |name: &str| String::from_utf8(fs::read(fixture.dir().join(name)).unwrap()).unwrap();
     let mut got: Vec<String> = text("env")
@@ -74,7 +78,11 @@ async fn arrives(fixture: &Fixture, env: Vec<(String, String)>, args: Vec<String
         a.argv
     );
     assert_eq!(text("dir").trim_end(), fixture.dir().display().to_string());
-    fixture.supervisor().forget(&a.name).await.unwrap();
+    fixture
+        .supervisor()
+        .forget(&a.name, &a.account)
+        .await
+        .unwrap();
 }
 
 async fn environment_arguments_and_folder_arrive_byte_for_byte(fixture: Fixture) {
@@ -174,7 +182,11 @@ async fn output_goes_to_the_log(fixture: Fixture) {
     );
     for times in 1..=2 {
         let process = fixture.supervisor().start(&a).await.unwrap();
-        fixture.supervisor().wait(&a.name, process).await.unwrap();
+        fixture
+            .supervisor()
+            .wait(&a.name, &a.account, process)
+            .await
+            .unwrap();
         eventually("both lines in the log", async || {
             let text = fs::read_to_string(&a.log).unwrap_or_default();
             (text == "out\nerr\n".repeat(times)).then_some(())
@@ -197,8 +209,16 @@ async fn output_goes_to_the_log(fixture: Fixture) {
         })
         .await;
     }
-    fixture.supervisor().kill(&b.name, process).await.unwrap();
-    fixture.supervisor().wait(&b.name, process).await.unwrap();
+    fixture
+        .supervisor()
+        .kill(&b.name, &b.account, process)
+        .await
+        .unwrap();
+    fixture
+        .supervisor()
+        .wait(&b.name, &b.account, process)
+        .await
+        .unwrap();
 }
 
 pub(super) fn pid_in(bytes: &[u8]) -> i32 {
@@ -227,7 +247,7 @@ async fn a_stop_ends_the_whole_group(fixture: Fixture) {
         let process = s.start(&a).await.unwrap();
         let child = pid_in(&read_eventually(fixture.dir().join("child")).await);
         if by_kill {
-            s.kill(&a.name, process).await.unwrap()
+            s.kill(&a.name, &a.account, process).await.unwrap()
         } else {
             s.terminate(&a, process).await.unwrap()
         }
@@ -237,7 +257,7 @@ async fn a_stop_ends_the_whole_group(fixture: Fixture) {
             libc::SIGTERM
         };
         assert_eq!(
-            s.wait(&a.name, process).await.unwrap(),
+            s.wait(&a.name, &a.account, process).await.unwrap(),
             Exit::Signal(signal)
         );
         gone(child).await;
@@ -250,12 +270,18 @@ async fn what_the_leader_leaves_behind_is_killed(fixture: Fixture) {
     let script = "(trap '' TERM HUP; exec sleep 1000) & echo $! > child; exit 4";
     let a = program("a", fixture.dir(), &["/bin/sh", "-c", script]);
     let process = s.start(&a).await.unwrap();
-    assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(4));
+    assert_eq!(
+        s.wait(&a.name, &a.account, process).await.unwrap(),
+        Exit::Code(4)
+    );
     gone(pid_in(&read_eventually(fixture.dir().join("child")).await)).await;
     // The name is free again although a grandchild held the log open.
     let again = program("a", fixture.dir(), &["/bin/sh", "-c", "exit 5"]);
     let process = s.start(&again).await.unwrap();
-    assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(5));
+    assert_eq!(
+        s.wait(&a.name, &a.account, process).await.unwrap(),
+        Exit::Code(5)
+    );
 }
 
 async fn an_exit_at_once_is_an_exit_and_not_a_failed_start(fixture: Fixture) {
@@ -268,7 +294,7 @@ async fn an_exit_at_once_is_an_exit_and_not_a_failed_start(fixture: Fixture) {
         for _ in 0..5 {
             let a = program("a", fixture.dir(), &["/bin/sh", "-c", command]);
             let process = s.start(&a).await.unwrap();
-            let reported = s.wait(&a.name, process).await.unwrap();
+            let reported = s.wait(&a.name, &a.account, process).await.unwrap();
             // supervisord can have reaped it before acc could read the exit status, and reports
             // only that a signal ended it, not which.
             let unreported = fixture.is_supervisord()
@@ -337,7 +363,11 @@ async fn a_new_driver_finds_what_an_earlier_one_started(fixture: Fixture) {
     assert_eq!(fixture.count(&a.name).await, 1);
     let waiting = tokio::spawn({
         let (next, name) = (Arc::clone(&next), a.name.clone());
-        async move { next.wait(&name, process).await.unwrap() }
+        async move {
+            next.wait(&name, &Account::SameAsAcc, process)
+                .await
+                .unwrap()
+        }
     });
     fixture.finish(&a.name, Exit::Code(6));
     assert_eq!(waiting.await.unwrap(), Exit::Code(6));
@@ -373,7 +403,11 @@ async fn a_process_that_runs_as_another_user_is_only_that(fixture: Fixture) {
     };
     let process = fixture.supervisor().start(&a).await.unwrap();
     assert_eq!(
-        fixture.supervisor().wait(&a.name, process).await.unwrap(),
+        fixture
+            .supervisor()
+            .wait(&a.name, &a.account, process)
+            .await
+            .unwrap(),
         Exit::Code(0)
     );
     let text = eventually("all lines", async || {
@@ -426,7 +460,10 @@ async fn a_changed_program_is_started_as_it_is_now(fixture: Fixture) {
             &["/bin/sh", "-c", &format!("exit {code}")],
         );
         let process = s.start(&a).await.unwrap();
-        assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(code));
+        assert_eq!(
+            s.wait(&a.name, &a.account, process).await.unwrap(),
+            Exit::Code(code)
+        );
     }
 }
 
@@ -435,11 +472,15 @@ async fn a_stop_right_after_the_start_is_not_lost(fixture: Fixture) {
     for round in 0..30 {
         let process = s.start(&a).await.unwrap();
         if round % 2 == 0 {
-            s.kill(&a.name, process).await.unwrap()
+            s.kill(&a.name, &a.account, process).await.unwrap()
         } else {
             s.terminate(&a, process).await.unwrap()
         }
-        let ended = tokio::time::timeout(Duration::from_secs(10), s.wait(&a.name, process)).await;
+        let ended = tokio::time::timeout(
+            Duration::from_secs(10),
+            s.wait(&a.name, &a.account, process),
+        )
+        .await;
         assert_eq!(
             ended.unwrap().unwrap(),
             Exit::Signal(if round % 2 == 0 {
@@ -493,7 +534,10 @@ async fn a_socket_is_handed_over_and_ends_with_the_program(fixture: Fixture) {
         // No process accepts what waits there, and no other process has the socket: it is closed
         // with the process.
         fixture.finish(&a.name, Exit::Code(0));
-        assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(0));
+        assert_eq!(
+            s.wait(&a.name, &a.account, process).await.unwrap(),
+            Exit::Code(0)
+        );
         assert_eq!(
             waiting.read(&mut [0]).unwrap_err().kind(),
             ErrorKind::ConnectionReset
@@ -536,8 +580,16 @@ async fn a_socket_handed_to_another_user_is_that_users(fixture: Fixture) {
     let found = fs::metadata(&path).unwrap();
     // Its group may connect: that of the edge, which the folder passes on (setgid).
     assert_eq!((found.uid(), found.mode() & 0o777), (nobody.uid, 0o770));
-    fixture.supervisor().kill(&a.name, process).await.unwrap();
-    fixture.supervisor().wait(&a.name, process).await.unwrap();
+    fixture
+        .supervisor()
+        .kill(&a.name, &a.account, process)
+        .await
+        .unwrap();
+    fixture
+        .supervisor()
+        .wait(&a.name, &a.account, process)
+        .await
+        .unwrap();
 }
 
 async fn many_start_at_once(fixture: Fixture) {
@@ -631,7 +683,10 @@ async fn builtin_adopts_what_only_the_child_wrote() {
     assert_eq!(next.find(&a.name).await.unwrap(), Some(process));
     assert_eq!(next.start(&a).await.unwrap(), process);
     fixture.finish(&a.name, Exit::Code(0));
-    assert_eq!(next.wait(&a.name, process).await.unwrap(), Exit::Code(0));
+    assert_eq!(
+        next.wait(&a.name, &a.account, process).await.unwrap(),
+        Exit::Code(0)
+    );
     assert_eq!(fs::read_to_string(&a.log).unwrap(), "after\n");
     assert_eq!(fixture.traces("a"), Vec::<PathBuf>::new());
 }

@@ -102,13 +102,6 @@ impl Supervisord {
         }
     }
 
-    /// For instances that run as this user instead of acc's.
-    #[must_use]
-    pub fn for_user(mut self, user: Option<u32>) -> Self {
-        self.members.set_user(user);
-        self
-    }
-
     /// Uses this way to find the processes of instances.
     #[cfg(test)]
     pub(in super::super) fn with_members(mut self, members: InstanceMembers) -> Self {

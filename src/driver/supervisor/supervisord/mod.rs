@@ -24,6 +24,7 @@ use std::time::Duration;
 use acc_launch::LaunchRequest;
 use async_trait::async_trait;
 
+use crate::domain::account::Account;
 use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
 use crate::host::fs::make_dir;
@@ -329,8 +330,7 @@ impl Runner for Supervisord {
             return Ok(());
         }
         self.daemon.settled(process).await;
-        self.members
-            .ask_others(&program.name, process, program.stop_signal);
+        self.members.ask_others(program, process);
         // Through supervisord, so that it kills the process in the end even if acc dies. If
         // supervisord does not run it (its predecessor did) or cannot be reached, signal it here.
         if self.group(&program.name).stop().await.unwrap_or(false) {
@@ -339,7 +339,12 @@ impl Runner for Supervisord {
         signal(&program.name, process, program.stop_signal)
     }
 
-    async fn kill(&self, name: &InstanceName, process: Process) -> Result<(), SupervisorError> {
+    async fn kill(
+        &self,
+        name: &InstanceName,
+        account: &Account,
+        process: Process,
+    ) -> Result<(), SupervisorError> {
         self.daemon.settled(process).await;
         signal(name, process, libc::SIGKILL)?;
         let _held = self.locks.lock(name.as_str()).await;
@@ -348,11 +353,16 @@ impl Runner for Supervisord {
             return Ok(());
         }
         self.members
-            .kill(name, Some(process))
+            .kill(name, account, Some(process))
             .map_err(|e| kernel(name.as_str(), &e))
     }
 
-    async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError> {
+    async fn wait(
+        &self,
+        name: &InstanceName,
+        account: &Account,
+        process: Process,
+    ) -> Result<Exit, SupervisorError> {
         // Waits on a copy: a caller that stops waiting must not release the process for the next
         // one.
         let held = self
@@ -372,7 +382,7 @@ impl Runner for Supervisord {
             .retain(|held_name, held| held_name != name || held.process() != process);
         let mut exit = ended.map_err(|e| kernel(name.as_str(), &e))?;
         self.members
-            .gone(name, process)
+            .gone(name, account, process)
             .await
             .map_err(|e| kernel(name.as_str(), &e))?;
         let _held = self.locks.lock(name.as_str()).await;
@@ -391,15 +401,16 @@ impl Runner for Supervisord {
     async fn sweep(
         &self,
         live: &[InstanceName],
+        accounts: &[Account],
     ) -> Result<Vec<(InstanceName, usize)>, SupervisorError> {
-        self.members.sweep(live, self, &self.locks).await
+        self.members.sweep(live, accounts, self, &self.locks).await
     }
 
     async fn explain(&self, program: &Program) -> Option<String> {
         preflight::explain(program)
     }
 
-    async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError> {
+    async fn forget(&self, name: &InstanceName, account: &Account) -> Result<(), SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
         self.held().remove(name);
         let had = self.programs.kept.has(name.as_str());
@@ -418,7 +429,7 @@ impl Runner for Supervisord {
         }
         let pid_path = self.pid_path(name);
         self.members
-            .clear(name, pid_file::process(&pid_path)?)
+            .clear(name, account, pid_file::process(&pid_path)?)
             .await?;
         pid_file::remove(&pid_path)
     }

@@ -161,7 +161,7 @@ async fn children_of_a_killed_supervisord_are_found_and_not_started_twice() {
     assert_eq!(s.start(&a).await.unwrap(), process);
     assert_eq!(fixture.count(&a.name).await, 1);
     s.terminate(&a, process).await.unwrap();
-    s.wait(&a.name, process).await.unwrap();
+    s.wait(&a.name, &a.account, process).await.unwrap();
     assert_eq!(s.find(&a.name).await.unwrap(), None);
     assert_ne!(s.start(&a).await.unwrap(), process);
 }
@@ -318,7 +318,7 @@ async fn not_to_be_asked_is_an_error() {
             Err(SupervisorError::Unreachable { .. })
         ));
         assert!(matches!(
-            s.forget(&a.name).await,
+            s.forget(&a.name, &a.account).await,
             Err(SupervisorError::Unreachable { .. })
         ));
     }
@@ -377,7 +377,7 @@ async fn one_without_its_socket_is_replaced_or_ended_and_what_it_runs_goes_on() 
     );
     let last = fixture.daemon().unwrap();
     s.terminate(&a, process).await.unwrap();
-    s.wait(&a.name, process).await.unwrap();
+    s.wait(&a.name, &a.account, process).await.unwrap();
     s.stop_service(&services[0]).await.unwrap();
     fs::remove_file(fixture.settings().socket).unwrap();
     fixture.again().halt().await.unwrap();
@@ -425,7 +425,7 @@ async fn sections_of_sleepers_are_bounded() {
     for name in ["s1", "s2", "s3", "s4", "s2"] {
         let a = program(name, fixture.dir(), &["/bin/true"]);
         let process = s.start(&a).await.unwrap();
-        s.wait(&a.name, process).await.unwrap();
+        s.wait(&a.name, &a.account, process).await.unwrap();
     }
     s.tidy(std::slice::from_ref(&live.name)).await.unwrap();
     let kept: Vec<&str> = ["live", "s1", "s2", "s3", "s4"]
@@ -450,7 +450,7 @@ async fn a_section_that_became_wrong_is_in_nobodys_way() {
     let s = fixture.supervisor();
     let a = program("a", fixture.dir(), &["/bin/true"]);
     let process = s.start(&a).await.unwrap();
-    s.wait(&a.name, process).await.unwrap();
+    s.wait(&a.name, &a.account, process).await.unwrap();
     let text = fs::read_to_string(fixture.settings().dir.join("loaded/a.conf")).unwrap();
     let wrong = text.replace("startsecs = 0", "startsecs = many");
     fs::write(fixture.settings().dir.join("programs/a.conf"), wrong).unwrap();
@@ -458,8 +458,11 @@ async fn a_section_that_became_wrong_is_in_nobodys_way() {
     s.start(&b).await.unwrap();
     assert!(!fixture.settings().dir.join("programs/a.conf").exists());
     let process = s.start(&a).await.unwrap();
-    assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(0));
-    s.kill(&b.name, s.find(&b.name).await.unwrap().unwrap())
+    assert_eq!(
+        s.wait(&a.name, &a.account, process).await.unwrap(),
+        Exit::Code(0)
+    );
+    s.kill(&b.name, &b.account, s.find(&b.name).await.unwrap().unwrap())
         .await
         .unwrap();
     // And at boot.
@@ -523,12 +526,15 @@ async fn what_was_added_just_before_a_crash_of_acc_is_known_again() {
     let next = fixture.again();
     assert_eq!(next.start(&a).await.unwrap(), process, "not a second one");
     assert_eq!(fixture.count(&a.name).await, 1);
-    next.kill(&a.name, process).await.unwrap();
-    next.wait(&a.name, process).await.unwrap();
+    next.kill(&a.name, &a.account, process).await.unwrap();
+    next.wait(&a.name, &a.account, process).await.unwrap();
     fs::write(at("programs"), "").unwrap();
     let changed = program("a", fixture.dir(), &["/bin/sh", "-c", "exit 7"]);
     let process = next.start(&changed).await.unwrap();
-    assert_eq!(next.wait(&a.name, process).await.unwrap(), Exit::Code(7));
+    assert_eq!(
+        next.wait(&a.name, &a.account, process).await.unwrap(),
+        Exit::Code(7)
+    );
     assert!(at("loaded").exists() && !at("programs").exists());
 }
 

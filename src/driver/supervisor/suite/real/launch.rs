@@ -28,7 +28,11 @@ fn teller(fixture: &Fixture) -> Program {
 
 async fn reported(fixture: &Fixture, a: &Program) -> String {
     let process = fixture.supervisor().start(a).await.unwrap();
-    let exit = fixture.supervisor().wait(&a.name, process).await.unwrap();
+    let exit = fixture
+        .supervisor()
+        .wait(&a.name, &a.account, process)
+        .await
+        .unwrap();
     let text = eventually("all lines", async || {
         fs::read_to_string(&a.log)
             .ok()
@@ -143,7 +147,7 @@ async fn all_its_processes_together_have_their_limits(fixture: Fixture) {
     };
     let ended = async |a: &Program| {
         let process = s.start(a).await.unwrap();
-        s.wait(&a.name, process).await.unwrap()
+        s.wait(&a.name, &a.account, process).await.unwrap()
     };
     let many = "i=0; while [ $i -lt 30 ]; do sleep 1000 & i=$((i+1)); done; exit 0";
     let few = GroupLimits {
@@ -222,9 +226,9 @@ async fn a_launcher_that_is_stopped_holds_up_nobody(fixture: Fixture) {
         })
         .await;
         s.start(&obedient("b", &fixture, 0)).await.unwrap();
-        s.kill(&a.name, process).await.unwrap();
+        s.kill(&a.name, &a.account, process).await.unwrap();
         assert_eq!(
-            s.wait(&a.name, process).await.unwrap(),
+            s.wait(&a.name, &a.account, process).await.unwrap(),
             Exit::Signal(libc::SIGKILL)
         );
     } else {
@@ -252,7 +256,10 @@ async fn a_launcher_that_is_stopped_holds_up_nobody(fixture: Fixture) {
     assert_eq!(s.find(&a.name).await.unwrap(), None);
     let process = s.start(&a).await.unwrap();
     fixture.finish(&a.name, Exit::Code(0));
-    assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(0));
+    assert_eq!(
+        s.wait(&a.name, &a.account, process).await.unwrap(),
+        Exit::Code(0)
+    );
 }
 
 #[cfg(not(debug_assertions))]
