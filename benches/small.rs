@@ -122,6 +122,7 @@ fn database(count: usize) -> (tempfile::TempDir, SqliteStore) {
             created_at: WallTime(1),
             stored: &after(&[Event::Created]).stored(),
             boot: "boot",
+            asked_by: "command_line",
         };
         let id = store.insert(&new).unwrap();
         store.relaunch(id, &launch, "key").unwrap();

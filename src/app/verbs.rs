@@ -14,7 +14,7 @@ use super::binary::Binary;
 use super::master::{MasterChannel, Word, current};
 use super::reload::Reloader;
 use crate::service::error::ServiceError;
-use crate::service::handler::Handler;
+use crate::service::handler::{Handler, RequestCaller};
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;
 use crate::service::world::World;
@@ -76,14 +76,18 @@ impl ControlVerbs {
 
 #[async_trait]
 impl Handler for ControlVerbs {
-    async fn answer(&self, request: Request) -> Result<Outcome, ServiceError> {
+    async fn answer(
+        &self,
+        caller: &RequestCaller,
+        request: Request,
+    ) -> Result<Outcome, ServiceError> {
         match request {
             Request::Upgrade => {
                 current(&self.channel).say(Word::Upgrade);
                 return Ok(Outcome::Upgrading);
             }
             Request::Ping => {
-                return Ok(match self.world.answer(request).await? {
+                return Ok(match self.world.answer(caller, request).await? {
                     Outcome::Pong { pid, version, .. } => Outcome::Pong {
                         pid,
                         version,
@@ -93,14 +97,14 @@ impl Handler for ControlVerbs {
                 });
             }
             // Nothing is waited for: reads are answered whatever else is under way.
-            request if request.is_read() => return self.world.answer(request).await,
+            request if request.is_read() => return self.world.answer(caller, request).await,
             _ => {}
         }
         self.until_recovered().await;
         self.at_work.send_modify(|n| *n += 1);
         let outcome = match request {
             Request::Reload => self.reloader.run().await.map(Outcome::Reloaded),
-            request => self.world.answer(request).await,
+            request => self.world.answer(caller, request).await,
         };
         self.at_work.send_modify(|n| *n -= 1);
         outcome

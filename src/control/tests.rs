@@ -29,7 +29,7 @@ struct Fake {
 
 #[async_trait]
 impl Handler for Fake {
-    async fn answer(&self, request: Request) -> Result<Outcome, ServiceError> {
+    async fn answer(&self, _: &RequestCaller, request: Request) -> Result<Outcome, ServiceError> {
         self.seen.lock().unwrap().push(request.clone());
         match request {
             Request::Start { .. } => {

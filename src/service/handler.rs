@@ -17,7 +17,11 @@ pub trait Handler: Send + Sync {
     /// Answers one request, and ends no sooner than what it does. Only [`handle()`] calls it, or
     /// another handler that passes a request on. A `Ping` must be answered at once, whatever else is
     /// under way: clients use it to tell a slow verb from a hung server.
-    async fn answer(&self, request: Request) -> Result<Outcome, ServiceError>;
+    async fn answer(
+        &self,
+        caller: &RequestCaller,
+        request: Request,
+    ) -> Result<Outcome, ServiceError>;
 }
 
 /// By which way a request came.
@@ -29,6 +33,18 @@ pub enum EntryPoint {
     CommandLine,
     /// A timer of the server.
     Timer,
+}
+
+impl EntryPoint {
+    /// Its word, in the records of operations.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ControlSocket => "control_socket",
+            Self::CommandLine => "command_line",
+            Self::Timer => "timer",
+        }
+    }
 }
 
 /// What a caller may do.
@@ -106,5 +122,5 @@ pub async fn handle(
             "request"
         );
     }
-    handler.answer(request).await
+    handler.answer(caller, request).await
 }

@@ -1,4 +1,4 @@
-//! What acc can do: one verb a file, and behind them the actor, the registry and the journal.
+//! What acc can do: one verb a file, and behind them the actor, the registry and recovery.
 //!
 //! [`handle()`] is the only way in for every request, from any caller. It never
 //! prints and knows no HTTP.
@@ -37,8 +37,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use error::ServiceError;
-use handler::Handler;
 pub use handler::handle;
+use handler::{Handler, RequestCaller};
 use outcome::Outcome;
 use request::Request;
 use verbs::{create, desired, destroy, purge, restart, start, stop, stop_all};
@@ -46,7 +46,11 @@ use world::World;
 
 #[async_trait]
 impl Handler for Arc<World> {
-    async fn answer(&self, request: Request) -> Result<Outcome, ServiceError> {
+    async fn answer(
+        &self,
+        caller: &RequestCaller,
+        request: Request,
+    ) -> Result<Outcome, ServiceError> {
         let world = self;
         match request {
             // Whether its binary was replaced only the server itself can tell.
@@ -66,7 +70,7 @@ impl Handler for Arc<World> {
                 "no server is running to reload",
                 "start it with `acc boot`; it reads the current config",
             )),
-            Request::Create(new) => create::run(world, &new).await,
+            Request::Create(new) => create::run(world, caller.entry, &new).await,
             Request::Start { instance } => start::run(world, &instance).await,
             Request::Stop { instance, now } => stop::run(world, &instance, now).await,
             Request::Restart { instance } => restart::run(world, &instance).await,
@@ -74,8 +78,10 @@ impl Handler for Arc<World> {
                 desired::run(world, &instance, desired).await
             }
             Request::Reset { instance } => desired::reset(world, &instance).await,
-            Request::Destroy { instance, force } => destroy::run(world, &instance, force).await,
-            Request::Purge { instance } => purge::run(world, &instance).await,
+            Request::Destroy { instance, force } => {
+                destroy::run(world, caller.entry, &instance, force).await
+            }
+            Request::Purge { instance } => purge::run(world, caller.entry, &instance).await,
             Request::Monitor { dry_run, thorough } => monitor::run(world, dry_run, thorough).await,
             Request::Quiesce => stop_all::run(world).await,
             Request::List(_)

@@ -11,7 +11,7 @@ use crate::domain::lifecycle::Phase;
 use crate::host::fs;
 use crate::models::{find_model, list_models};
 use crate::service::error::{self, ServiceError, chain};
-use crate::service::handler::Handler;
+use crate::service::handler::{Handler, RequestCaller};
 use crate::service::launch_spec::bad_model;
 use crate::service::lookup::find_row;
 use crate::service::outcome::{InstanceInfo, Outcome};
@@ -40,7 +40,7 @@ impl Reader {
 
 #[async_trait]
 impl Handler for Reader {
-    async fn answer(&self, request: Request) -> Result<Outcome, ServiceError> {
+    async fn answer(&self, _: &RequestCaller, request: Request) -> Result<Outcome, ServiceError> {
         let config = self.config.clone();
         let read = move || {
             let open = || -> Result<Arc<dyn Store>, ServiceError> {

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
+use crate::domain::operation::OperationKind;
 use crate::host::fs;
 use crate::service::error::ServiceError;
 use crate::service::launch_spec;
 use crate::service::routes;
-use crate::service::verbs::{create, destroy, purge};
+use crate::service::verbs::{create, destroy, fail, purge};
 use crate::service::world::World;
-use crate::store::Work;
 
-/// Forgets what ran in another boot, then finishes or undoes journalled work. Must come before any
-/// verb.
+/// Forgets what ran in another boot, then finishes or undoes unfinished operations. Must come
+/// before any verb.
 pub async fn recover(world: &Arc<World>) -> Result<(), ServiceError> {
     tidy(world)?;
     take_up(world).await
@@ -51,7 +51,7 @@ pub fn tidy(world: &World) -> Result<(), ServiceError> {
     Ok(())
 }
 
-/// Finishes or undoes journalled work. What cannot be is left to the next monitor run.
+/// Finishes or undoes unfinished operations. What cannot be is left to the next monitor run.
 pub async fn take_up(world: &Arc<World>) -> Result<(), ServiceError> {
     for (name, what) in resume(world).await? {
         match what {
@@ -85,7 +85,7 @@ async fn sweep(world: &Arc<World>) -> Result<(), ServiceError> {
     Ok(())
 }
 
-/// Finishes or undoes what the journal says was begun, but for what is being worked on now: what
+/// Finishes or undoes the operations that run, but for those that are being worked on now: what
 /// became of each. A purge that met a full disk is finished as soon as there is room, not only by
 /// the next acc.
 pub(super) async fn resume(
@@ -102,6 +102,8 @@ pub(super) async fn resume(
             .by_id(id)
             .map_err(crate::service::error::store)?
         else {
+            // A worker of an earlier build removed it at the last moment of an upgrade.
+            fail(world, id, "its instance was removed meanwhile".to_owned()).await?;
             continue;
         };
         let Some(_alone) = world.building_unless_busy(row.name.as_str()) else {
@@ -112,17 +114,17 @@ pub(super) async fn resume(
             .store
             .unfinished()
             .map_err(crate::service::error::store)?;
-        let Some((_, work)) = unfinished.into_iter().find(|(other, _)| *other == id) else {
+        let Some((_, kind)) = unfinished.into_iter().find(|(other, _)| *other == id) else {
             continue;
         };
-        let done = match work {
-            Work::Create => create::take_back(world, id)
+        let done = match kind {
+            OperationKind::Create => create::take_back(world, id, "was left unfinished".to_owned())
                 .await
                 .map(|()| "undid an unfinished create"),
-            Work::Destroy => destroy::finish(world, &row)
+            OperationKind::Destroy => destroy::finish(world, &row)
                 .await
                 .map(|()| "finished an unfinished destroy"),
-            Work::Purge => purge::remove(world, &row)
+            OperationKind::Purge => purge::remove(world, &row)
                 .await
                 .map(|()| "finished an unfinished purge"),
         };

@@ -33,6 +33,7 @@ use crate::domain::admission::Refusal;
 use crate::domain::event_kind::EventKind;
 use crate::domain::instance::{DesiredState, Exit, Listen, Process};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
+use crate::domain::operation::OperationKind;
 use crate::domain::rule::Verdict;
 use crate::domain::time::{Timestamp, WallTime, millis};
 use crate::driver::activity::{Activity, ActivityError, LogMark, Seen, Target};
@@ -41,7 +42,7 @@ use crate::driver::probe::{NotifySocket, Obstacle, Probe, ProbeTarget, Readiness
 use crate::driver::supervisor::fake::Fake;
 use crate::driver::supervisor::{Capabilities, Runner, Runners};
 use crate::host::clock::Clock;
-use crate::store::Work;
+use crate::store::NewOperation;
 use crate::store::sqlite::SqliteStore;
 
 const USE: Verdict = Verdict {
@@ -308,6 +309,16 @@ fn caller() -> RequestCaller {
 
 fn name(text: &str) -> InstanceName {
     InstanceName::parse(text).unwrap()
+}
+
+fn operation(id: i64, of: &str, kind: OperationKind) -> NewOperation {
+    NewOperation {
+        instance: InstanceId(id),
+        name: name(of),
+        kind,
+        at: WallTime(0),
+        asked_by: "command_line",
+    }
 }
 
 fn host(text: &str) -> HostName {
@@ -727,7 +738,7 @@ async fn half_done_work_is_undone_or_finished_by_the_next_acc() {
     fixture
         .world
         .store
-        .begin(InstanceId(2), Work::Create, WallTime(0))
+        .begin(&operation(2, "b", OperationKind::Create))
         .unwrap();
     fixture
         .ask(Request::Destroy {
@@ -739,7 +750,7 @@ async fn half_done_work_is_undone_or_finished_by_the_next_acc() {
     fixture
         .world
         .store
-        .begin(InstanceId(1), Work::Purge, WallTime(0))
+        .begin(&operation(1, "a", OperationKind::Purge))
         .unwrap();
     let another = fixture.another();
     recover::recover(&another).await.unwrap();
@@ -787,7 +798,11 @@ async fn what_runs_without_need_is_ended_by_a_pass() {
         .unwrap(),
     );
     fixture.supervisor.start(&program).await.unwrap();
-    fixture.world.store.delete(InstanceId(1)).unwrap();
+    fixture
+        .world
+        .store
+        .delete(InstanceId(1), WallTime(0))
+        .unwrap();
     fixture.world.registry.forget(InstanceId(1));
     let lines = fixture.monitor().await;
     assert!(

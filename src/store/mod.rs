@@ -13,15 +13,16 @@ mod threads;
 use crate::domain::event_kind::EventKind;
 use crate::domain::instance::Launch;
 use crate::domain::name::InstanceId;
+use crate::domain::operation::{OperationKind, OperationStep};
 use crate::domain::time::WallTime;
 
 pub use error::{Conflict, StoreError};
-pub use row::{EventRow, Filter, LogCheck, NewRow, Row, Save, Work};
+pub use row::{EventRow, Filter, LogCheck, NewOperation, NewRow, OperationRow, Row, Save};
 pub use threads::{StoreThreads, Written};
 
 /// The rows of instances.
 pub trait InstanceStore {
-    /// Makes a row without a launch, and its journal entry: both or neither, on disk. `Taken` names
+    /// Makes a row without a launch, and begins its create: both or neither, on disk. `Taken` names
     /// the conflict.
     fn insert(&self, new: &NewRow<'_>) -> Result<InstanceId, StoreError>;
 
@@ -96,9 +97,6 @@ pub trait InstanceStore {
     /// Corrects rows of another boot that say something runs, because nothing does. Returns how
     /// many.
     fn forget_other_boots(&self, boot: &str) -> Result<usize, StoreError>;
-
-    /// Removes the row and all that belongs to it except the events.
-    fn delete(&self, id: InstanceId) -> Result<(), StoreError>;
 }
 
 /// The events: which instance was woken, put to sleep or failed, and why. Limited by age and count.
@@ -140,21 +138,43 @@ pub trait EventStore {
     fn prune_events(&self, since: WallTime, keep: usize) -> Result<(), StoreError>;
 }
 
-/// Operations of several steps that have begun and not ended. An entry is on disk before the first
-/// step.
+/// Operations: long work on an instance, recorded from its first step to its end and kept as
+/// history. Begin and end are on disk before acc acts on them or reports them; a step is not,
+/// because only people read it.
 pub trait OperationStore {
-    /// Records that an operation begins.
-    fn begin(&self, id: InstanceId, work: Work, at: WallTime) -> Result<(), StoreError>;
+    /// Records that an operation begins. One of the same instance that was left unfinished ends as
+    /// failed: the new one takes its place.
+    fn begin(&self, new: &NewOperation) -> Result<(), StoreError>;
 
-    /// Marks a create that is being undone: from now on the instance is out of service and only
-    /// waits for its removal.
-    fn condemn(&self, id: InstanceId, at: WallTime) -> Result<(), StoreError>;
+    /// Records the step that the running operation of an instance has reached. One that is being
+    /// undone keeps that step.
+    fn step(&self, id: InstanceId, step: OperationStep) -> Result<(), StoreError>;
 
-    /// Records that it ended.
-    fn end(&self, id: InstanceId) -> Result<(), StoreError>;
+    /// Marks a create that is being undone, and why: from now on the instance is out of service and
+    /// only waits for its removal.
+    fn condemn(&self, id: InstanceId, why: &str) -> Result<(), StoreError>;
 
-    /// Operations that have begun and not ended.
-    fn unfinished(&self) -> Result<Vec<(InstanceId, Work)>, StoreError>;
+    /// Records that the running operation of an instance did what was asked for.
+    fn finish(&self, id: InstanceId, at: WallTime, result: &str) -> Result<(), StoreError>;
+
+    /// Records that it did not, and why.
+    fn fail(&self, id: InstanceId, at: WallTime, error: &str) -> Result<(), StoreError>;
+
+    /// Removes the row of an instance and all that belongs to it except events and operations, and
+    /// ends the running operation with it: a create that is undone fails for the reason that is
+    /// recorded, any other is done.
+    fn delete(&self, id: InstanceId, at: WallTime) -> Result<(), StoreError>;
+
+    /// The operations that have begun and not ended.
+    fn unfinished(&self) -> Result<Vec<(InstanceId, OperationKind)>, StoreError>;
+
+    /// The running operation of an instance, else its last one. `None`: there is none, or the
+    /// database was opened for reading and is of a version without operations, which the next
+    /// server brings up to date.
+    fn last_operation(&self, id: InstanceId) -> Result<Option<OperationRow>, StoreError>;
+
+    /// Deletes the ended operations that began before `since`, and the oldest beyond `keep`.
+    fn prune_operations(&self, since: WallTime, keep: usize) -> Result<(), StoreError>;
 }
 
 /// The database. Calls are short, may block, and may be made from any thread.

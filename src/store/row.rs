@@ -7,6 +7,7 @@ use crate::domain::event_kind::EventKind;
 use crate::domain::instance::Launch;
 use crate::domain::lifecycle::Stored;
 use crate::domain::name::{HostName, InstanceId, InstanceName};
+use crate::domain::operation::{OperationKind, OperationState, OperationStep};
 use crate::domain::time::{Timestamp, WallTime};
 
 /// A new instance.
@@ -32,6 +33,8 @@ pub struct NewRow<'a> {
     pub stored: &'a Stored,
     /// The boot its timestamps belong to.
     pub boot: &'a str,
+    /// By which way in its create was asked for.
+    pub asked_by: &'static str,
 }
 
 /// A stored row.
@@ -135,32 +138,36 @@ pub struct EventRow {
     pub phases: Option<String>,
 }
 
-/// An operation of several steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
-    /// Must be undone.
-    Create,
-    /// Must be finished if its phase was saved.
-    Destroy,
-    /// Must be finished.
-    Purge,
+/// An operation that begins.
+#[derive(Debug, Clone)]
+pub struct NewOperation {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its name.
+    pub name: InstanceName,
+    /// What it does.
+    pub kind: OperationKind,
+    /// When.
+    pub at: WallTime,
+    /// By which way in it was asked for.
+    pub asked_by: &'static str,
 }
 
-impl Work {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Destroy => "destroy",
-            Self::Purge => "purge",
-        }
-    }
-
-    /// The database allows no other values.
-    pub(super) fn parse(text: &str) -> Self {
-        match text {
-            "create" => Self::Create,
-            "destroy" => Self::Destroy,
-            _ => Self::Purge,
-        }
-    }
+/// A stored operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperationRow {
+    /// What it does.
+    pub kind: OperationKind,
+    /// Whether it has ended, and how.
+    pub state: OperationState,
+    /// What it is doing, or was doing last.
+    pub step: OperationStep,
+    /// When it began.
+    pub started_at: WallTime,
+    /// When it ended; `None`: it runs.
+    pub ended_at: Option<WallTime>,
+    /// What came of it; of a failed one the error.
+    pub result: Option<String>,
+    /// By which way in it was asked for.
+    pub asked_by: String,
 }

@@ -9,6 +9,7 @@ use crate::domain::event_kind::EventKind;
 use crate::domain::instance::{DesiredState, Exit, Launch, Process};
 use crate::domain::lifecycle::{Failure, Machine, Phase, Stored};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
+use crate::domain::operation::OperationKind;
 use crate::domain::time::{Timestamp, WallTime};
 
 pub(super) fn launch() -> Launch {
@@ -43,6 +44,7 @@ pub(super) fn add(
         created_at: WallTime(5),
         stored: &Machine::creating(DesiredState::Auto, Timestamp(7)).stored(),
         boot: "b1",
+        asked_by: "command_line",
     };
     let id = store.insert(&new)?;
     store.relaunch(id, &launch(), "key")?;
@@ -76,8 +78,8 @@ fn rows_come_back_as_they_went_in() {
             ["b.example.org", "a.example.org"]
         );
         assert_eq!(row.launch, Some(launch()));
-        assert_eq!(store.unfinished().unwrap(), [(id, Work::Create)]);
-        store.end(id).unwrap();
+        assert_eq!(store.unfinished().unwrap(), [(id, OperationKind::Create)]);
+        store.finish(id, WallTime(6), "in service").unwrap();
         assert!(store.unfinished().unwrap().is_empty());
 
         let stored = Stored {
@@ -182,7 +184,7 @@ fn a_port_and_its_launch_change_together_or_not_at_all() {
 fn numbers_are_never_used_twice() {
     on_each(|store| {
         let first = add(store, "a", None, &["a.example.org"]).unwrap();
-        store.delete(first).unwrap();
+        store.delete(first, WallTime(6)).unwrap();
         let second = add(store, "a", None, &["a.example.org"]).unwrap();
         assert!(second > first);
         assert!(

@@ -1,4 +1,4 @@
-//! Is what the database says true? Phases, processes, journal, files.
+//! Is what the database says true? Phases, processes, operations, files.
 
 use std::time::Duration;
 
@@ -58,19 +58,19 @@ pub fn faults(fixture: &Fixture) -> Vec<String> {
             ));
         }
     }
-    for (name, work) in journal(fixture) {
-        faults.push(format!("the journal still knows of \"{work}\" of `{name}`"));
+    for (name, kind) in unfinished(fixture) {
+        faults.push(format!("a \"{kind}\" of `{name}` still runs"));
     }
     faults
 }
 
-/// Work in the journal.
-pub fn journal(fixture: &Fixture) -> Vec<(String, String)> {
+/// The operations that run: of which instance, and what.
+pub fn unfinished(fixture: &Fixture) -> Vec<(String, String)> {
     let path = fixture.home().join("acc.db");
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     connection.busy_timeout(Duration::from_secs(5)).unwrap();
     let mut statement = connection
-        .prepare("SELECT name, work FROM journal JOIN instances ON id = instance")
+        .prepare("SELECT name, kind FROM operations WHERE state = 'running'")
         .unwrap();
     let rows = statement
         .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))
@@ -106,7 +106,7 @@ pub fn gone(fixture: &Fixture, name: &str) {
     });
     assert!(!fixture.instance(name).exists(), "its folder is left");
     fixture.assert_no_trace_of(name);
-    assert_eq!(journal(fixture), []);
+    assert_eq!(unfinished(fixture), []);
 }
 
 /// The process that runs verbs: it holds the owner's lock and has written its number there.

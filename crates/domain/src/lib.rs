@@ -14,6 +14,7 @@ pub mod instance;
 pub mod lifecycle;
 pub mod model;
 pub mod name;
+pub mod operation;
 pub mod port;
 pub mod rule;
 pub mod time;

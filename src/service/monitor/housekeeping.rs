@@ -57,8 +57,12 @@ pub(in crate::service) async fn keep(world: &Arc<World>, run: &mut MonitorRun) {
     let age = i64::try_from(config.events.keep_for.as_millis()).unwrap_or(i64::MAX);
     let since = WallTime(world.clock.wall().0.saturating_sub(age));
     let keep = config.events.keep;
-    let bounded =
-        world.write(move |store| store.prune_events(since, keep).and_then(|()| store.tidy()));
+    let bounded = world.write(move |store| {
+        store
+            .prune_events(since, keep)
+            .and_then(|()| store.prune_operations(since, keep))
+            .and_then(|()| store.tidy())
+    });
     if let Err(e) = bounded.await {
         run.lines
             .push(MonitorLine::new("acc", MonitorAction::Error, chain(&e)));

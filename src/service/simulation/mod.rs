@@ -1,5 +1,5 @@
 //! A seeded simulation of the whole brain: the real service, registry, actors, wake queue, monitor,
-//! journal and store over a host that is made up, with time that only moves when everybody waits.
+//! operations and store over a host that is made up, with time that only moves when everybody waits.
 //! See `docs/simulation.md`.
 //!
 //! `ACC_SIM_SEED=N` replays one seed with its trace, `ACC_SIM_SEEDS=N` runs that many instead of

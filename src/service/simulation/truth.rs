@@ -154,12 +154,12 @@ impl Life {
     /// Rows, handles, processes, gates and folders agree.
     pub(super) fn check_truth(&self, when: &str, idle: bool) {
         let rows = self.rows();
-        let journal = self.world.store.unfinished().unwrap();
+        let unfinished = self.world.store.unfinished().unwrap();
         let handles = self.world.registry.all();
         let config = self.world.config();
         let mut s = self.host.state();
-        if !journal.is_empty() {
-            s.violate(format!("{when}: the journal still has {journal:?}"));
+        if !unfinished.is_empty() {
+            s.violate(format!("{when}: operations still run: {unfinished:?}"));
         }
         for row in &rows {
             let wrong = s.wrong(row, self.host.profile.nginx, idle);

@@ -1,5 +1,5 @@
-//! `create`: row, folder, files, port or socket, edge entry, first start. Journalled: what fails or
-//! is cut off is undone.
+//! `create`: row, folder, files, port or socket, edge entry, first start. An operation: what fails
+//! or is cut off is undone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +9,18 @@ use crate::domain::instance::DesiredState;
 use crate::domain::lifecycle::{Cause, Event, Machine, Phase};
 use crate::domain::model::{ListenKind, Model};
 use crate::domain::name::{HostName, InstanceId, InstanceName, free_name};
+use crate::domain::operation::OperationStep;
 use crate::host::{fs, users};
 use crate::models::resolve_params;
 use crate::render;
 use crate::service::error::{ErrorKind, ServiceError, chain};
+use crate::service::handler::EntryPoint;
 use crate::service::instance::free_port;
 use crate::service::instance::handle::Handle;
 use crate::service::instance::transition::{self, Settled};
 use crate::service::outcome::{Deed, Outcome};
 use crate::service::request::NewInstance;
-use crate::service::verbs::{destroy, failed_logs, purge, start};
+use crate::service::verbs::{destroy, failed_logs, finish, purge, reached_step, start};
 use crate::service::view::done;
 use crate::service::world::World;
 use crate::service::{access_logs, launch_spec, lookup, routes};
@@ -42,6 +44,7 @@ struct Plan {
 
 pub(in crate::service) async fn run(
     world: &Arc<World>,
+    entry: EntryPoint,
     new: &NewInstance,
 ) -> Result<Outcome, ServiceError> {
     let since = world.now();
@@ -63,7 +66,7 @@ pub(in crate::service) async fn run(
     };
     let plan = Arc::new(plan);
     let (made, new) = (world.clone(), plan.clone());
-    let id = world.aside(move || insert(&made, &new)).await?;
+    let id = world.aside(move || insert(&made, entry, &new)).await?;
     match build(world, &plan, id).await {
         Ok(()) => {
             let _ = world.reached("create.done");
@@ -195,7 +198,7 @@ async fn hosts_are_free(
 }
 
 /// Writes the row, with a free port for a TCP model. Nothing else exists yet.
-fn insert(world: &World, plan: &Plan) -> Result<InstanceId, ServiceError> {
+fn insert(world: &World, entry: EntryPoint, plan: &Plan) -> Result<InstanceId, ServiceError> {
     let config = world.config();
     let machine = Machine::creating(plan.desired, world.now()).stored();
     // A port may be taken by another program between the check and the insert of another acc
@@ -216,6 +219,7 @@ fn insert(world: &World, plan: &Plan) -> Result<InstanceId, ServiceError> {
             created_at: world.clock.wall(),
             stored: &machine,
             boot: &world.boot,
+            asked_by: entry.as_str(),
         };
         let id = match world.store.insert(&row) {
             Ok(id) => id,
@@ -231,8 +235,10 @@ fn insert(world: &World, plan: &Plan) -> Result<InstanceId, ServiceError> {
         return match save_launch(world, plan, id, port) {
             Ok(()) => Ok(id),
             Err(e) => {
-                // Nothing else exists yet. If this fails too, the journal has it.
-                let _ = world.store.delete(id);
+                // Nothing else exists yet. If this fails too, recovery undoes it.
+                let at = world.clock.wall();
+                let failed = world.store.fail(id, at, &e.message);
+                let _ = failed.and_then(|()| world.store.delete(id, at));
                 Err(e)
             }
         };
@@ -293,6 +299,7 @@ async fn build(world: &Arc<World>, plan: &Plan, id: InstanceId) -> Result<(), Se
         .map_err(|e| step(plan, "writing its database row", e))?;
     make_files(world, plan, &row)?;
     if row.port.is_some() || !row.hosts.is_empty() {
+        reached_step(world, id, OperationStep::UpdateEdge);
         routes::apply(world)
             .await
             .map_err(|e| step(plan, "updating the edge", e))?;
@@ -309,15 +316,13 @@ async fn build(world: &Arc<World>, plan: &Plan, id: InstanceId) -> Result<(), Se
         .reached("create.made")
         .map_err(|e| step(plan, "putting it in service", e))?;
     if !plan.asleep {
+        reached_step(world, id, OperationStep::Start);
         first_start(world, plan, &handle).await?;
         world
             .reached("create.started")
             .map_err(|e| step(plan, "starting it", e))?;
     }
-    world
-        .write(move |store| store.end(id))
-        .await
-        .map_err(crate::service::error::store)
+    finish(world, id, "in service").await
 }
 
 fn step(plan: &Plan, step: &str, e: ServiceError) -> ServiceError {
@@ -423,7 +428,7 @@ async fn ended_at_once(
 
 /// Takes everything back; what cannot be taken back is said beside the error that was the cause.
 async fn undo(world: &Arc<World>, id: InstanceId, cause: ServiceError) -> ServiceError {
-    match take_back(world, id).await {
+    match take_back(world, id, cause.message.clone()).await {
         Ok(()) => cause,
         Err(e) => ServiceError {
             hint: format!(
@@ -435,11 +440,12 @@ async fn undo(world: &Arc<World>, id: InstanceId, cause: ServiceError) -> Servic
     }
 }
 
-/// Undoes a create that was begun: also after a crash of acc. It goes out of service first: should
-/// the rest fail, no client is served by an instance that will be removed.
+/// Undoes a create that was begun, for this reason: also after a crash of acc. It goes out of
+/// service first: should the rest fail, no client is served by an instance that will be removed.
 pub(in crate::service) async fn take_back(
     world: &Arc<World>,
     id: InstanceId,
+    why: String,
 ) -> Result<(), ServiceError> {
     let Some(row) = world
         .store
@@ -453,9 +459,8 @@ pub(in crate::service) async fn take_back(
         destroy::stop_and_destroy(world, &handle, false).await?;
         world.reached("undo.stopped")?;
     }
-    let at = world.clock.wall();
     world
-        .write(move |store| store.condemn(id, at))
+        .write(move |store| store.condemn(id, &why))
         .await
         .map_err(crate::service::error::store)?;
     world.reached("undo.condemned")?;

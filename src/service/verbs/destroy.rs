@@ -1,5 +1,5 @@
-//! `destroy`: out of service for good, at once. Files and data stay until `purge`. Journalled: once
-//! its phase is written the rest is done, also after a crash.
+//! `destroy`: out of service for good, at once. Files and data stay until `purge`. An operation:
+//! once its phase is written the rest is done, also after a crash.
 
 use std::sync::Arc;
 
@@ -7,19 +7,26 @@ use crate::domain::account::Account;
 use crate::domain::instance::{Listen, RunnerKind};
 use crate::domain::lifecycle::{Answer, Event, Phase};
 use crate::domain::name::InstanceName;
+use crate::domain::operation::{OperationKind, OperationStep};
 use crate::service::error::ServiceError;
+use crate::service::handler::EntryPoint;
 use crate::service::instance::handle::Handle;
 use crate::service::instance::transition;
 use crate::service::lookup::find;
 use crate::service::outcome::{Deed, Outcome};
 use crate::service::request::InstanceRef;
+use crate::service::verbs::{self, begin, fail, reached_step};
 use crate::service::view::done;
 use crate::service::world::World;
 use crate::service::{launch_spec, routes};
-use crate::store::{Row, Work};
+use crate::store::Row;
+
+/// What came of it.
+const RESULT: &str = "out of service";
 
 pub(in crate::service) async fn run(
     world: &Arc<World>,
+    entry: EntryPoint,
     given: &InstanceRef,
     force: bool,
 ) -> Result<Outcome, ServiceError> {
@@ -27,15 +34,10 @@ pub(in crate::service) async fn run(
     let handle = find(world, given).await?;
     let (id, name) = (handle.instance.id, handle.instance.name.clone());
     let _alone = world.building(name.as_str()).await;
-    // One that is half made, or half purged, keeps its entry in the journal: it is undone, or
-    // finished, by it.
-    let journalled = !matches!(handle.snapshot().phase, Phase::Creating | Phase::Destroyed);
-    if journalled {
-        let at = world.clock.wall();
-        world
-            .write(move |store| store.begin(id, Work::Destroy, at))
-            .await
-            .map_err(crate::service::error::store)?;
+    // One that is half made, or half purged, keeps its operation: it is undone, or finished, by it.
+    let begins = !matches!(handle.snapshot().phase, Phase::Creating | Phase::Destroyed);
+    if begins {
+        begin(world, entry, OperationKind::Destroy, (id, &name)).await?;
         world.reached("destroy.begun")?;
     }
     let asked = match force && handle.snapshot().phase.is_live() {
@@ -49,24 +51,21 @@ pub(in crate::service) async fn run(
     let answer = match asked {
         Ok(answer) => answer,
         Err(e) => {
-            if journalled {
-                world
-                    .write(move |store| store.end(id))
-                    .await
-                    .map_err(crate::service::error::store)?;
+            if begins {
+                fail(world, id, e.message.clone()).await?;
             }
             return Err(e);
         }
     };
     world.reached("destroy.phase")?;
+    if begins {
+        reached_step(world, id, OperationStep::Unregister);
+    }
     let launched = handle.launched();
     let (kind, account) = (&launched.launch.runner, &launched.account);
     leave(world, kind, &name, account, is_routed(&handle)).await?;
-    if journalled {
-        world
-            .write(move |store| store.end(id))
-            .await
-            .map_err(crate::service::error::store)?;
+    if begins {
+        verbs::finish(world, id, RESULT).await?;
     }
     let _ = world.reached("destroy.done");
     done(
@@ -119,12 +118,10 @@ pub(in crate::service) async fn finish(world: &Arc<World>, row: &Row) -> Result<
             row.port.is_some() || !row.hosts.is_empty(),
         )
         .await?;
+        return verbs::finish(world, row.id, RESULT).await;
     }
-    let id = row.id;
-    world
-        .write(move |store| store.end(id))
-        .await
-        .map_err(crate::service::error::store)
+    let error = "acc ended before it was out of service".to_owned();
+    fail(world, row.id, error).await
 }
 
 /// Does the edge know more of it than its name?

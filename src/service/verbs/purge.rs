@@ -1,4 +1,4 @@
-//! `purge`: removes a destroyed instance with everything it had. Journalled: once begun it is
+//! `purge`: removes a destroyed instance with everything it had. An operation: once begun it is
 //! finished, also after a crash.
 
 use std::sync::Arc;
@@ -7,15 +7,18 @@ use std::time::Duration;
 use crate::domain::event_kind::EventKind;
 use crate::domain::lifecycle::Phase;
 use crate::domain::name::InstanceName;
+use crate::domain::operation::{OperationKind, OperationStep};
 use crate::domain::time::millis;
 use crate::host::{fs, removal};
 use crate::service::error::{ErrorKind, ServiceError};
+use crate::service::handler::EntryPoint;
 use crate::service::lookup::find_row;
 use crate::service::outcome::{Deed, Outcome};
 use crate::service::request::InstanceRef;
+use crate::service::verbs::{begin, reached_step};
 use crate::service::world::World;
 use crate::service::{launch_spec, routes, view};
-use crate::store::{Row, Work};
+use crate::store::Row;
 
 /// How long it removes a folder. What is left then is out of the way already, and is removed by the
 /// next monitor runs.
@@ -23,6 +26,7 @@ const REMOVE_WITHIN: Duration = Duration::from_secs(5);
 
 pub(in crate::service) async fn run(
     world: &Arc<World>,
+    entry: EntryPoint,
     given: &InstanceRef,
 ) -> Result<Outcome, ServiceError> {
     let since = world.now();
@@ -42,11 +46,7 @@ pub(in crate::service) async fn run(
         ));
     }
     let instance = Box::new(view::of_row(&world.config(), &row));
-    let (id, at) = (row.id, world.clock.wall());
-    world
-        .write(move |store| store.begin(id, Work::Purge, at))
-        .await
-        .map_err(crate::service::error::store)?;
+    begin(world, entry, OperationKind::Purge, (row.id, &row.name)).await?;
     world.reached("purge.begun")?;
     remove(world, &row).await?;
     let took_ms = millis(world.now().since(since));
@@ -66,8 +66,8 @@ fn could_not_remove(name: &InstanceName) -> String {
 }
 
 /// Removes everything an instance had, the row last: as long as it is there, its port and hosts are
-/// not shared and the journal knows of the work. Its phase is `destroyed`, so that no route
-/// leads to it; every step may be repeated.
+/// not shared and recovery finds it. Its phase is `destroyed`, so that no route leads to it; every
+/// step may be repeated.
 pub(in crate::service) async fn remove(world: &Arc<World>, row: &Row) -> Result<(), ServiceError> {
     let name = &row.name;
     let deed = || could_not_remove(name);
@@ -88,10 +88,11 @@ pub(in crate::service) async fn remove(world: &Arc<World>, row: &Row) -> Result<
         routes::apply(world).await?;
     }
     world.reached("remove.edge")?;
+    reached_step(world, row.id, OperationStep::RemoveFiles);
     remove_folders(world, name).await?;
-    let id = row.id;
+    let (id, at) = (row.id, world.clock.wall());
     world
-        .write(move |store| store.delete(id))
+        .write(move |store| store.delete(id, at))
         .await
         .map_err(crate::service::error::store)?;
     world.registry.forget(row.id);

@@ -9,9 +9,10 @@ use super::{SqliteStore, encode};
 use crate::domain::instance::{DesiredState, Launch, Process};
 use crate::domain::lifecycle::{Phase, Stored};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
+use crate::domain::operation::OperationKind;
 use crate::domain::time::{Timestamp, WallTime};
 use crate::store::{
-    Conflict, Filter, InstanceStore, LogCheck, NewRow, Row, Save, StoreError, Work,
+    Conflict, Filter, InstanceStore, LogCheck, NewOperation, NewRow, Row, Save, StoreError,
 };
 
 const COLUMNS: &str = "id, name, model, port, params, launch, launch_key, owner, idle_ms, created_at, last_wake_at, \
@@ -240,13 +241,6 @@ impl InstanceStore for SqliteStore {
             )
         })
     }
-
-    fn delete(&self, id: InstanceId) -> Result<(), StoreError> {
-        self.durably(|tx| {
-            self.change(tx, "DELETE FROM instances WHERE id = ?1", [id.0])
-                .map(drop)
-        })
-    }
 }
 
 impl SqliteStore {
@@ -289,7 +283,14 @@ impl SqliteStore {
                 params![host.as_str(), id.0, place],
             )?;
         }
-        self.note(tx, id, Work::Create, new.created_at)?;
+        let create = NewOperation {
+            instance: id,
+            name: new.name.clone(),
+            kind: OperationKind::Create,
+            at: new.created_at,
+            asked_by: new.asked_by,
+        };
+        self.note(tx, &create)?;
         Ok(id)
     }
 

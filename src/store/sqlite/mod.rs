@@ -9,7 +9,7 @@
 mod encode;
 mod events;
 mod instances;
-mod journal;
+mod operations;
 mod private;
 #[cfg(test)]
 mod test_faults;
@@ -37,6 +37,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0005_clock.sql")),
     M::up(include_str!("migrations/0006_desired.sql")),
     M::up(include_str!("migrations/0007_names.sql")),
+    M::up(include_str!("migrations/0008_operations.sql")),
 ];
 
 /// How long to wait for another program's lock.

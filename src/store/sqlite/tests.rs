@@ -6,10 +6,21 @@ use super::*;
 use crate::domain::event_kind::EventKind;
 use crate::domain::instance::DesiredState;
 use crate::domain::lifecycle::Machine;
-use crate::domain::name::InstanceId;
+use crate::domain::name::{InstanceId, InstanceName};
+use crate::domain::operation::{OperationKind, OperationState, OperationStep};
 use crate::domain::time::{Timestamp, WallTime};
 use crate::store::suite::{add, launch};
 use crate::store::*;
+
+fn operation(id: InstanceId, name: &str, kind: OperationKind, at: i64) -> NewOperation {
+    NewOperation {
+        instance: id,
+        name: InstanceName::parse(name).unwrap(),
+        kind,
+        at: WallTime(at),
+        asked_by: "control_socket",
+    }
+}
 
 #[test]
 fn a_newer_database_is_refused_untouched() {
@@ -119,10 +130,15 @@ fn use_everything(store: &SqliteStore) {
     }
     drop((store.events(None, 9), store.events(Some(id), 9)));
     store.prune_events(WallTime(2), 1).unwrap();
-    store.begin(id, Work::Purge, WallTime(0)).unwrap();
-    store.end(id).unwrap();
-    store.condemn(id, WallTime(0)).unwrap();
-    store.delete(id).unwrap();
+    let purge = operation(id, "shop", OperationKind::Purge, 0);
+    store.begin(&purge).unwrap();
+    store.step(id, OperationStep::RemoveFiles).unwrap();
+    store.finish(id, WallTime(0), "x").unwrap();
+    store.fail(id, WallTime(0), "x").unwrap();
+    store.last_operation(id).unwrap();
+    store.prune_operations(WallTime(0), 9).unwrap();
+    store.condemn(id, "x").unwrap();
+    store.delete(id, WallTime(0)).unwrap();
 }
 
 /// Plans by which a query reads more rows than it returns. Full scans are allowed for the
@@ -194,7 +210,7 @@ fn no_query_reads_all_instances_or_sorts_them() {
 fn every_statement_is_prepared_in_one_place() {
     for text in [
         include_str!("instances.rs"),
-        include_str!("journal.rs"),
+        include_str!("operations.rs"),
         include_str!("events.rs"),
     ] {
         for other in [
@@ -335,16 +351,175 @@ fn the_journal_of_the_first_version_is_kept_and_learns_to_destroy() {
         .unwrap();
     drop(connection);
     let store = SqliteStore::open(&path).unwrap();
-    assert_eq!(store.unfinished().unwrap(), [(InstanceId(7), Work::Purge)]);
+    let id = InstanceId(7);
+    assert_eq!(store.unfinished().unwrap(), [(id, OperationKind::Purge)]);
+    let destroy = operation(id, "a", OperationKind::Destroy, 2);
+    store.begin(&destroy).unwrap();
+    assert_eq!(store.unfinished().unwrap(), [(id, OperationKind::Destroy)]);
+    store.delete(id, WallTime(3)).unwrap();
+    assert_eq!(store.unfinished().unwrap(), [], "it ends with its row");
+}
+
+/// Of all operations, oldest first: their instance, kind and state.
+fn history(store: &SqliteStore) -> Vec<(i64, String, String)> {
+    let connection = store.connection();
+    let sql = "SELECT instance, kind, state FROM operations ORDER BY id";
+    let mut statement = connection.prepare(sql).unwrap();
+    let rows = statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)));
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
+fn ops<const N: usize>(rows: [(i64, &str, &str); N]) -> Vec<(i64, String, String)> {
+    let own = |(id, kind, state): (i64, &str, &str)| (id, kind.to_owned(), state.to_owned());
+    rows.map(own).to_vec()
+}
+
+#[test]
+fn an_instance_has_at_most_one_running_operation() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&dir.path().join("acc.db")).unwrap();
+    let id = add(&store, "a", None, &[]).unwrap();
+    let insert = "INSERT INTO operations (instance, name, kind, state, step, started_at, asked_by) \
+                  VALUES (1, 'a', 'purge', 'running', 'unregister', 1, 'x')";
+    let second = store.connection().execute_batch(insert);
+    assert!(second.unwrap_err().to_string().contains("UNIQUE"));
+    // One that was left unfinished gives way, and says so.
     store
-        .begin(InstanceId(7), Work::Destroy, WallTime(2))
+        .begin(&operation(id, "a", OperationKind::Destroy, 6))
         .unwrap();
+    assert_eq!(store.unfinished().unwrap(), [(id, OperationKind::Destroy)]);
+    assert_eq!(
+        history(&store),
+        ops([(1, "create", "failed"), (1, "destroy", "running")])
+    );
+    store.step(id, OperationStep::Unregister).unwrap();
+    let running = OperationRow {
+        kind: OperationKind::Destroy,
+        state: OperationState::Running,
+        step: OperationStep::Unregister,
+        started_at: WallTime(6),
+        ended_at: None,
+        result: None,
+        asked_by: "control_socket".to_owned(),
+    };
+    assert_eq!(store.last_operation(id).unwrap(), Some(running.clone()));
+    store.fail(id, WallTime(9), "no luck").unwrap();
+    let failed = OperationRow {
+        state: OperationState::Failed,
+        ended_at: Some(WallTime(9)),
+        result: Some("no luck".to_owned()),
+        ..running
+    };
+    store.finish(id, WallTime(10), "late").unwrap();
+    let last = store.last_operation(id).unwrap();
+    assert_eq!(last, Some(failed), "one that has ended stays as it is");
+}
+
+#[test]
+fn operations_outlive_their_instance() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&dir.path().join("acc.db")).unwrap();
+    let id = add(&store, "a", None, &[]).unwrap();
+    store.finish(id, WallTime(6), "in service").unwrap();
+    store
+        .begin(&operation(id, "a", OperationKind::Purge, 7))
+        .unwrap();
+    store.delete(id, WallTime(8)).unwrap();
+    assert!(store.names().unwrap().is_empty());
+    assert_eq!(
+        history(&store),
+        ops([(1, "create", "done"), (1, "purge", "done")])
+    );
+    let last = store.last_operation(id).unwrap().unwrap();
+    assert_eq!(last.result.as_deref(), Some("files removed"));
+    // A create that is undone has failed, for the first reason that was given.
+    let id = add(&store, "b", None, &[]).unwrap();
+    store.condemn(id, "no luck").unwrap();
+    store.condemn(id, "was left unfinished").unwrap();
+    store.step(id, OperationStep::RemoveFiles).unwrap();
+    store.delete(id, WallTime(9)).unwrap();
+    let last = store.last_operation(id).unwrap().unwrap();
+    assert_eq!(
+        (last.state, last.step, last.ended_at, last.result.as_deref()),
+        (
+            OperationState::Failed,
+            OperationStep::Undo,
+            Some(WallTime(9)),
+            Some("no luck")
+        )
+    );
+}
+
+#[test]
+fn the_operations_are_bounded_by_age_and_by_count_but_for_the_running() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&dir.path().join("acc.db")).unwrap();
+    store.prune_operations(WallTime(9), 0).unwrap();
+    for n in 1..=6 {
+        let of = operation(InstanceId(n), "a", OperationKind::Destroy, n * 10);
+        store.begin(&of).unwrap();
+        if n != 2 {
+            store.finish(InstanceId(n), WallTime(n * 10), "x").unwrap();
+        }
+    }
+    let left = || -> Vec<i64> { history(&store).into_iter().map(|(id, ..)| id).collect() };
+    store.prune_operations(WallTime(0), 9).unwrap();
+    assert_eq!(left(), [1, 2, 3, 4, 5, 6]);
+    store.prune_operations(WallTime(40), 9).unwrap();
+    assert_eq!(left(), [2, 4, 5, 6], "those of an age");
+    store.prune_operations(WallTime(0), 2).unwrap();
+    assert_eq!(left(), [2, 5, 6], "those beyond a number");
+    store.prune_operations(WallTime(99), 9).unwrap();
+    assert_eq!(left(), [2]);
+}
+
+#[test]
+fn the_journal_of_the_seventh_version_becomes_operations() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("acc.db");
+    let mut connection = Connection::open(&path).unwrap();
+    Migrations::from_slice(&MIGRATIONS[..7])
+        .to_latest(&mut connection)
+        .unwrap();
+    connection
+        .execute_batch(
+            "INSERT INTO instances (id, name, model, params, created_at, phase, desired, boot, since, quiet_since) VALUES \
+             (7, 'a', 'm', '{}', 0, 'creating', 'auto', 'b', 0, 0), (8, 'b', 'm', '{}', 0, 'destroyed', 'auto', 'b', 0, 0), \
+             (9, 'c', 'm', '{}', 0, 'destroyed', 'auto', 'b', 0, 0); \
+             INSERT INTO journal VALUES (7, 'create', 1), (8, 'destroy', 2), (9, 'purge', 3)",
+        )
+        .unwrap();
+    let id = InstanceId(8);
+    // A new program reads before its server has brought the database up to date.
+    let reader = SqliteStore::open_readonly(&path).unwrap();
+    assert_eq!(reader.last_operation(id).unwrap(), None);
+    let store = SqliteStore::open(&path).unwrap();
+    use OperationKind::{Create, Destroy, Purge};
     assert_eq!(
         store.unfinished().unwrap(),
-        [(InstanceId(7), Work::Destroy)]
+        [
+            (InstanceId(7), Create),
+            (id, Destroy),
+            (InstanceId(9), Purge)
+        ]
     );
-    store.delete(InstanceId(7)).unwrap();
-    assert_eq!(store.unfinished().unwrap(), [], "it goes with its row");
+    let moved = OperationRow {
+        kind: Destroy,
+        state: OperationState::Running,
+        step: OperationStep::Stop,
+        started_at: WallTime(2),
+        ended_at: None,
+        result: None,
+        asked_by: "unknown".to_owned(),
+    };
+    assert_eq!(reader.last_operation(id).unwrap(), Some(moved));
+    // The worker that hands over still finds an instance by its host.
+    let old = "SELECT name, phase, wanted, mark FROM instances WHERE id = 8";
+    let found = connection.query_row(old, [], |r| r.get::<_, String>(0));
+    assert_eq!(found.unwrap(), "b");
+    // A late write of it is refused, not lost.
+    let late = connection.execute_batch("DELETE FROM journal WHERE instance = 8");
+    assert!(late.unwrap_err().to_string().contains("no such table"));
 }
 
 #[test]
