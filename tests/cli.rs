@@ -16,13 +16,14 @@ use std::process::{Command, Output, Stdio};
 use acc::domain::instance::{DesiredState, RunnerKind};
 use acc::domain::lifecycle::Phase;
 use acc::domain::model::{ListenKind, Model, Param, Ready};
+use acc::domain::operation::{OperationKind, OperationState, OperationStep};
 use acc::domain::time::WallTime;
 use acc::interface::cli::{show, show_proof};
 use acc::prove::report::{Report, RequestFault, Spread, Streams, Strikes, Tally};
 use acc::service::instance::wake_timing::Phases;
 use acc::service::outcome::{
     Deed, EventView, InstanceView, ListenView, ModelView, MonitorAction, MonitorLine, MonitorRun,
-    Outcome,
+    OperationView, Outcome,
 };
 
 /// 2026-01-02T03:04:05Z.
@@ -124,6 +125,28 @@ fn instances() -> Vec<InstanceView> {
         dir: "/var/lib/acc/instances/wiki-of-the-whole-department".to_owned(),
     };
     vec![shop, wiki]
+}
+
+/// The last one of each of [`instances`]: one that ended, and one that runs.
+fn operations() -> [Option<OperationView>; 2] {
+    let failed = OperationView {
+        kind: OperationKind::Destroy,
+        state: OperationState::Failed,
+        step: OperationStep::Stop,
+        started_at: "2026-01-02T03:00:00Z".to_owned(),
+        ended_at: Some("2026-01-02T03:00:01Z".to_owned()),
+        error: Some("could not destroy `shop`: it is awake\n".to_owned()),
+        asked_by: "control_socket".to_owned(),
+    };
+    let running = OperationView {
+        kind: OperationKind::Purge,
+        state: OperationState::Running,
+        step: OperationStep::RemoveFiles,
+        ended_at: None,
+        error: None,
+        ..failed.clone()
+    };
+    [Some(failed), Some(running)]
 }
 
 fn events() -> Vec<EventView> {
@@ -255,7 +278,11 @@ fn every_command_is_in_the_help_snapshots() {
 fn tables() {
     snapshot("list.txt", &show::list(&instances(), NOW, false));
     snapshot("list-colour.txt", &show::list(&instances(), NOW, true));
-    let infos: Vec<String> = instances().iter().map(|i| show::info(i, NOW)).collect();
+    let infos: Vec<String> = instances()
+        .iter()
+        .zip(operations())
+        .map(|(i, o)| show::info(i, NOW) + &show::operation(o.as_ref(), NOW))
+        .collect();
     snapshot("info.txt", &infos.join("\n"));
     snapshot("events.txt", &show::events(&events(), NOW, false));
     let views: Vec<ModelView> = models().iter().map(Into::into).collect();

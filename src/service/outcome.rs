@@ -9,6 +9,7 @@ use crate::domain::event_kind::EventKind;
 use crate::domain::instance::DesiredState;
 use crate::domain::lifecycle::Phase;
 use crate::domain::model::{ListenKind, Ready};
+use crate::domain::operation::{OperationKind, OperationState, OperationStep};
 use crate::service::instance::wake_timing::Phases;
 
 /// The end of a request that succeeded.
@@ -260,12 +261,34 @@ pub struct InstanceView {
     pub dir: String,
 }
 
-/// An instance, and of one that failed what it printed last.
+/// Long work on an instance. Times are RFC 3339 in UTC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationView {
+    /// What it does.
+    pub kind: OperationKind,
+    /// Whether it has ended, and how.
+    pub state: OperationState,
+    /// What it is doing, or was doing last.
+    pub step: OperationStep,
+    /// When it began.
+    pub started_at: String,
+    /// When it ended; none: it runs.
+    pub ended_at: Option<String>,
+    /// Why it failed, when it did; of a create that is being undone, why.
+    pub error: Option<String>,
+    /// By which way in it was asked for.
+    pub asked_by: String,
+}
+
+/// An instance, its running or last operation, and of one that failed what it printed last.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InstanceInfo {
     /// The instance.
     #[serde(flatten)]
     pub instance: InstanceView,
+    /// The operation that runs, else the last one; none: it is not recorded any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<OperationView>,
     /// Its last lines; none when its log cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_tail: Option<Vec<String>>,

@@ -103,10 +103,16 @@ pub(super) fn answer(
 }
 
 fn info(config: &Config, store: &dyn Store, given: &InstanceRef) -> Result<Outcome, ServiceError> {
-    let instance = view::of_row(config, &find_row(store, given)?);
+    let row = find_row(store, given)?;
+    let operation = view::operation(store, row.id)?;
+    let instance = view::of_row(config, &row);
     let log_tail = (instance.phase == Phase::Failed)
         .then(|| fs::last_lines(&config.app_log(&instance.name), TAIL));
-    Ok(Outcome::Info(Box::new(InstanceInfo { instance, log_tail })))
+    Ok(Outcome::Info(Box::new(InstanceInfo {
+        instance,
+        operation,
+        log_tail,
+    })))
 }
 
 fn models(config: &Config) -> Result<Outcome, ServiceError> {

@@ -7,7 +7,8 @@ use crate::config::Config;
 use crate::domain::instance::Listen;
 use crate::domain::lifecycle::Phase;
 use crate::domain::model::{Model, Param};
-use crate::domain::name::InstanceName;
+use crate::domain::name::{InstanceId, InstanceName};
+use crate::domain::operation::OperationState;
 use crate::domain::time::{Timestamp, WallTime, millis};
 use crate::host::clock::{Clock, SystemClock};
 use crate::host::process;
@@ -17,7 +18,7 @@ use crate::service::error::{self, ServiceError};
 use crate::service::launch_spec;
 use crate::service::lookup::find_row;
 use crate::service::outcome::{
-    Deed, EventView, InstanceView, ListenView, ModelView, Outcome, ParamView,
+    Deed, EventView, InstanceView, ListenView, ModelView, OperationView, Outcome, ParamView,
 };
 use crate::service::request::{InstanceRef, ListFilter};
 use crate::store::{EventRow, Filter, Row, Store};
@@ -132,6 +133,23 @@ fn retry_at(row: &Row) -> Option<String> {
     Some(rfc3339(WallTime(SystemClock.wall().0.saturating_add(left))))
 }
 
+/// The running operation of an instance, else its last one.
+pub(super) fn operation(
+    store: &dyn Store,
+    id: InstanceId,
+) -> Result<Option<OperationView>, ServiceError> {
+    let row = store.last_operation(id).map_err(error::store)?;
+    Ok(row.map(|o| OperationView {
+        kind: o.kind,
+        state: o.state,
+        step: o.step,
+        started_at: rfc3339(o.started_at),
+        ended_at: o.ended_at.map(rfc3339),
+        error: o.result.filter(|_| o.state != OperationState::Done),
+        asked_by: o.asked_by,
+    }))
+}
+
 /// A row as a view.
 pub(super) fn of_row(config: &Config, row: &Row) -> InstanceView {
     view(config, row, &mut Masks::default())
@@ -225,7 +243,6 @@ mod tests {
     use crate::config::env::Env;
     use crate::domain::instance::DesiredState;
     use crate::domain::lifecycle::Machine;
-    use crate::domain::name::{InstanceId, InstanceName};
 
     fn row(params: &[(&str, &str)]) -> Row {
         Row {

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use acc::domain::operation::{OperationKind, OperationState, OperationStep};
 use acc::prove::report::{Report, RequestFault, Spread, Streams, Strikes};
-use acc::service::outcome::{Outcome, Reloaded};
+use acc::service::outcome::{OperationView, Outcome, Reloaded};
 use clap::CommandFactory;
 use serde_json::Value;
 
@@ -158,6 +159,19 @@ impl Seen {
         for report in [report, Report::default()] {
             self.add("`prove`", &serde_json::to_value(report).unwrap());
         }
+        let running = OperationView {
+            kind: OperationKind::Purge,
+            state: OperationState::Running,
+            step: OperationStep::RemoveFiles,
+            started_at: "2026-01-02T03:00:00Z".to_owned(),
+            ended_at: None,
+            error: None,
+            asked_by: "control_socket".to_owned(),
+        };
+        let of = |i: &&Value| i.get("operation").is_some();
+        let mut info = self.instances.iter().find(of).unwrap().clone();
+        info["operation"] = serde_json::to_value(running).unwrap();
+        self.instances.push(info);
         let reloaded = Outcome::Reloaded(Reloaded {
             troubles: vec!["why".to_owned()],
             ..Reloaded::default()
@@ -213,6 +227,8 @@ fn verbs(seen: &mut Seen) {
         let info = seen.fixture.info("shop");
         crate::support::holds(info["last_active_at"].is_string(), info)
     });
+    // An operation that fails.
+    seen.fixture.acc(&["destroy", "shop", "--json"]).code(4);
     for name in ["shop", "blog", "wiki"] {
         seen.run("`info`", 0, &["info", name]);
     }

@@ -11,7 +11,8 @@ use crate::domain::lifecycle::Phase;
 use crate::domain::model::{ListenKind, Ready};
 use crate::domain::time::WallTime;
 use crate::service::outcome::{
-    Deed, EventView, InstanceView, ListenView, ModelView, MonitorLine, Outcome, ParamView,
+    Deed, EventView, InstanceView, ListenView, ModelView, MonitorLine, OperationView, Outcome,
+    ParamView,
 };
 
 /// An empty table: no lines, columns set apart by two spaces.
@@ -189,6 +190,30 @@ pub fn info(i: &InstanceView, now: WallTime) -> String {
             .map_or_else(|| "at the next request".to_owned(), |at| until(now, at));
         lines.push(("next try", next));
     }
+    keyed(&lines)
+}
+
+/// The running or last operation of an instance; nothing when there is none.
+#[must_use]
+pub fn operation(operation: Option<&OperationView>, now: WallTime) -> String {
+    let Some(o) = operation else {
+        return String::new();
+    };
+    let (kind, state, step) = (o.kind.as_str(), o.state.as_str(), o.step.as_str());
+    let mut lines = vec![
+        ("operation", format!("{kind}, {state}, step {step}")),
+        ("  started", when(now, Some(&o.started_at))),
+    ];
+    if o.ended_at.is_some() {
+        lines.push(("  ended", when(now, o.ended_at.as_deref())));
+    }
+    if let Some(error) = &o.error {
+        lines.push(("  error", clean(error)));
+    }
+    keyed(&lines)
+}
+
+fn keyed(lines: &[(&str, String)]) -> String {
     lines
         .iter()
         .map(|(key, value)| format!("{key:<12}{value}\n"))
@@ -298,10 +323,7 @@ pub fn model(m: &ModelView, colour: bool) -> String {
         m.health.as_deref().map_or_else(|| NONE.to_owned(), clean),
     ));
     lines.push(("folder", clean(&m.dir)));
-    let head: String = lines
-        .iter()
-        .map(|(key, value)| format!("{key:<12}{value}\n"))
-        .collect();
+    let head = keyed(&lines);
     if m.params.is_empty() {
         return head + "\nThe model has no parameters.\n";
     }

@@ -1,4 +1,5 @@
-//! `acc info`: everything about one instance; of one that failed also what it said last.
+//! `acc info`: everything about one instance and its running or last operation; of one that failed
+//! also what it said last.
 
 use super::super::args::Name;
 use super::super::context::CommandContext;
@@ -18,6 +19,7 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: &Name) ->
         true => call.ui.json(&info)?,
         false => call.ui.data(
             &(show::info(&info.instance, call.ui.now)
+                + &show::operation(info.operation.as_ref(), call.ui.now)
                 + &show::log_tail(info.log_tail.as_deref().unwrap_or_default())),
         )?,
     }
