@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs acc from this clone and shows it at work: a demo instance that is created, answers, is put to sleep and is woken
-# by a plain HTTP request. Safe to run again: it upgrades the program and leaves config and data as they are.
+# Installs acc from this clone and demonstrates it: a demo instance is created, answers, is put to sleep and is woken by a plain
+# HTTP request. You can run setup.sh again: it upgrades the program and leaves config and data as they are.
 set -euo pipefail
-# What is installed is for others to read and pass through, whoever installs it.
+# Other users must be able to read the installed files and enter the folders, whatever the umask of the caller.
 umask 022
-# Where `su` without a dash leaves them out, nginx and useradd are there all the same.
+# `su` without a dash leaves out the folders of nginx and useradd.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 usage() {
@@ -61,7 +61,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-# Ports that instances get (`ports.range` in the config): the edge cannot have one of them.
+# Ports for instances (`ports.range` in the config): the edge cannot use one of them.
 instance_ports_first=20000 instance_ports_last=29999
 check_port_number() {
   case $port in '' | *[!0-9]* | ??????*) usage_error "not a port: \`$port\`" ;; esac
@@ -75,12 +75,12 @@ check_port_number() {
 [ "$purge" = no ] || [ "$action" = uninstall ] || usage_error "--purge-data goes with --uninstall"
 [ -z "$binary" ] || [ -x "$binary" ] || die "\`$binary\` is not a program"
 
-# What is to be removed however this ends.
+# Files to remove at the end, also after an error.
 temporary=()
 clean_up() { [ ${#temporary[@]} -eq 0 ] || rm -f -- "${temporary[@]}"; }
 trap clean_up EXIT
 
-# ---- where things go ------------------------------------------------------------------------------------------------------
+# ---- places ---------------------------------------------------------------------------------------------------------------
 
 decide_places() {
   local root=no
@@ -92,7 +92,7 @@ decide_places() {
     [ $root = no ] || user=${user_given:-acc}
     prefix=$(realpath -m -- "$prefix")
     bin=$prefix/bin/acc conf=$prefix/etc/config.toml home_dir=$prefix/home run_dir=$prefix/run
-    # A unix socket's path has 108 bytes: 29 are left for the run folder when the instance's name is as long as it may be.
+    # The path of a unix socket has at most 108 bytes: with the longest instance name, 29 are left for the run folder.
     [ ${#run_dir} -le 29 ] || run_dir=/tmp/acc-$(printf '%s' "$prefix" | cksum | cut -d' ' -f1)
   elif [ "$engine" = nginx ] && [ $root = yes ]; then
     system=yes user=${user_given:-acc} share=/usr/local/share
@@ -106,9 +106,9 @@ decide_places() {
     run_dir=${XDG_RUNTIME_DIR:+$XDG_RUNTIME_DIR/acc}
     [ -n "$run_dir" ] && [ ${#run_dir} -le 29 ] || run_dir=/tmp/acc-$(id -u)
   fi
-  # To run as root is to run as acc itself does.
+  # acc itself runs as root, so for root no user is set.
   [ "$user" != root ] || user=''
-  # What to type: the short form only where acc finds this config by itself.
+  # The command to show to the user: the short form only if acc finds this config by itself.
   acc_typed="$bin --config $conf"
   if [ $system = yes ]; then
     acc_typed=acc
@@ -118,15 +118,15 @@ decide_places() {
   fi
 }
 
-# Our own calls always name the config, and never read one from the environment.
+# setup.sh itself always names the config, and ignores the environment variables of acc.
 acc() { env -u ACC_HOME -u ACC_RUN "$bin" --config "$conf" "$@"; }
 
 systemd_runs() { [ -d /run/systemd/system ] && have systemctl; }
 
 # ---- Debian packages, without touching any service ------------------------------------------------------------------------
 
-# Packages that bring a service start it at once and enable it for the next boot. acc runs its own nginx and supervisord, so
-# neither may happen; where a package was there before, nothing about its service is changed.
+# Debian starts the service of a new package at once and enables it for the next boot. acc runs its own nginx and supervisord, so
+# both are prevented. The service of a package that was installed before is not changed.
 install_packages() {
   local wanted=() p policy=/usr/sbin/policy-rc.d
   for p in "$@"; do
@@ -152,7 +152,7 @@ install_packages() {
   done
 }
 
-# A service that came with a package just installed: keep it from taking port 80 at the next boot.
+# Disables the service of a package just installed, so that it does not take port 80 at the next boot.
 disable_service() {
   if have systemctl; then
     systemctl -q disable "$1" >/dev/null 2>&1 || true
@@ -172,7 +172,7 @@ need_packages() {
 
 # ---- the program ----------------------------------------------------------------------------------------------------------
 
-# Prints the folder of a usable cargo; with sudo that is often the one of the user who called it.
+# Prints the folder of a usable cargo; with sudo, cargo is often in the home of the user who called sudo.
 find_cargo() {
   local dir owner_home=''
   [ -z "${SUDO_USER:-}" ] || owner_home=$(getent passwd "$SUDO_USER" | cut -d: -f6)
@@ -196,7 +196,7 @@ build() {
   if [ "$(id -u)" -eq 0 ] && [ -n "${SUDO_USER:-}" ] && [ "$(stat -c %U "$here")" = "$SUDO_USER" ] && have runuser; then
     as=(runuser -u "$SUDO_USER" --)
   fi
-  # With it the launcher begins a little sooner; without it, and without a network, all else is the same.
+  # With the musl target the launcher starts a little faster. Without it (no network) everything else is the same.
   [ ! -x "$cargo_dir/rustup" ] ||
     (cd "$here" && "${as[@]}" env PATH="$cargo_dir:$PATH" timeout 60 rustup -q target add "$(uname -m)-unknown-linux-musl") >/dev/null 2>&1 ||
     note "the toolchain has no target for musl: the launcher is built for glibc"
@@ -219,7 +219,7 @@ install_program() {
 
 # ---- config ---------------------------------------------------------------------------------------------------------------
 
-# Does anything listen on this TCP port? The kernel's own table: no tool needed.
+# Does a program listen on this TCP port? Reads the table of the kernel, so no tool is needed.
 port_taken() {
   local hex
   hex=$(printf ':%04X ' "$1")
@@ -244,7 +244,7 @@ choose_port() {
   die "no free port between 8080 and 8999" "choose one with --port"
 }
 
-# The addresses in the config that is there already.
+# The addresses in the existing config.
 configured_listen() {
   local listen=''
   if [ -x "$bin" ]; then listen=$(acc config show 2>/dev/null | sed -n 's/^listen = //p' | head -n 1) || true; fi
@@ -252,9 +252,9 @@ configured_listen() {
   printf '%s\n' "${listen:-[\"127.0.0.1:8080\"]}"
 }
 
-# Anybody may make a folder such as /tmp/acc-UID first, and whoever can write to it, or can exchange a folder above it, can take
-# the place of what acc has there. So all of them must be root's or ours; above, a sticky folder such as /tmp will do. acc itself
-# looks again.
+# Any user could create a folder such as /tmp/acc-UID first. A user who can write to it, or can replace a folder above it, can
+# replace acc's files. So all of these folders must belong to root or to the caller; above them, a sticky folder such as /tmp is
+# allowed. acc itself repeats this check.
 check_owner() {
   local owner mode path part exchange
   for path in "$1" "$(realpath -m -- "$1")"; do
@@ -277,7 +277,7 @@ check_owner() {
   done
 }
 
-# Instances run as a user of their own, who must be able to pass through every folder above theirs.
+# Instances run as their own user, which needs search permission for every folder above the ones of the instances.
 check_passage() {
   local dir=$1 mode owner
   while [ "$dir" != / ]; do
@@ -290,7 +290,7 @@ check_passage() {
   done
 }
 
-# Everything that can be refused is refused here, before anything is written or installed.
+# All checks that can refuse the installation, before anything is written or installed.
 check_first() {
   local listen dir
   if [ -n "$user" ] && [ ! -e "$conf" ]; then
@@ -313,7 +313,7 @@ check_first() {
   fi
 }
 
-# Writes the config to be into a file beside, and has the program judge it or the one that is there already.
+# Writes the new config to a file beside the final one, and lets acc check it, or else lets acc check the existing config.
 prepare_config() {
   local listen=127.0.0.1:$port supervisor=supervisord
   if [ -e "$conf" ]; then
@@ -328,7 +328,7 @@ prepare_config() {
   [ "$engine" = nginx ] || supervisor=builtin
   new_config=$(mktemp)
   temporary+=("$new_config")
-  # The example shows every key, commented out; the chosen values take the place of theirs.
+  # The example shows every key, commented out; the chosen values replace those lines.
   awk -v home="$home_dir" -v run="$run_dir" -v user="$user" -v edge="$engine" -v listen="$listen" -v supervisor="$supervisor" '
     /^\[/ { section = $0; gsub(/[][]/, "", section) }
     section == "" && /^#home =/ { $0 = "home = \"" home "\"" }
@@ -362,7 +362,7 @@ install_config() {
   } >"$conf.installed"
 }
 
-# Has nobody changed the config since it was installed?
+# Is the config as setup.sh installed it?
 config_is_unchanged() { [ "$(sha256sum "$conf" | cut -d' ' -f1)" = "$(grep -v '^#' "$conf.installed" 2>/dev/null)" ]; }
 
 make_user() {
@@ -375,14 +375,14 @@ make_user() {
     say "user: $user, already exists (instances run as this user)"
   else
     say "system user: $user (instances run as this user)"
-    # Under --prefix it may come to serve other installations as well, and belongs to none.
+    # With --prefix the user may serve several installations, so its home belongs to none of them.
     [ $system = yes ] || home=/nonexistent
     useradd --system --user-group --home-dir "$home" --no-create-home --shell /usr/sbin/nologin "$user"
   fi
   make_edge_user
 }
 
-# nginx's workers run as a user of their own, so that no instance can stop them; acc finds it by its name (`edge.user`).
+# nginx's workers run as their own user, so that no instance can stop them; acc finds this user by its name (`edge.user`).
 edge_user=acc-edge
 make_edge_user() {
   [ "$engine" = nginx ] && [ -n "$user" ] || return 0
@@ -392,7 +392,7 @@ make_edge_user() {
   useradd --system --user-group --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin $edge_user
 }
 
-# Completions and manual pages, where shells and `man` look for them; with --prefix nobody would look.
+# Completions and manual pages, in the folders that shells and `man` search; not with --prefix, because these do not search there.
 completions=()
 decide_completions() {
   [ -n "$share" ] || return 0
@@ -429,7 +429,7 @@ install_units() {
   upgrade_running
 }
 
-# The running server becomes the new program: nothing is put to sleep and no request is lost.
+# The new program replaces the running server: no instance is put to sleep and no request is lost.
 upgrade_running() {
   if [ $upgraded = yes ] && [ -S "$run_dir/control.sock" ]; then
     say "upgrading the running acc"
@@ -468,8 +468,8 @@ tell_network() {
 
 # ---- the demonstration ----------------------------------------------------------------------------------------------------
 
-# Fetches http://HOST:PORT/: curl where it is installed (it knows that *.localhost is this machine; else the address is given),
-# and bash alone where it is not.
+# Fetches http://HOST:PORT/ with curl, or with bash alone if curl is not installed. If curl cannot resolve the host, it requests
+# 127.0.0.1 with that host.
 fetch() {
   local host=$1 port=$2
   if have curl; then
@@ -487,7 +487,7 @@ fetch() {
   case $status in *' 200 '*) ;; *) return 1 ;; esac
 }
 
-# Milliseconds since some fixed moment.
+# Milliseconds since a fixed point in time.
 now_ms() { echo $(($(date +%s%N) / 1000000)); }
 
 show_demo() {
@@ -515,7 +515,7 @@ show_demo() {
   say "asleep to answered in $took ms"
 }
 
-# A command and what it is for: on one line where there is room, else on two.
+# Prints a command and its purpose: on one line if both fit, else on two.
 hint() {
   if [ ${#acc_typed} -le 3 ]; then
     printf '  %-38s %s\n' "$1" "$2"
@@ -545,10 +545,10 @@ TEXT
   fi
 }
 
-# ---- taking it away -------------------------------------------------------------------------------------------------------
+# ---- uninstall ------------------------------------------------------------------------------------------------------------
 
-# Processes that belong to this installation, a line each: found by what they were started with and where, because there may be
-# no config left to ask.
+# Prints the processes of this installation, one per line. They are found by their arguments and folders, because the config may
+# be missing.
 who_runs() {
   local dir pid line cwd
   for dir in /proc/[0-9]*; do
@@ -562,7 +562,7 @@ who_runs() {
   done 2>/dev/null
 }
 
-# Where the config cannot be read by acc, its two folders are looked for by eye.
+# If acc cannot read the config, its two folders are searched for in the text of the config.
 folders_by_eye() {
   local found
   [ -r "$conf" ] || return 0
@@ -597,7 +597,7 @@ halt_all() {
     acc halt && return 0
     why="acc could not be halted"
   fi
-  # Nothing could be halted; that is no harm where nothing runs.
+  # acc could not halt. That is no problem if nothing runs.
   runs=$(who_runs)
   [ -z "$runs" ] || {
     printf '%s\n' "$runs" >&2
@@ -608,19 +608,19 @@ halt_all() {
 }
 
 left=() kept=()
-# Removes a file or folder; what cannot be removed is listed at the end.
+# Removes a file or folder; those that cannot be removed are listed at the end.
 remove() {
   local why
   why=$(rm -rf -- "$1" 2>&1) || left+=("$1 (${why##*: })")
 }
 
-# Removes a folder that is empty by now; files in it that acc has not made stay, and are listed.
+# Removes a folder if it is empty; a folder with files that acc did not create stays and is listed.
 remove_empty() {
   [ -d "$1" ] && [ ! -L "$1" ] || return 0
   rmdir -- "$1" 2>/dev/null || kept+=("$1 (there is more in it than acc has made)")
 }
 
-# The files of the shipped models that nobody has changed: acc has noted what it wrote, as sha256sum does.
+# Removes the unchanged files of the shipped models: acc keeps checksums of the files it wrote, in the format of sha256sum.
 remove_models() {
   local model hash file
   for model in "$1"/*/; do
@@ -631,13 +631,13 @@ remove_models() {
       [ -f "$model/$file" ] && [ "$(sha256sum <"$model/$file")" = "$hash  -" ] && remove "$model/$file"
     done <"$model/.shipped"
     remove "$model/.shipped"
-    # Folders that are empty by now, the deepest first.
+    # Removes empty folders, the deepest first.
     find "$model" -depth -type d -exec rmdir -- {} + 2>/dev/null
   done
   rmdir -- "$1" 2>/dev/null || [ ! -d "$1" ] || kept+=("$1 (models of your own)")
 }
 
-# What acc has made in its home, by name, and nothing else.
+# Removes the files and folders that acc created in its home, by name, and nothing else.
 remove_home() {
   local home=${1:?} name
   for name in "$home"/log/{server,supervisord,nginx,nginx-error}.log{,.*}; do remove "$name"; done
@@ -649,12 +649,12 @@ remove_home() {
   for name in booted open-files owner.lock server.lock; do remove "$home/$name"; done
   for name in log nginx supervisor; do remove_empty "$home/$name"; done
   remove_models "$home/models"
-  # What says that this is acc's, so last.
+  # Last, because this file marks the folder as acc's.
   remove "$home/acc.db"
   remove_empty "$home"
 }
 
-# The same for the run folder.
+# Removes the files and folders that acc created in the run folder, by name, and nothing else.
 remove_run() {
   local run=${1:?} name
   for name in gate sock pid sent notify trash; do remove "$run/$name"; done
@@ -682,7 +682,7 @@ remove_completions() {
 uninstall() {
   local unit
   halt_all
-  # From here on nothing ends this halfway: what fails is named at the end.
+  # From here on an error does not end the uninstall halfway: failures are listed at the end.
   set +e
   if [ $system = yes ]; then
     for unit in acc.service acc.slice acc.socket acc-monitor.service acc-monitor.timer; do
@@ -695,13 +695,13 @@ uninstall() {
   remove "$bin"
   if [ -e "$conf" ] && { [ "$purge" = yes ] || config_is_unchanged; }; then remove "$conf"; fi
   if [ -e "$conf" ]; then kept+=("$conf (changed since it was installed; --uninstall --purge-data removes it)"); else remove "$conf.installed"; fi
-  # Only in folders that acc has made, never in mistyped ones, and only what it has made there.
+  # Only in folders that acc created, never in a mistyped one, and only the files that acc created there.
   if [ -e "$run_dir/owner.lock" ] || [ -d "$run_dir/gate" ]; then remove_run "$run_dir"; fi
   if [ "$purge" = no ]; then
     [ ! -d "$home_dir" ] || kept+=("$home_dir (data of the instances; --uninstall --purge-data removes it)")
   elif [ -f "$home_dir/acc.db" ]; then
     remove_home "$home_dir"
-    # One that was made here has its home there.
+    # Only a user that setup.sh created has its home in this folder.
     if [ $system = yes ] && [ -n "$user" ] && [ "$(getent passwd "$user" | cut -d: -f6)" = "$home_dir" ]; then
       userdel "$user" 2>/dev/null || kept+=("the system user $user")
     fi

@@ -1,6 +1,6 @@
-"""A web application that counts its visits, over a unix socket, with the standard library only.
+"""A web application that counts its visits, on a unix socket, with the standard library only.
 
-On SIGTERM it accepts nothing more, closes connections that wait for a request, finishes the others and ends.
+On SIGTERM it stops accepting connections, closes those without a request, finishes the other requests and exits.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ DATA = os.environ["APP_DATA"]
 
 
 class Visits:
-    """A number in a file, written beside and renamed: it survives a sleep, a crash and a full disk."""
+    """A number in a file, written to a new file that is then renamed: the number survives a sleep, a crash and a full disk."""
 
     def __init__(self, path):
         self.path = path
@@ -47,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "python-http"
     sys_version = ""
-    wbufsize = -1  # One write for headers and body.
+    wbufsize = -1  # Buffered: one write for headers and body.
     busy = False
 
     def setup(self):
@@ -59,13 +59,13 @@ class Handler(BaseHTTPRequestHandler):
         self.server.leave(self)
 
     def parse_request(self):
-        # Called when the first line of a request has come: from now on it is finished, whatever happens.
+        # Called when the first line of a request has arrived: from now on the request is finished even after SIGTERM.
         self.busy = True
         return super().parse_request()
 
     def handle_expect_100(self):
         known = super().handle_expect_100()
-        self.wfile.flush()  # The client waits for it before it sends the body.
+        self.wfile.flush()  # The client waits for this answer before it sends the body.
         return known
 
     def handle_one_request(self):
@@ -130,8 +130,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    request_queue_size = 1024  # Many first requests may come at once.
-    daemon_threads = False  # The end waits for every answer.
+    request_queue_size = 1024  # Many requests may arrive at once right after the start.
+    daemon_threads = False  # The exit waits until every answer was sent.
     timeout = 0
 
     def __init__(self, path):
@@ -139,7 +139,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.handlers = set()
         self.stopping = False
         if os.path.exists(path):
-            os.unlink(path)  # Left by an earlier run.
+            os.unlink(path)  # Left over from an earlier run.
         super().__init__(path, Handler)
 
     def enter(self, handler):
@@ -153,7 +153,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             self.handlers.discard(handler)
 
     def stop(self):
-        """Ends the wait of connections that are between two requests; a request that has come already is still read."""
+        """Closes connections that wait for the next request; a request that has already arrived is still read."""
         with self.lock:
             self.stopping = True
             for handler in self.handlers:
@@ -165,10 +165,10 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         try:
             handler.connection.shutdown(socket.SHUT_RD)
         except OSError:
-            pass  # It is closed already.
+            pass  # The connection is already closed.
 
     def handle_error(self, request, client_address):
-        pass  # A client that leaves is not an error.
+        pass  # A client that disconnects is not an error.
 
 
 def main():
@@ -186,7 +186,7 @@ def main():
             server.handle_request()
     server.socket.close()
     server.stop()
-    server.server_close()  # Waits for the threads.
+    server.server_close()  # Waits for the threads of all requests.
 
 
 if __name__ == "__main__":
