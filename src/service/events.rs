@@ -25,7 +25,17 @@ pub(super) fn line(
     detail: String,
     phases: Option<Phases>,
 ) {
-    info!(instance = %instance.name, kind = kind.as_str(), ?phases, "{detail}");
+    // A field without a value is left out of the line.
+    info!(
+        instance = %instance.name,
+        kind = kind.as_str(),
+        noticed_at_us = phases.map(|p| p.noticed_at_us),
+        spawned_us = phases.map(|p| p.spawned_us),
+        call_us = phases.map(|p| p.call_us),
+        listening_us = phases.map(|p| p.listening_us),
+        answered_us = phases.map(|p| p.answered_us),
+        "{detail}"
+    );
     let phases = phases.and_then(|p| serde_json::to_string(&p).ok());
     write_row(ctx, instance.id, &instance.name, kind, detail, phases);
 }
