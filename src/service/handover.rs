@@ -89,7 +89,7 @@ pub async fn retire(world: &Arc<World>) {
             (quiet, used)
         };
         let last = *handle
-            .last_look
+            .last_check
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let log_mark = (last.mark.inode, last.mark.size, last.mark.modified);

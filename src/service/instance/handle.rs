@@ -52,7 +52,7 @@ pub type Reply = Result<(Answer, u64), Refused>;
 
 /// What the last check of the access log showed.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::service) struct LastLook {
+pub(in crate::service) struct LastCheck {
     pub(in crate::service) mark: LogMark,
     pub(in crate::service) at: Timestamp,
     /// Wall clock less boot clock at that time, in ms: when it has changed, the wall clock was set.
@@ -79,7 +79,7 @@ pub struct Handle {
     pub(in crate::service) instance: Who,
     launched: Mutex<Arc<Instance>>,
     pub(in crate::service) waiting: Places,
-    pub(in crate::service) last_look: Mutex<LastLook>,
+    pub(in crate::service) last_check: Mutex<LastCheck>,
     stamps: Mutex<Stamps>,
     pub(in crate::service) tickets: Tickets,
     /// The machine as the task last set it.
@@ -98,13 +98,13 @@ impl Handle {
     pub(in crate::service) fn new(
         machine: Machine,
         instance: Instance,
-        last_look: LastLook,
+        last_check: LastCheck,
         fit: bool,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Message>) {
         let (inbox, messages) = mpsc::unbounded_channel();
         let handle = Self {
             waiting: Places::default(),
-            last_look: Mutex::new(last_look),
+            last_check: Mutex::new(last_check),
             stamps: Mutex::default(),
             seen: watch::Sender::new(Snapshot::of(&machine)),
             known: AtomicBool::new(!machine.phase().is_live()),

@@ -18,7 +18,7 @@ use crate::domain::time::Timestamp;
 use crate::driver::activity::LogMark;
 use crate::service::context::Context;
 use crate::service::error::ServiceError;
-use crate::service::instance::handle::{Handle, LastLook, Message};
+use crate::service::instance::handle::{Handle, LastCheck, Message};
 use crate::service::instance::step::Actor;
 use crate::service::launch_spec;
 use crate::store::Row;
@@ -36,7 +36,7 @@ impl Entering {
         if let Some(why) = &unfit {
             tracing::warn!(instance = %row.name, "it cannot be started: {why}");
         }
-        let last_look = LastLook {
+        let last_check = LastCheck {
             mark: LogMark {
                 inode: row.log_mark.0,
                 size: row.log_mark.1,
@@ -56,7 +56,7 @@ impl Entering {
         let (handle, messages) = Handle::new(
             Machine::restore(stored),
             instance,
-            last_look,
+            last_check,
             unfit.is_none(),
         );
         Ok(Self { handle, messages })

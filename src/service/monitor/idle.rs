@@ -14,7 +14,7 @@ use crate::domain::lifecycle::{Event, Phase};
 use crate::domain::time::Timestamp;
 use crate::driver::activity::{LogMark, Seen, Target};
 use crate::service::error::{ServiceError, chain};
-use crate::service::instance::handle::{Handle, LastLook, offset};
+use crate::service::instance::handle::{Handle, LastCheck, offset};
 use crate::service::instance::transition;
 use crate::service::outcome::{MonitorAction, MonitorLine, MonitorRun};
 use crate::service::world::World;
@@ -54,7 +54,7 @@ struct Use {
 
 fn usage(world: &World, handle: &Handle, seen: Seen) -> Use {
     let last = *handle
-        .last_look
+        .last_check
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
     let (run, since) = {
@@ -196,9 +196,9 @@ async fn give(world: &World, handle: &Arc<Handle>, seen: Seen) -> Option<Monitor
 fn store_use(world: &World, handle: &Handle, mark: LogMark) {
     let now = world.now();
     *handle
-        .last_look
+        .last_check
         .lock()
-        .unwrap_or_else(PoisonError::into_inner) = LastLook {
+        .unwrap_or_else(PoisonError::into_inner) = LastCheck {
         mark,
         at: now,
         offset: Some(offset(world.clock.wall(), now)),

@@ -18,7 +18,7 @@ use crate::service::outcome::{MonitorAction, MonitorLine, MonitorRun};
 use crate::service::world::World;
 
 /// Pause between two checks of a server.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// Checks all of these at once, and waits until those that must stop have stopped.
 pub(in crate::service) async fn keep(
@@ -46,7 +46,7 @@ pub async fn watch(world: Arc<World>, end: CancellationToken) {
         let next = async {
             // With no instance awake there is nothing to check.
             world.registry.until_any().await;
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(CHECK_EVERY).await;
         };
         tokio::select! {
             () = end.cancelled() => return,

@@ -22,7 +22,7 @@ use crate::service::instance::handle::Handle;
 use crate::service::world::World;
 
 /// Pause between two checks of the logs of awake instances.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// The same while one grows by more than [`FLOOD`] between two checks.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// A log that is longer than this when it is found was written too fast to be kept.
@@ -90,7 +90,7 @@ struct Known {
 impl Default for Watched {
     fn default() -> Self {
         Self {
-            pause: LOOK_EVERY,
+            pause: CHECK_EVERY,
             logs: HashMap::new(),
         }
     }
@@ -98,7 +98,7 @@ impl Default for Watched {
 
 impl Watched {
     async fn look(&mut self, world: &Arc<World>) {
-        self.pause = LOOK_EVERY;
+        self.pause = CHECK_EVERY;
         let config = world.config();
         let handles = world.registry.all();
         let logs: Vec<(Arc<Handle>, PathBuf)> = handles

@@ -18,19 +18,19 @@ use crate::service::world::World;
 use crate::service::{monitor, places};
 
 /// Pause between two checks while an instance is awake. With none awake the kernel reports changes.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What is taken away is taken away one by one.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// A cleaner removes files one by one: the pause before the check, after the last change.
 const AT_REST: Duration = Duration::from_millis(50);
 /// Pauses after a run that could not make everything again.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// Is everything there? It blocks, for a moment.
+/// Does everything still exist that belongs into the run folder? Blocks for a moment.
 fn is_whole(world: &World) -> bool {
     let config = world.config();
     world.run_folder.learn(&config);
     let booted = config.booted();
-    let mut wanted: Vec<PathBuf> = world.run_folder.notes().keys().cloned().collect();
-    wanted.extend(
+    let mut expected: Vec<PathBuf> = world.run_folder.notes().keys().cloned().collect();
+    expected.extend(
         world
             .run_folder
             .held
@@ -39,23 +39,23 @@ fn is_whole(world: &World) -> bool {
             .flat_map(|(sockets, files)| sockets.iter().chain(files).cloned()),
     );
     if booted == Booted::InBackground {
-        wanted.extend(world.own_services.run_files());
+        expected.extend(world.own_services.run_files());
     }
     if booted != Booted::No {
-        wanted.extend(world.edge.run_files());
+        expected.extend(world.edge.run_files());
     }
     let awake = running(world)
         .into_iter()
         .filter(|(handle, _)| handle.snapshot().phase == Phase::Awake);
-    wanted.extend(awake.map(|(handle, _)| {
+    expected.extend(awake.map(|(handle, _)| {
         config
             .pid_dir()
             .join(format!("{}.pid", handle.instance.name))
     }));
-    !places::one_is_gone(&config) && wanted.iter().all(|path| exists(path))
+    !places::one_is_gone(&config) && expected.iter().all(|path| exists(path))
 }
 
-/// Sees to it that everything is there, until `end`: a run mends what is not.
+/// Until `end`: whenever something is missing, starts a monitor run, which makes it again.
 pub async fn watch(world: Arc<World>, end: CancellationToken) {
     let mut folder = WatchedFolder::watch(&world.config().run);
     // Once at the beginning: what was removed before the folder was watched causes no event.
@@ -64,7 +64,7 @@ pub async fn watch(world: Arc<World>, end: CancellationToken) {
         let next = async {
             let awake = async {
                 world.registry.until_any().await;
-                tokio::time::sleep(LOOK_EVERY).await;
+                tokio::time::sleep(CHECK_EVERY).await;
             };
             if let Some(again) = again {
                 return tokio::time::sleep(again).await;
@@ -80,7 +80,7 @@ pub async fn watch(world: Arc<World>, end: CancellationToken) {
             () = next => {}
         }
         folder.renew();
-        if world.halting() || looks_whole(&world).await {
+        if world.halting() || run_folder_is_whole(&world).await {
             again = None;
             continue;
         }
@@ -90,7 +90,7 @@ pub async fn watch(world: Arc<World>, end: CancellationToken) {
         }
         folder.renew();
         let longer = (again.unwrap_or_default() * 2).clamp(AGAIN.0, AGAIN.1);
-        again = if looks_whole(&world).await {
+        again = if run_folder_is_whole(&world).await {
             None
         } else {
             Some(longer)
@@ -98,7 +98,7 @@ pub async fn watch(world: Arc<World>, end: CancellationToken) {
     }
 }
 
-async fn looks_whole(world: &Arc<World>) -> bool {
+async fn run_folder_is_whole(world: &Arc<World>) -> bool {
     let world = world.clone();
     tokio::task::spawn_blocking(move || is_whole(&world))
         .await

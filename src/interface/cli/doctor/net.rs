@@ -84,7 +84,9 @@ async fn server(config: &Config) -> (Finding, Acc) {
                 ),
                 (false, true) if is_orphaned(config) => (
                     warn(
-                        format!("{what}; its master has died, and it serves on without one"),
+                        format!(
+                            "{what}; its master has died, and it continues to serve without one"
+                        ),
                         "`acc boot` starts another master; no request is lost",
                     ),
                     Acc::Up(pid),
