@@ -1,24 +1,29 @@
-//! Rules of the source that no lint holds: imports point down and never in a circle, no type name
-//! means two things, files, programs and clocks are reached from listed places only, every file says
-//! what it is for, nothing grows too big.
+//! Rules for the source that no lint checks: imports point down and never in a circle, no type name
+//! has two meanings, only listed places use files, programs and clocks, every file says what it is
+//! for, and no file or function is too long.
 //!
-//! It reads `src/` and the sources of the other crates as text (comments and strings blanked out first) and never builds or runs
-//! anything. Each rule reports all its breaches at once, and each has a test that shows it can
-//! fail.
+//! The tests read `src/` and the sources of the other crates as text (comments and strings blanked
+//! out first) and never build or run anything. Each rule reports all its breaches at once, and each has
+//! a test that shows it can fail.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 #[path = "architecture/graph.rs"]
 mod graph;
+#[path = "architecture/itself.rs"]
+mod itself;
 #[path = "architecture/reach.rs"]
 mod reach;
+#[path = "architecture/source.rs"]
+mod source;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use graph::Graph;
+use source::{Source, is_word, sources, sources_of, walk};
 
 /// From top to bottom; a layer may import those that come later.
 const LAYERS: &[&str] = &[
@@ -36,239 +41,12 @@ const LAYERS: &[&str] = &[
     "host",
     "domain",
 ];
-/// The folders of the product's sources, each of one crate: acc itself comes first.
+/// The source folders of the product, one for each crate: acc itself comes first.
 const ROOTS: &[&str] = &["src", "crates/domain/src", "crates/launch/src"];
-/// Longest source file, tests beside the code not counted.
+/// Most lines of a file: of a source file without the tests in it, and of a file of tests.
 const FILE_MAX: usize = 500;
 /// Longest function, from its first line to its closing brace.
 const FUNCTION_MAX: usize = 60;
-
-/// One source file.
-struct Source {
-    /// Its folder of [`ROOTS`].
-    root: &'static str,
-    /// Path below that.
-    path: PathBuf,
-    /// As it stands.
-    text: String,
-    /// The code that is not test code, comments and strings blanked out; line numbers unchanged.
-    code: String,
-}
-
-/// Blanks out comments, strings and character literals, keeping every newline and every column.
-fn scrub(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = vec![b' '; bytes.len()];
-    let mut i = 0;
-    while i < bytes.len() {
-        let end = match bytes[i] {
-            b'/' if bytes.get(i + 1) == Some(&b'/') => line_end(bytes, i),
-            b'/' if bytes.get(i + 1) == Some(&b'*') => block_end(bytes, i),
-            b'"' => string_end(bytes, i),
-            b'r' if !is_word(bytes, i) => raw_string_end(bytes, i).unwrap_or(i),
-            b'\'' => char_end(bytes, i).unwrap_or(i),
-            _ => i,
-        };
-        if end == i {
-            out[i] = bytes[i];
-            i += 1;
-        } else {
-            for k in i..end {
-                if bytes[k] == b'\n' {
-                    out[k] = b'\n';
-                }
-            }
-            i = end;
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-/// Is the byte at `i` in the middle of a word?
-fn is_word(bytes: &[u8], i: usize) -> bool {
-    i > 0 && (bytes[i - 1].is_ascii_alphanumeric() || bytes[i - 1] == b'_') && bytes[i - 1] != b'b'
-}
-
-fn line_end(bytes: &[u8], from: usize) -> usize {
-    bytes[from..]
-        .iter()
-        .position(|b| *b == b'\n')
-        .map_or(bytes.len(), |n| from + n)
-}
-
-fn block_end(bytes: &[u8], from: usize) -> usize {
-    let (mut depth, mut i) = (0, from);
-    while i + 1 < bytes.len() {
-        match &bytes[i..i + 2] {
-            b"/*" => (depth, i) = (depth + 1, i + 2),
-            b"*/" if depth == 1 => return i + 2,
-            b"*/" => (depth, i) = (depth - 1, i + 2),
-            _ => i += 1,
-        }
-    }
-    bytes.len()
-}
-
-fn string_end(bytes: &[u8], from: usize) -> usize {
-    let mut i = from + 1;
-    while i < bytes.len() {
-        match bytes[i] {
-            b'\\' => i += 2,
-            b'"' => return i + 1,
-            _ => i += 1,
-        }
-    }
-    bytes.len()
-}
-
-fn raw_string_end(bytes: &[u8], from: usize) -> Option<usize> {
-    let hashes = bytes[from + 1..].iter().take_while(|b| **b == b'#').count();
-    let open = from + 1 + hashes;
-    if bytes.get(open) != Some(&b'"') {
-        return None;
-    }
-    let close = format!("\"{}", "#".repeat(hashes));
-    let found = bytes[open + 1..]
-        .windows(close.len())
-        .position(|w| w == close.as_bytes());
-    Some(found.map_or(bytes.len(), |n| open + 1 + n + close.len()))
-}
-
-/// The end of a character literal; `None` for a lifetime.
-fn char_end(bytes: &[u8], from: usize) -> Option<usize> {
-    if bytes.get(from + 1) == Some(&b'\\') {
-        return bytes[from + 3..]
-            .iter()
-            .position(|b| *b == b'\'')
-            .map(|n| from + 3 + n + 1);
-    }
-    (2..=5)
-        .find(|n| bytes.get(from + n) == Some(&b'\''))
-        .filter(|n| *n == 2 || bytes[from + 1] >= 0x80)
-        .map(|n| from + n + 1)
-}
-
-/// Is this the attribute of what exists for tests only?
-fn is_for_tests(line: &str) -> bool {
-    line == "#[cfg(test)]" || line.starts_with("#[cfg(all(test,")
-}
-
-/// The code without the test modules written into it.
-fn without_tests(code: &str) -> String {
-    let mut kept = String::new();
-    let lines: Vec<&str> = code.lines().collect();
-    let mut n = 0;
-    while n < lines.len() {
-        let next = lines.get(n + 1).map_or("", |l| l.trim());
-        if is_for_tests(lines[n].trim())
-            && next.ends_with('{')
-            && (next.starts_with("mod ") || next.contains(" mod "))
-        {
-            let mut depth = 0;
-            n += 1;
-            while n < lines.len() {
-                depth += lines[n].matches('{').count();
-                depth -= lines[n].matches('}').count();
-                n += 1;
-                if depth == 0 {
-                    break;
-                }
-            }
-        } else {
-            kept.push_str(lines[n]);
-            kept.push('\n');
-            n += 1;
-        }
-    }
-    kept
-}
-
-/// Files that exist for tests only: declared as `#[cfg(test)] mod NAME;` by their parent.
-fn test_files(root: &Path, sources: &[(PathBuf, String)]) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for (path, text) in sources {
-        let code = scrub(text);
-        let lines: Vec<&str> = code.lines().map(str::trim).collect();
-        for pair in lines.windows(2) {
-            let name = pair[1]
-                .trim_start_matches("pub ")
-                .strip_prefix("mod ")
-                .and_then(|m| m.strip_suffix(';'));
-            if let (true, Some(name)) = (is_for_tests(pair[0]), name) {
-                let dir = match path.file_stem().and_then(|s| s.to_str()) {
-                    Some("mod" | "lib" | "main") => path.parent().unwrap().to_owned(),
-                    _ => path.with_extension(""),
-                };
-                found.push(dir.join(format!("{name}.rs")));
-                found.push(dir.join(name).join("mod.rs"));
-            }
-        }
-    }
-    found.retain(|p| root.join(p).exists());
-    found
-}
-
-/// The folder of a file's inner modules.
-fn subtree(file: &Path) -> PathBuf {
-    if file.ends_with("mod.rs") {
-        file.parent().unwrap().to_owned()
-    } else {
-        file.with_extension("")
-    }
-}
-
-/// All `.rs` files below `dir`, sorted.
-fn walk(dir: &Path) -> Vec<PathBuf> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            all.extend(walk(&path));
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            all.push(path);
-        }
-    }
-    all.sort();
-    all
-}
-
-impl Source {
-    /// For people.
-    fn name(&self) -> String {
-        format!("{}/{}", self.root, self.path.display())
-    }
-}
-
-/// The product's sources, without the files that only tests use.
-fn sources() -> Vec<Source> {
-    ROOTS.iter().flat_map(|root| sources_of(root)).collect()
-}
-
-/// Those of one folder.
-fn sources_of(root: &'static str) -> Vec<Source> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(root);
-    let read = |p: PathBuf| {
-        (
-            p.strip_prefix(&folder).unwrap().to_owned(),
-            fs::read_to_string(&p).unwrap(),
-        )
-    };
-    let all: Vec<(PathBuf, String)> = walk(&folder).into_iter().map(read).collect();
-    let tests = test_files(&folder, &all);
-    let product = all.into_iter().filter(|(path, _)| {
-        !tests
-            .iter()
-            .any(|t| path == t || path.starts_with(subtree(t)))
-    });
-    product
-        .map(|(path, text)| Source {
-            root,
-            code: without_tests(&scrub(&text)),
-            path,
-            text,
-        })
-        .collect()
-}
 
 /// The layer a file belongs to: its first folder, or its own name at the top.
 fn layer_of(path: &Path) -> String {
@@ -493,9 +271,9 @@ fn every_file_is_in_a_layer() {
     none(&stray.join("\n"));
 }
 
-/// The launcher is of the supervisors alone; `host` looks up whom to become.
+/// Only the supervisors use the launcher; `host` looks up the user that an instance runs as.
 #[test]
-fn what_makes_an_instance_is_used_where_instances_are_started() {
+fn only_supervisors_use_the_launcher() {
     let stray: Vec<String> = sources_of(ROOTS[0])
         .iter()
         .filter(|s| s.code.contains("acc_launch"))
@@ -559,6 +337,23 @@ fn no_file_and_no_function_is_too_long() {
 }
 
 #[test]
+fn no_test_file_is_too_long() {
+    let mut breaches = String::new();
+    let home = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let product: Vec<String> = sources().iter().map(Source::name).collect();
+    for root in ROOTS.iter().chain(&["tests"]) {
+        for file in walk(&home.join(root)) {
+            let name = file.strip_prefix(home).unwrap().display().to_string();
+            let lines = fs::read_to_string(&file).unwrap().lines().count();
+            if lines > FILE_MAX && !product.contains(&name) {
+                writeln!(breaches, "{name}: {lines} lines, the most is {FILE_MAX}").unwrap();
+            }
+        }
+    }
+    none(&breaches);
+}
+
+#[test]
 fn the_product_does_not_unwrap() {
     let mut breaches = String::new();
     for source in sources() {
@@ -571,8 +366,8 @@ fn the_product_does_not_unwrap() {
     none(&breaches);
 }
 
-/// Who names a log or folder of an instance opens what is there by `host::untrusted`, and removes
-/// it by `host::removal`.
+/// Functions that name a log or folder of an instance: a file that calls one opens these only with
+/// `host::untrusted`, and removes them with `host::removal`.
 const INSTANCE_PATHS: &[&str] = &[
     "app_log(",
     "access_log(",
@@ -580,7 +375,7 @@ const INSTANCE_PATHS: &[&str] = &[
     "data_dir(",
     "instance_dir(",
 ];
-/// What goes by a name, follows a link, or goes down a tree by itself.
+/// Calls that open by name, follow a link, or walk a tree by themselves.
 const BY_NAME: &[&str] = &[
     "File::open",
     "OpenOptions",
@@ -621,7 +416,7 @@ fn files_of_instances_are_not_opened_by_name() {
     none(&breaches);
 }
 
-/// What makes something with whatever mode the umask leaves.
+/// Calls that create a file, folder or socket with a mode that depends on the umask.
 const BY_UMASK: &[&str] = &[
     "fs::write(",
     "File::create",
@@ -633,10 +428,10 @@ const BY_UMASK: &[&str] = &[
     "mkfifo(",
     "mknod(",
 ];
-/// What is to say the mode in the same statement.
+/// Calls that must set the mode in the same statement.
 const WITH_MODE: &[&str] = &["create(true)", "create_new(true)", "DirBuilder::new()"];
 
-/// Lines that make a file, folder or socket without a mode by number.
+/// Lines that create a file, folder or socket without an explicit mode.
 fn made_by_umask(code: &str) -> Vec<usize> {
     let found = |words: &'static [&'static str]| {
         words
@@ -652,7 +447,7 @@ fn made_by_umask(code: &str) -> Vec<usize> {
 }
 
 #[test]
-fn whatever_is_made_has_its_mode_by_number() {
+fn every_created_file_has_an_explicit_mode() {
     let mut breaches = String::new();
     for source in sources() {
         for line in made_by_umask(&source.code) {
@@ -665,141 +460,4 @@ fn whatever_is_made_has_its_mode_by_number() {
         }
     }
     none(&breaches);
-}
-
-#[test]
-fn the_rules_can_fail() {
-    let layers = |path: &str, code: &str| {
-        imports(Path::new(path), code)
-            .into_iter()
-            .map(|(_, l)| l)
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(
-        layers("store/mod.rs", "use crate::{service::x, domain::{a, b}};"),
-        ["service", "domain"]
-    );
-    assert_eq!(
-        layers(
-            "driver/edge/nginx.rs",
-            "use super::super::super::service::Door; use super::Gate;"
-        ),
-        ["service"]
-    );
-    assert_eq!(
-        layers("driver/mod.rs", "use super::config::Config;"),
-        ["config"]
-    );
-    assert!(points_up("store", "service").is_some() && points_up("service", "store").is_none());
-    assert!(
-        points_up("demo", "domain").is_some()
-            && points_up("proxy", "demo").is_some()
-            && points_up("interface", "demo").is_none()
-    );
-    assert!(points_up("domain", "domain").is_none() && points_up("domain", "std").is_none());
-    let long = format!(
-        "fn a() {{\n{}}}\nfn b(x: [u8; 2]) -> u8 {{ 1 }}\ntrait T {{ fn c(&self); }}\n",
-        "x();\n".repeat(80)
-    );
-    assert_eq!(long_functions(&long, 60), [(1, "a".to_owned(), 82)]);
-    let made = "fs::write(a, b);\nlet o = OpenOptions::new()\n.create(true).mode(0o600)\n.open(a);\nDirBuilder::new().create(a);\n.mode(1);";
-    assert_eq!(made_by_umask(made), [1, 5]);
-}
-
-#[test]
-fn what_reaches_outside_is_seen() {
-    let found = |path: &str, code: &str| {
-        reach::breaches(&Source {
-            root: ROOTS[0],
-            path: path.into(),
-            text: String::new(),
-            code: code.to_owned(),
-        })
-    };
-    let code =
-        "use std::fs;\nlet c = Command::new(a);\nlet t = Instant::now();\nSystemTime::now();";
-    assert_eq!(
-        found("domain/idle.rs", code),
-        [
-            "src/domain/idle.rs:2: starts a program",
-            "src/domain/idle.rs:1: opens files",
-            "src/domain/idle.rs:3: reads the clock of the timers",
-            "src/domain/idle.rs:4: reads a clock",
-        ]
-    );
-    assert!(found("host/fs.rs", code).is_empty());
-    assert!(found("service/places.rs", "use std::fs;").is_empty());
-    assert_eq!(found("service/routes.rs", "use std::fs;").len(), 1);
-}
-
-#[test]
-fn circles_and_types_are_seen() {
-    let source = |path: &str, code: &str| Source {
-        root: ROOTS[0],
-        path: path.into(),
-        text: String::new(),
-        code: code.to_owned(),
-    };
-    let circles = |files: &[(&str, &str)]| {
-        let sources: Vec<Source> = files
-            .iter()
-            .map(|(path, code)| source(path, code))
-            .collect();
-        Graph::new(&sources).circles()
-    };
-    let mod_rs = ("a/mod.rs", "mod b;\nmod c;\npub use b::Thing;\n");
-    let c = ("a/c.rs", "use super::Thing;\n");
-    assert_eq!(
-        circles(&[mod_rs, ("a/b.rs", "struct Thing;\n"), c]),
-        Vec::<Vec<String>>::new()
-    );
-    assert_eq!(
-        circles(&[mod_rs, ("a/b.rs", "fn f() { super::c::go() }\n"), c]),
-        [["a/b.rs", "a/c.rs"]]
-    );
-    assert_eq!(
-        circles(&[
-            ("a/mod.rs", "fn f() { b::go() }\n"),
-            ("a/b.rs", "use crate::a::{f, g};\n")
-        ]),
-        [["a/b.rs", "a/mod.rs"]]
-    );
-    assert_eq!(
-        circles(&[
-            ("x.rs", "use crate::y::{Z as W};\n"),
-            ("y.rs", "use super::x::{self};\n")
-        ]),
-        [["x.rs", "y.rs"]]
-    );
-    let named =
-        graph::types("pub struct A;\n    type B = u8;\npub(super) enum C {}\ntype D = u8;\n");
-    assert_eq!(
-        named,
-        [
-            ("A".to_owned(), 1),
-            ("C".to_owned(), 3),
-            ("D".to_owned(), 4)
-        ]
-    );
-}
-
-#[test]
-fn comments_strings_and_tests_are_not_code() {
-    let text = "let a = \"{ // \\\" {\"; // crate::app {\nlet b = r#\"\"{\"#; let c = '{'; let d = '\\''; fn e<'a>(x: &'a str) {}\n/* { /* { */ } */ let f = b'{';\n";
-    let code = scrub(text);
-    assert_eq!(code.matches('{').count(), 1, "{code}");
-    assert_eq!(code.lines().count(), 3);
-    assert!(!code.contains("crate::app"));
-    assert_eq!(
-        without_tests("a\n#[cfg(test)]\nmod tests {\n b\n}\n"),
-        "a\n"
-    );
-    assert_eq!(
-        without_tests("a\n#[cfg(test)]\npub(super) mod t {\n b {\n}\n}\nc\n"),
-        "a\nc\n"
-    );
-    assert_eq!(
-        without_tests("a\n#[cfg(test)]\nmod suite;\nb\n"),
-        "a\n#[cfg(test)]\nmod suite;\nb\n"
-    );
 }

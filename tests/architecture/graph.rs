@@ -76,7 +76,7 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// Every group of files of which each leads to each other.
+    /// Every group of files in which each file imports every other, directly or through others.
     pub fn circles(&self) -> Vec<Vec<String>> {
         let uses = self.uses();
         let reach: Vec<BTreeSet<usize>> = (0..uses.len()).map(|n| reachable(&uses, n)).collect();
@@ -95,7 +95,7 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// All files that `from` leads to.
+/// All files that `from` imports, directly or through others.
 fn reachable(uses: &[BTreeSet<usize>], from: usize) -> BTreeSet<usize> {
     let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
     while let Some(n) = next.pop() {
@@ -179,7 +179,7 @@ fn paths(code: &str) -> Vec<Vec<String>> {
         .flat_map(|(_, text)| expand(text))
         .map(|(_, path)| path)
         .collect();
-    // What is re-exported is no use of it.
+    // A re-export does not count as a use.
     let items = use_items(code);
     let code = items.iter().fold(code.to_owned(), |code, (_, item)| {
         code.replacen(item, "", 1)

@@ -1,12 +1,11 @@
-//! Where the world outside is reached: programs, files and clocks.
+//! Which files start programs, open files or read clocks.
 //!
 //! Decisions are pure; I/O is at the border. A file that is not listed here takes what it needs from
 //! `host` or from a driver. A new line in a list is a decision that a reviewer sees.
 
 use super::Source;
 
-/// Words of code, what a file does with them, and where that is allowed: files and folders of
-/// `src`.
+/// Words of code, what they do, and the files and folders of `src` where they are allowed.
 const REACHES: &[(&[&str], &str, &[&str])] = &[
     (
         &["Command::new("],

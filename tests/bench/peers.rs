@@ -1,10 +1,13 @@
-//! `--peers`: other tools that do a part of acc's work and happen to be installed, beside acc: the
-//! wake over the application's own start, own start, acc and the peer in turn, and the memory of
-//! what stays while the application sleeps.
+//! `--peers`: other tools that do a part of acc's work, if they are installed, compared with acc:
+//! the wake over the application's own start (own start, acc and the peer in turn), and the memory
+//! of the processes that stay while the application sleeps.
 //!
-//! Each is optional, and set up as its manual says for one application that sleeps as soon as it
-//! may. What cannot be measured is a line that says why. Everything a peer starts mentions its
-//! folder, and is ended by that; the applications themselves, which acc runs too, are in another.
+//! Each tool is optional, and set up as its manual says for one application that sleeps as soon as
+//! possible. A tool that cannot be measured is a line that says why. All processes of a peer
+//! mention its folder, and are ended by that; the applications themselves, which acc runs too, are
+//! in another folder.
+
+mod php;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -21,6 +24,7 @@ use super::round::{Round, Sample, Side};
 use super::table::{Goal, Report, Row};
 use crate::support::wait::{holds, pause};
 use crate::support::{Combination, Fixture, need, processes, wait_until};
+use php::php;
 
 const GROUP: &str = "peers";
 const PROXYD: &str = "/lib/systemd/systemd-socket-proxyd";
@@ -30,17 +34,17 @@ struct Peer<'a> {
     name: &'static str,
     dir: &'a Path,
     address: SocketAddr,
-    /// Starts it; also after every sleep, when it does not outlive one.
+    /// Starts the tool; also after every sleep, if the tool ends with its application.
     start: Box<dyn Fn() + 'a>,
     /// A word of the application's command line.
     word: &'a str,
-    /// It ends with its application.
+    /// Does the tool end with its application?
     ends: bool,
 }
 
 impl Drop for Peer<'_> {
     fn drop(&mut self) {
-        // In order first: some have helpers in sessions of their own.
+        // First an orderly end: some tools have helpers in sessions of their own.
         for process in processes::of(self.dir) {
             processes::signal(process.pid, nix::sys::signal::Signal::SIGTERM);
         }
@@ -95,8 +99,8 @@ fn free_address() -> SocketAddr {
         .unwrap()
 }
 
-/// Starts a program in the background, in a folder that its processes mention. It is not waited
-/// for: it is ended by its folder.
+/// Starts a program in the background, in a folder that its processes mention. Its end is not
+/// awaited: it is ended by its folder.
 fn background(dir: &Path, argv: &[&str]) {
     let log = fs::File::create(dir.join("peer.log")).unwrap();
     let mut command = Command::new(argv[0]);
@@ -110,7 +114,7 @@ fn background(dir: &Path, argv: &[&str]) {
     std::thread::spawn(move || child.wait());
 }
 
-/// Waits until somebody listens, without a request.
+/// Waits until a program listens there, without a request.
 fn listening(address: SocketAddr) {
     wait_until("the peer listens", LIMIT, || {
         let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
@@ -119,8 +123,7 @@ fn listening(address: SocketAddr) {
     });
 }
 
-/// The rows of one peer: its wake and acc's, both over the own start of the application that each
-/// of them ran.
+/// The rows of one peer: its wake and acc's, both over the own start of the same application.
 fn compare(peer: &Peer<'_>, app: &App, settings: &Settings) -> Vec<Row> {
     let dir = folder();
     let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "1h") else {
@@ -202,7 +205,7 @@ fn socket_proxyd(settings: &Settings) -> Result<Vec<Row>, String> {
         apps.path().join("tiny").display().to_string(),
         socket.display().to_string(),
     );
-    // Where systemd orders the units, a shell does: it looks every millisecond.
+    // In place of systemd, a shell orders the start: it checks every millisecond.
     let script = format!(
         "rm -f {socket}; {tiny} --unix {socket} & while ! [ -S {socket} ]; do sleep 0.001; done; exec {PROXYD} {socket}"
     );
@@ -350,154 +353,7 @@ fn emperor(settings: &Settings) -> Result<Vec<Row>, String> {
     Ok(compare(&peer, &app, settings))
 }
 
-/// One FastCGI record.
-fn record(kind: u8, content: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(content.len()).unwrap().to_be_bytes();
-    [&[1, kind, 0, 1, length[0], length[1], 0, 0], content].concat()
-}
-
-/// Asks php-fpm for a script; until the first byte of the answer, in milliseconds.
-fn fast_cgi(socket: &Path, script: &str) -> f64 {
-    let pair = |name: &str, value: &str| {
-        [
-            &[
-                u8::try_from(name.len()).unwrap(),
-                u8::try_from(value.len()).unwrap(),
-            ],
-            name.as_bytes(),
-            value.as_bytes(),
-        ]
-        .concat()
-    };
-    let params = [
-        pair("SCRIPT_FILENAME", script),
-        pair("REQUEST_METHOD", "GET"),
-        pair("SERVER_PROTOCOL", "HTTP/1.1"),
-    ]
-    .concat();
-    let request = [
-        record(1, &[0, 1, 0, 0, 0, 0, 0, 0]),
-        record(4, &params),
-        record(4, &[]),
-        record(5, &[]),
-    ]
-    .concat();
-    let began = clock_us();
-    let mut stream = UnixStream::connect(socket).unwrap();
-    stream.write_all(&request).unwrap();
-    let mut answer = vec![0; 4096];
-    let first = stream.read(&mut answer).unwrap();
-    let took = (clock_us() - began) / 1000.0;
-    answer.truncate(first);
-    stream.read_to_end(&mut answer).unwrap();
-    assert!(
-        String::from_utf8_lossy(&answer).contains("hello"),
-        "{}",
-        String::from_utf8_lossy(&answer)
-    );
-    took
-}
-
-/// php-fpm with `pm = ondemand`. Its master stays and forks, so the reference is a request that
-/// finds a worker.
-fn php(settings: &Settings) -> Result<Vec<Row>, String> {
-    let found = fs::read_dir("/usr/sbin")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|e| e.path());
-    let program = found
-        .filter(|p| {
-            p.file_name()
-                .is_some_and(|n| n.to_string_lossy().starts_with("php-fpm"))
-        })
-        .max()
-        .ok_or("not installed")?;
-    let dir = folder();
-    let at = |name: &str| dir.path().join(name).display().to_string();
-    let user = if need::is_root() {
-        "user = root\ngroup = root\n"
-    } else {
-        ""
-    };
-    let config = format!(
-        "[global]\nerror_log = {}\ndaemonize = no\n[www]\n{user}listen = {}\npm = ondemand\npm.max_children = 4\npm.process_idle_timeout = 1s\n",
-        at("fpm.log"),
-        at("fpm.sock")
-    );
-    fs::write(at("fpm.conf"), config).map_err(|e| e.to_string())?;
-    fs::write(at("index.php"), "<?php echo \"hello\\n\";\n").map_err(|e| e.to_string())?;
-    let (socket, script) = (dir.path().join("fpm.sock"), at("index.php"));
-    let start = || {
-        let mut argv = vec![
-            program.to_str().unwrap().to_owned(),
-            "-F".into(),
-            "-n".into(),
-            "-y".into(),
-            at("fpm.conf"),
-        ];
-        argv.extend(need::is_root().then(|| "-R".to_owned()));
-        background(
-            dir.path(),
-            &argv.iter().map(String::as_str).collect::<Vec<_>>(),
-        );
-    };
-    let peer = Peer {
-        name: "php-fpm",
-        dir: dir.path(),
-        address: free_address(),
-        start: Box::new(start),
-        word: "php-fpm: pool",
-        ends: false,
-    };
-    (peer.start)();
-    wait_until("php-fpm listens", LIMIT, || {
-        UnixStream::connect(&socket).map(drop)
-    });
-    let first = || {
-        peer.sleep();
-        pause(settings.settle);
-        fast_cgi(&socket, &script)
-    };
-    let again = || {
-        fast_cgi(&socket, &script);
-        fast_cgi(&socket, &script)
-    };
-    let round = Round::run(
-        settings.peers,
-        1,
-        vec![
-            Side::new("no worker", first),
-            Side::new("a worker waits", again),
-        ],
-    );
-    let took = |side: &str| round.sample(side, "ms", |v| *v).expect("taken");
-    let pair: (Sample, Sample) = (took("no worker"), took("a worker waits"));
-    peer.sleep();
-    let memory = Round::run(1, 0, vec![Side::new("php-fpm", || peer.memory())])
-        .sample("php-fpm", "MiB", |v| *v)
-        .expect("taken");
-    Ok(vec![
-        Row::added(
-            GROUP,
-            "first request without a worker, php-fpm ondemand",
-            (&pair.0, &pair.1),
-            0.5,
-            Goal::None,
-        )
-        .expect("one round"),
-        Row::plain(
-            GROUP,
-            "memory at rest, php-fpm ondemand",
-            &memory,
-            0.5,
-            Goal::None,
-        )
-        .note("own memory, no worker"),
-    ])
-}
-
-/// What measures one peer.
+/// A function that measures one peer.
 type Measure = fn(&Settings) -> Result<Vec<Row>, String>;
 
 /// The rows of all peers.
@@ -516,14 +372,4 @@ pub fn measure(settings: &Settings) -> Report {
         }
     }
     report
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fastcgi_record_has_its_length() {
-        assert_eq!(record(5, b"ab"), [1, 5, 0, 1, 0, 2, 0, 0, b'a', b'b']);
-    }
 }

@@ -1,6 +1,8 @@
 //! What the tests stand on: [`Fixture`] (proxy, fake service and application, each on its own
 //! sockets) and small clients.
 
+mod door;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -39,6 +41,7 @@ use crate::proxy::{Front, Proxy, ProxySettings, ServeReport, ShutdownSignals, se
 use crate::render::Templates;
 use crate::render::pages::Pages;
 use crate::service::admission::{Admission, Admitted, Ticket, Waiting};
+pub use door::FakeDoor;
 
 /// No test waits longer than this for anything.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -52,170 +55,6 @@ pub async fn until(what: &str, mut is: impl FnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     panic!("waited in vain: {what}");
-}
-
-/// A door for one host, `app.test`.
-pub struct FakeDoor {
-    gate: Mutex<Gate>,
-    phase: watch::Sender<Phase>,
-    refusal: Mutex<Option<Refusal>>,
-    pub asked: AtomicUsize,
-    pub wakes: AtomicUsize,
-    pub waiting: Arc<AtomicU32>,
-    pub in_flight: Arc<AtomicU32>,
-    /// A wake succeeds at once.
-    pub quick: AtomicBool,
-    /// Cancelled: streams must end.
-    pub streams_end: CancellationToken,
-}
-
-struct FakeTicket(Gate, Arc<AtomicU32>, CancellationToken);
-
-impl Ticket for FakeTicket {
-    fn streams_end(&self) -> CancellationToken {
-        self.2.clone()
-    }
-
-    fn gate(&self) -> &Gate {
-        &self.0
-    }
-}
-
-impl Drop for FakeTicket {
-    fn drop(&mut self) {
-        self.1.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-struct FakeWaiting {
-    gate: Gate,
-    phase: watch::Receiver<Phase>,
-    in_flight: Arc<AtomicU32>,
-    place: Arc<AtomicU32>,
-    streams_end: CancellationToken,
-}
-
-impl Drop for FakeWaiting {
-    fn drop(&mut self) {
-        self.place.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-#[async_trait]
-impl Waiting for FakeWaiting {
-    async fn admitted(&mut self) -> Result<Box<dyn Ticket>, Refusal> {
-        let phase = *self
-            .phase
-            .wait_for(|p| matches!(p, Phase::Awake | Phase::Failed))
-            .await
-            .map_err(|_| Refusal::Halting)?;
-        if phase == Phase::Failed {
-            return Err(Refusal::Failed {
-                reason: "ended at start",
-                retry_s: 3,
-            });
-        }
-        self.in_flight.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(FakeTicket(
-            self.gate.clone(),
-            self.in_flight.clone(),
-            self.streams_end.clone(),
-        )))
-    }
-
-    fn name(&self) -> String {
-        self.gate.name.as_str().to_owned()
-    }
-}
-
-#[async_trait]
-impl Admission for FakeDoor {
-    async fn admit(&self, host: &HostName, verdict: Verdict) -> Result<Admitted, Refusal> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        if host.as_str() != "app.test" {
-            return Err(Refusal::UnknownHost);
-        }
-        if let Some(refusal) = self.refusal.lock().unwrap().clone() {
-            return Err(refusal);
-        }
-        let gate = self.gate.lock().unwrap().clone();
-        if *self.phase.borrow() == Phase::Awake {
-            self.in_flight.fetch_add(1, Ordering::SeqCst);
-            return Ok(Admitted::Open(Box::new(FakeTicket(
-                gate,
-                self.in_flight.clone(),
-                self.streams_end.clone(),
-            ))));
-        }
-        if !verdict.wake {
-            return Err(Refusal::MayNotWake);
-        }
-        self.wakes.fetch_add(1, Ordering::SeqCst);
-        let next = if self.quick.load(Ordering::SeqCst) {
-            Phase::Awake
-        } else {
-            Phase::Waking
-        };
-        self.phase.send_replace(next);
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        Ok(Admitted::Wait(Box::new(FakeWaiting {
-            gate,
-            phase: self.phase.subscribe(),
-            in_flight: self.in_flight.clone(),
-            place: self.waiting.clone(),
-            streams_end: self.streams_end.clone(),
-        })))
-    }
-
-    fn known_name(&self, host: &HostName) -> Option<InstanceName> {
-        (host.as_str() == "app.test").then(|| self.gate().name)
-    }
-
-    async fn peek(&self, _: &HostName) -> Result<Phase, Refusal> {
-        Ok(*self.phase.borrow())
-    }
-}
-
-impl FakeDoor {
-    fn new(gate: Gate) -> Self {
-        Self {
-            gate: Mutex::new(gate),
-            phase: watch::channel(Phase::Awake).0,
-            refusal: Mutex::default(),
-            asked: AtomicUsize::default(),
-            wakes: AtomicUsize::default(),
-            waiting: Arc::default(),
-            in_flight: Arc::default(),
-            quick: AtomicBool::default(),
-            streams_end: CancellationToken::new(),
-        }
-    }
-
-    pub fn set(&self, phase: Phase) {
-        self.phase.send_replace(phase);
-    }
-
-    pub fn refuse(&self, refusal: Option<Refusal>) {
-        *self.refusal.lock().unwrap() = refusal;
-    }
-
-    pub fn gate(&self) -> Gate {
-        self.gate.lock().unwrap().clone()
-    }
-
-    pub fn set_listen(&self, listen: Listen) {
-        let mut gate = self.gate.lock().unwrap();
-        gate.listen = listen;
-        gate.run += 1;
-    }
-
-    pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::SeqCst)
-    }
-
-    pub fn waiting(&self) -> u32 {
-        self.waiting.load(Ordering::SeqCst)
-    }
 }
 
 /// What the application saw.

@@ -23,7 +23,9 @@ macro_rules! for_real {
     };
 }
 
+mod adoption;
 mod launch;
+mod sockets;
 
 for_real![
     environment_arguments_and_folder_arrive_byte_for_byte,
@@ -33,14 +35,10 @@ for_real![
     what_the_leader_leaves_behind_is_killed,
     an_exit_at_once_is_an_exit_and_not_a_failed_start,
     a_program_that_cannot_run_is_named,
-    a_new_driver_finds_what_an_earlier_one_started,
     a_process_that_runs_as_another_user_is_only_that,
-    a_stale_record_is_not_taken_for_a_process,
     a_changed_program_is_started_as_it_is_now,
     many_start_at_once,
     a_stop_right_after_the_start_is_not_lost,
-    a_socket_is_handed_over_and_ends_with_the_program,
-    a_socket_handed_to_another_user_is_that_users,
 ];
 
 pub(super) async fn read_eventually(path: PathBuf) -> Vec<u8> {
@@ -353,27 +351,6 @@ async fn a_program_that_cannot_run_is_named(fixture: Fixture) {
     s.start(&obedient("b", &fixture, 0)).await.unwrap();
 }
 
-async fn a_new_driver_finds_what_an_earlier_one_started(fixture: Fixture) {
-    let a = obedient("a", &fixture, 6);
-    let process = fixture.supervisor().start(&a).await.unwrap();
-    let next = fixture.again();
-    assert_eq!(next.find(&a.name).await.unwrap(), Some(process));
-    assert_eq!(next.running().await.unwrap(), [(a.name.clone(), process)]);
-    assert_eq!(next.start(&a).await.unwrap(), process);
-    assert_eq!(fixture.count(&a.name).await, 1);
-    let waiting = tokio::spawn({
-        let (next, name) = (Arc::clone(&next), a.name.clone());
-        async move {
-            next.wait(&name, &Account::SameAsAcc, process)
-                .await
-                .unwrap()
-        }
-    });
-    fixture.finish(&a.name, Exit::Code(6));
-    assert_eq!(waiting.await.unwrap(), Exit::Code(6));
-    assert_eq!(next.find(&a.name).await.unwrap(), None);
-}
-
 /// The account of `nobody`, which has these numbers.
 fn account_of(nobody: &UserIds) -> Account {
     Account::User {
@@ -428,29 +405,6 @@ async fn a_process_that_runs_as_another_user_is_only_that(fixture: Fixture) {
     assert!(!numbers("Groups:").contains(&0), "{text}");
 }
 
-async fn a_stale_record_is_not_taken_for_a_process(fixture: Fixture) {
-    let s = fixture.supervisor();
-    let a = obedient("a", &fixture, 0);
-    fs::create_dir_all(fixture.pid_dir()).unwrap();
-    let me = std::process::id();
-    for stale in [
-        format!("{me} 1 some-boot /log\n"),
-        format!("{me}"),
-        "junk".to_owned(),
-        String::new(),
-    ] {
-        fs::write(fixture.pid_dir().join("a.pid"), &stale).unwrap();
-        assert_eq!(s.find(&a.name).await.unwrap(), None, "{stale}");
-    }
-    let process = s.start(&a).await.unwrap();
-    assert_ne!(process.pid.unsigned_abs(), me);
-    assert_eq!(s.find(&a.name).await.unwrap(), Some(process));
-    // A record that cannot be read is an error and not "nothing runs".
-    let other = InstanceName::parse("other").unwrap();
-    fs::create_dir(fixture.pid_dir().join("other.pid")).unwrap();
-    assert!(s.find(&other).await.is_err());
-}
-
 async fn a_changed_program_is_started_as_it_is_now(fixture: Fixture) {
     let s = fixture.supervisor();
     for code in [1, 2, 2, 3] {
@@ -490,106 +444,6 @@ async fn a_stop_right_after_the_start_is_not_lost(fixture: Fixture) {
             })
         );
     }
-}
-
-/// Records the variables of its socket and runs until a test lets it finish.
-fn listener(name: &str, fixture: &Fixture) -> Program {
-    fixture.make_fifo(name);
-    let script = format!(
-        "[ \"$LISTEN_PID\" = $$ ] && echo \"$LISTEN_FDS $LISTEN_FDNAMES $A\" > reported; read x < go-{name}"
-    );
-    let mut program = program(name, fixture.dir(), &["/bin/sh", "-c", &script]);
-    program.env = vec![("A".to_owned(), "its own".to_owned())];
-    program.socket = Some(fixture.dir().join(format!("{name}.sock")));
-    program
-}
-
-async fn a_socket_is_handed_over_and_ends_with_the_program(fixture: Fixture) {
-    use std::io::{ErrorKind, Read as _};
-    use std::os::unix::fs::FileTypeExt as _;
-    use std::os::unix::net::UnixStream;
-    let s = fixture.supervisor();
-    let a = listener("a", &fixture);
-    let path = a.socket.clone().unwrap();
-    for _ in 0..2 {
-        let process = s.start(&a).await.unwrap();
-        // A supervisor may start it by way of another program.
-        let mut waiting =
-            eventually("a connection", async || UnixStream::connect(&path).ok()).await;
-        assert_eq!(
-            read_eventually(fixture.dir().join("reported")).await,
-            b"1 acc its own\n"
-        );
-        let handed = fs::read_link(format!("/proc/{}/fd/3", process.pid)).unwrap();
-        assert!(
-            handed.to_str().unwrap().starts_with("socket:"),
-            "{handed:?}"
-        );
-        let others = fs::read_dir(format!("/proc/{}/fd", process.pid))
-            .unwrap()
-            .filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
-        assert!(others.filter(|fd| *fd > 3).all(|fd| {
-            fs::read_link(format!("/proc/{}/fd/{fd}", process.pid)).map_or(true, |to| to != handed)
-        }));
-        // No process accepts what waits there, and no other process has the socket: it is closed
-        // with the process.
-        fixture.finish(&a.name, Exit::Code(0));
-        assert_eq!(
-            s.wait(&a.name, &a.account, process).await.unwrap(),
-            Exit::Code(0)
-        );
-        assert_eq!(
-            waiting.read(&mut [0]).unwrap_err().kind(),
-            ErrorKind::ConnectionReset
-        );
-        assert_eq!(
-            UnixStream::connect(&path).unwrap_err().kind(),
-            ErrorKind::ConnectionRefused
-        );
-        assert!(fs::metadata(&path).unwrap().file_type().is_socket());
-        fs::remove_file(&path).unwrap();
-        fs::remove_file(fixture.dir().join("reported")).unwrap();
-    }
-}
-
-async fn a_socket_handed_to_another_user_is_that_users(fixture: Fixture) {
-    use std::os::unix::fs::MetadataExt as _;
-    use std::os::unix::net::UnixStream;
-    if !crate::host::spawn::may_change_user() {
-        println!("skipped: only root can start a process as another user");
-        return;
-    }
-    let nobody = crate::host::spawn::user_ids("nobody").unwrap().unwrap();
-    let folder = fixture.dir().join("theirs");
-    fs::create_dir(&folder).unwrap();
-    std::os::unix::fs::chown(&folder, Some(nobody.uid), Some(nobody.gid)).unwrap();
-    let path = folder.join("s");
-    let a = Program {
-        account: account_of(&nobody),
-        socket: Some(path.clone()),
-        umask: 0o007,
-        ..program("a", fixture.dir(), &["/bin/sleep", "60"])
-    };
-    let process = fixture.supervisor().start(&a).await.unwrap();
-    let stream = eventually("a connection", async || UnixStream::connect(&path).ok()).await;
-    let listens = rustix::net::sockopt::socket_peercred(&stream).unwrap();
-    assert_eq!(
-        (listens.uid.as_raw(), listens.pid.as_raw_nonzero().get()),
-        (nobody.uid, process.pid)
-    );
-    let found = fs::metadata(&path).unwrap();
-    // Its group may connect: that of the edge, which the folder passes on (setgid).
-    assert_eq!((found.uid(), found.mode() & 0o777), (nobody.uid, 0o770));
-    fixture
-        .supervisor()
-        .kill(&a.name, &a.account, process)
-        .await
-        .unwrap();
-    fixture
-        .supervisor()
-        .wait(&a.name, &a.account, process)
-        .await
-        .unwrap();
 }
 
 async fn many_start_at_once(fixture: Fixture) {
@@ -635,81 +489,4 @@ async fn builtin_inherits_nothing() {
     let of = |wanted: i32| fds.iter().find(|(fd, _)| *fd == wanted).unwrap().1.clone();
     assert_eq!(of(0), PathBuf::from("/dev/null"));
     assert_eq!((of(1), of(2)), (a.log.clone(), a.log.clone()));
-}
-
-#[tokio::test]
-async fn builtin_names_a_socket_that_cannot_be_made() {
-    let fixture = Fixture::builtin();
-    let mut a = listener("a", &fixture);
-    fs::write(fixture.dir().join("a.sock"), "precious").unwrap();
-    let error = fixture
-        .supervisor()
-        .start(&a)
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("its socket `")
-            && error.contains("a.sock`: Address")
-            && error.contains("in use"),
-        "{error}"
-    );
-    a.socket = Some(fixture.dir().join("x".repeat(108)));
-    let error = fixture
-        .supervisor()
-        .start(&a)
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("its socket `") && error.contains("File name too long"),
-        "{error}"
-    );
-    assert_eq!(fixture.supervisor().find(&a.name).await.unwrap(), None);
-    assert_eq!(fs::read(fixture.dir().join("a.sock")).unwrap(), b"precious");
-}
-
-#[tokio::test]
-async fn builtin_adopts_what_only_the_child_wrote() {
-    let fixture = Fixture::builtin();
-    let script = ": > full; read x < go-a; echo after";
-    fixture.make_fifo("a");
-    let a = program("a", fixture.dir(), &["/bin/sh", "-c", script]);
-    let process = fixture.supervisor().start(&a).await.unwrap();
-    fixture.wait_for_file("full").await;
-    // As if acc had died between the fork and the completion of the pid file.
-    fs::write(fixture.pid_dir().join("a.pid"), process.pid.to_string()).unwrap();
-    let next = fixture.again();
-    assert_eq!(next.find(&a.name).await.unwrap(), Some(process));
-    assert_eq!(next.start(&a).await.unwrap(), process);
-    fixture.finish(&a.name, Exit::Code(0));
-    assert_eq!(
-        next.wait(&a.name, &a.account, process).await.unwrap(),
-        Exit::Code(0)
-    );
-    assert_eq!(fs::read_to_string(&a.log).unwrap(), "after\n");
-    assert_eq!(fixture.traces("a"), Vec::<PathBuf>::new());
-}
-
-#[tokio::test]
-async fn a_child_that_has_not_written_its_pid_yet_is_waited_for() {
-    use nix::fcntl::{Flock, FlockArg};
-    let fixture = Fixture::builtin();
-    let a = obedient("a", &fixture, 0);
-    let process = fixture.supervisor().start(&a).await.unwrap();
-    // As an acc leaves it that was killed right after its fork: claimed, still empty.
-    let path = fixture.pid_dir().join("a.pid");
-    let claimed = Flock::lock(fs::File::create(&path).unwrap(), FlockArg::LockExclusive)
-        .map_err(|(_, e)| e)
-        .unwrap();
-    let (s, name) = (fixture.again(), a.name.clone());
-    let found = tokio::spawn(async move { s.find(&name).await });
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(
-        !found.is_finished(),
-        "an empty pid file of a start under way was taken for no process"
-    );
-    fs::write(&path, process.pid.to_string()).unwrap();
-    drop(claimed);
-    assert_eq!(found.await.unwrap().unwrap(), Some(process));
 }

@@ -1,6 +1,8 @@
 //! One nginx with its edge, applications that echo what they got, and a client that sends exactly
 //! the bytes it is given.
 
+mod application;
+
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -20,6 +22,8 @@ use crate::domain::instance::Listen;
 use crate::domain::name::HostName;
 use crate::domain::port::PortRange;
 use crate::domain::rule::Rule;
+pub(super) use application::Seen;
+use application::{answer, headers};
 
 /// Whether the program is installed. Without it a test prints that, and fails in CI.
 pub(super) fn need_nginx() -> bool {
@@ -95,135 +99,6 @@ pub(super) fn config(dir: &Path, listen: SocketAddr) -> Config {
         },
         limits: crate::config::LimitsConfig::default(),
         rules: Vec::new(),
-    }
-}
-
-/// One request as an application saw it.
-#[derive(Debug, Clone)]
-pub(super) struct Got {
-    pub(super) head: String,
-    pub(super) body: Vec<u8>,
-}
-
-impl Got {
-    pub(super) fn line(&self) -> &str {
-        self.head.lines().next().unwrap()
-    }
-    /// All values of a header.
-    pub(super) fn all(&self, name: &str) -> Vec<String> {
-        headers(&self.head, name)
-    }
-    /// The only value of a header.
-    pub(super) fn one(&self, name: &str) -> Option<String> {
-        let values = self.all(name);
-        assert!(values.len() <= 1, "{name}: {values:?}");
-        values.into_iter().next()
-    }
-}
-
-fn headers(head: &str, name: &str) -> Vec<String> {
-    let lines = head.lines().skip(1).filter_map(|l| l.split_once(':'));
-    lines
-        .filter(|(n, _)| n.eq_ignore_ascii_case(name))
-        .map(|(_, v)| v.trim().to_owned())
-        .collect()
-}
-
-/// What applications got, in order.
-pub(super) type Seen = Arc<Mutex<Vec<Got>>>;
-
-async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Got> {
-    let mut bytes = Vec::new();
-    let end = loop {
-        if let Some(at) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
-            break at + 4;
-        }
-        if stream.read_buf(&mut bytes).await.ok()? == 0 {
-            return None;
-        }
-    };
-    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let length = headers(&head, "content-length")
-        .first()
-        .map_or(0, |n| n.parse().unwrap());
-    let mut body = bytes.split_off(end);
-    while body.len() < length {
-        if stream.read_buf(&mut body).await.ok()? == 0 {
-            return None;
-        }
-    }
-    Some(Got { head, body })
-}
-
-/// What an application does with a request, by its path.
-async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, who: String, seen: Seen) {
-    let Some(got) = read_request(&mut stream).await else {
-        return;
-    };
-    let target = got.line().split(' ').nth(1).unwrap().to_owned();
-    seen.lock().unwrap().push(got.clone());
-    match target.split('?').next().unwrap() {
-        "/die" => {}
-        "/502" => drop(
-            stream
-                .write_all(b"HTTP/1.1 502 Mine\r\nContent-Length: 4\r\nServer: own\r\n\r\nmine")
-                .await,
-        ),
-        "/stream" => stream_ticks(&mut stream, true).await,
-        "/stream-to-the-end" => stream_ticks(&mut stream, false).await,
-        "/ws" => echo(&mut stream).await,
-        "/redirect" => drop(
-            stream
-                .write_all(
-                    b"HTTP/1.1 200 OK\r\nX-Accel-Redirect: @wake\r\nContent-Length: 2\r\n\r\nok",
-                )
-                .await,
-        ),
-        _ => {
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nX-Who: {who}\r\nContent-Length: {}\r\n\r\n",
-                got.body.len()
-            );
-            let _ = stream.write_all(head.as_bytes()).await;
-            let _ = stream.write_all(&got.body).await;
-        }
-    }
-    let _ = stream.shutdown().await;
-}
-
-/// An event every 50 ms, for a second: in chunks, or ended by the end of the connection.
-async fn stream_ticks(stream: &mut (impl AsyncWrite + Unpin), chunked: bool) {
-    let (header, event, end): (_, _, &[u8]) = if chunked {
-        (
-            "Transfer-Encoding: chunked\r\n",
-            "e\r\ndata: tick...\n\r\n",
-            b"0\r\n\r\n",
-        )
-    } else {
-        ("X-Accel-Buffering: no\r\n", "data: tick...\n", b"")
-    };
-    let _ = stream
-        .write_all(
-            format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{header}\r\n")
-                .as_bytes(),
-        )
-        .await;
-    for _ in 0..20 {
-        if stream.write_all(event.as_bytes()).await.is_err() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let _ = stream.write_all(end).await;
-}
-
-async fn echo(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
-    let _ = stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n").await;
-    let mut buffer = [0; 64];
-    while let Ok(n @ 1..) = stream.read(&mut buffer).await {
-        if stream.write_all(&buffer[..n]).await.is_err() {
-            return;
-        }
     }
 }
 
