@@ -1,4 +1,5 @@
-//! What sleepers cost: one installation with ten of them beside one with thousands, in one run.
+//! The cost of sleeping instances: an installation with ten of them beside one with thousands, in
+//! one run.
 //!
 //! `cargo bench --bench density [-- --count N] [--awake N] [--rounds N] [--edge builtin]
 //! [--supervisor builtin] [--json]`. What is compared is measured in turns, so that whatever else
@@ -110,7 +111,7 @@ impl Pair {
     }
 }
 
-/// Makes the sleepers, and says what each of them cost to make.
+/// Creates the sleeping instances, and adds the cost of creating each to the table.
 fn populate(pair: &Pair, table: &mut Table) {
     for n in 0..FEW {
         create(&pair.few, &format!("s{n}"), "hello");
@@ -200,10 +201,10 @@ fn memory(pair: &Pair, when: &str, table: &mut Table) {
     );
 }
 
-/// What happens when nobody asks for anything.
+/// The cost while no command and no request arrives.
 fn rest(pair: &Pair, table: &mut Table) {
     let [few, many] = [Standing::of(&pair.few), Standing::of(&pair.many)];
-    // What was asked for a moment ago still has its timers, and threads that wait for more.
+    // The last commands still have timers, and threads that wait for more.
     wait_until("the servers are quiet", Duration::from_secs(60), || {
         let count =
             || [&few, &many].map(|s| s.server.iter().map(|p| procs::switches(*p)).sum::<u64>());
@@ -290,7 +291,7 @@ fn reading(pair: &Pair, table: &mut Table) {
     }
 }
 
-/// What changes something or looks at everything.
+/// Commands that change something or check everything.
 fn acting(pair: &Pair, awake: usize, table: &mut Table) {
     let [few, many] = pair.turns(|fixture, _| wake(fixture, "s5"));
     table.repeated("wake, others asleep", "ms", &few, &many, Goal::Times(1.1));
@@ -315,7 +316,7 @@ fn acting(pair: &Pair, awake: usize, table: &mut Table) {
     );
 }
 
-/// What comes once: a new worker, a doctor's look, a whole boot.
+/// Actions that happen once: a new worker, a run of `acc doctor`, a whole boot.
 fn rarely(pair: &Pair, table: &mut Table) {
     let both = |measure: &dyn Fn(&Fixture) -> f64| (measure(&pair.few), measure(&pair.many));
     let (few, many) = both(&|fixture| {
@@ -357,7 +358,7 @@ fn rarely(pair: &Pair, table: &mut Table) {
     }
 }
 
-/// Its size without what is only there for debuggers and profilers.
+/// The size of the binary without symbols for debuggers and profilers.
 fn binary(fixture: &Fixture, table: &mut Table) {
     let stripped = fixture.dir.join("stripped");
     let copied = Command::new("strip")
@@ -381,7 +382,7 @@ fn main() {
     let fixture = || {
         Fixture::with(options.combination, |s| {
             (s.idle, s.check_every) = ("1h", "30s");
-            // More than a fixture has of its own: nobody listens on them, they are only given out.
+            // More ports than a fixture has: no program listens on them, they are only assigned.
             s.ports = "30000-32000".to_owned();
         })
     };

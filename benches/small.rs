@@ -1,4 +1,5 @@
-//! The small: what is done for every event, request, reload and create, each alone and in memory.
+//! The small benchmark: the functions that run for every event, request, reload and create, each
+//! alone and in memory.
 //!
 //! `cargo bench --bench small`; a word after `--` names the ones to run. The whole system is
 //! measured by `tests/bench/run`.
@@ -35,7 +36,7 @@ const LIMITS: Limits = Limits {
     drain_streams: Duration::from_secs(2),
     stop: Duration::from_secs(10),
 };
-/// How many instances there are, where that may matter.
+/// Number of instances, where that may matter.
 const COUNTS: [usize; 3] = [10, 1_000, 10_000];
 
 /// The machine after these events.

@@ -1,5 +1,6 @@
-//! The benchmark in small, as a test: the parts that decide, and one quick run whose table and JSON
-//! are looked at. No time is asserted: that is for `tests/bench/run` on a quiet machine.
+//! The benchmark in small, as a test: the code that evaluates figures, and one quick run whose
+//! table and JSON are checked. No time is asserted: that is for `tests/bench/run` on a quiet
+//! machine.
 
 #![allow(
     clippy::unwrap_used,

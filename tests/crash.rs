@@ -2,7 +2,7 @@
 //! clocks that jump, processes killed, and many commands at once, against the real binary.
 //!
 //! Each test ends with the same question (`crash::truth`): is every phase true, is nothing left
-//! over, does it all still work?
+//! over, and does everything still work?
 
 #![allow(
     clippy::unwrap_used,

@@ -63,7 +63,7 @@ suite! {
         an_instance_begins_without_marks_and_rights
         an_instance_of_another_user_begins_so_too
         its_limits_are_those_of_the_config
-        a_start_that_is_stopped_fails_and_holds_up_nobody
+        a_start_that_is_stopped_fails_and_delays_no_other
     }
     life {
         it_is_created_answers_sleeps_and_wakes
@@ -80,8 +80,8 @@ suite! {
     }
     proxies {
         instances_are_told_the_same_by_both_edges
-        a_reload_says_who_is_believed_and_how_clients_come
-        the_believed_client_is_the_one_that_counts
+        a_reload_applies_trusted_proxies_and_the_public_scheme
+        the_client_named_by_a_trusted_proxy_is_the_one_that_counts
     }
     lines {
         each_request_has_its_line
@@ -114,9 +114,9 @@ suite! {
     }
     crowd {
         two_hundred_first_requests_make_one_start
-        a_start_that_fails_is_told_to_everybody_who_waits
-        two_monitor_passes_at_once
-        nobody_loses_a_request_to_idle_stops
+        a_failed_start_is_reported_to_every_waiting_request
+        two_monitor_runs_at_once
+        no_request_is_lost_to_idle_stops
     }
     clients {
         an_application_that_closes_nothing_sleeps_all_the_same

@@ -2,7 +2,7 @@
 //! number of times.
 //!
 //! The same functions run under cargo-fuzz (`fuzz/run`), which finds its way by coverage; here they
-//! are only held to their promises. `ACC_FUZZ=N` runs N inputs each, `ACC_FUZZ_SEED=N` begins
+//! only have to keep their promises. `ACC_FUZZ=N` runs N inputs each, `ACC_FUZZ_SEED=N` begins
 //! elsewhere.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
@@ -53,8 +53,8 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// One or several small changes: another byte, a bit, a piece gone, doubled, or taken from another
-/// seed, an interesting one.
+/// Makes one or several small changes: a byte or bit changed, a piece removed, doubled, or taken
+/// from another seed, or an interesting piece put in.
 fn mutate(rng: &mut Rng, seeds: &[Vec<u8>]) -> Vec<u8> {
     const PIECES: &[&[u8]] = &[
         b"\"",
@@ -106,7 +106,7 @@ fn drive(name: &str, target: fn(&[u8])) {
     let mut rng = Rng(number("ACC_FUZZ_SEED").unwrap_or(1));
     for n in 0..number("ACC_FUZZ").unwrap_or(INPUTS) {
         let data = mutate(&mut rng, &seeds);
-        // What went wrong has been printed by then; here it is said what did it.
+        // The failure has been printed by then; this prints the input that caused it.
         let held = catch_unwind(AssertUnwindSafe(|| target(&data))).is_ok();
         assert!(
             held,

@@ -1,5 +1,5 @@
-//! `acc prove` against the real binary, on all four combinations: that nothing is lost, and that it
-//! would be noticed if it were.
+//! `acc prove` against the real binary, on all four combinations: nothing is lost, and a loss would
+//! be noticed.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! The server dies, is replaced and is upgraded while clients go on asking: nothing may be lost
-//! that could be kept.
+//! The server dies, is replaced and is upgraded while clients keep sending requests: nothing may be
+//! lost that could be kept.
 //!
 //! Real binary, real nginx and supervisord, on a fixture per test.
 
@@ -34,7 +34,7 @@ suite! {
         a_command_at_work_is_finished_before_the_upgrade
     }
     killed {
-        a_killed_worker_is_replaced_and_nobody_is_refused
+        a_killed_worker_is_replaced_and_no_client_is_refused
         a_killed_master_costs_nothing
         held_requests_outlive_the_worker
         a_post_that_was_sent_on_is_never_sent_twice

@@ -1,5 +1,5 @@
-//! What a script would do: verbs over the control socket, one connection each, and whole commands.
-//! Only says how long it took.
+//! The actions of a script: verbs over the control socket, one connection each, and whole commands.
+//! Returns only how long each took.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Fixture, now};
 
-/// Longest a verb may take.
+/// Longest time a verb may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// In milliseconds.
@@ -19,8 +19,8 @@ pub fn ms(d: Duration) -> f64 {
     d.as_secs_f64() * 1000.0
 }
 
-/// Sends one request to the server of this fixture and waits for its answer; how long that took, in
-/// milliseconds.
+/// Sends one request to the server of this fixture and waits for its answer; returns the duration
+/// in milliseconds.
 pub fn verb(fixture: &Fixture, request: &Value) -> f64 {
     let began = now();
     let answer = exchange(&fixture.run().join("control.sock"), request)
@@ -30,7 +30,7 @@ pub fn verb(fixture: &Fixture, request: &Value) -> f64 {
     took
 }
 
-/// Is somebody there?
+/// Does a server answer?
 pub fn pings(fixture: &Fixture) -> bool {
     exchange(
         &fixture.run().join("control.sock"),
@@ -72,8 +72,8 @@ pub fn start_all(fixture: &Fixture, names: &[String]) {
     });
 }
 
-/// Puts the instance to sleep, then asks it on a fresh connection; from the connect to the whole
-/// answer.
+/// Puts the instance to sleep, then sends it a request on a new connection; returns the time from
+/// the connect to the whole answer.
 pub fn wake(fixture: &Fixture, name: &str) -> f64 {
     verb(
         fixture,

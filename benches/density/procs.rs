@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::support::{Fixture, processes};
 
-/// The processes of one fixture that are there whether anybody is awake or not.
+/// The processes of one fixture that exist whether instances are awake or not.
 pub struct Standing {
     /// acc's master and worker.
     pub server: Vec<i32>,
@@ -32,8 +32,9 @@ impl Standing {
     }
 }
 
-/// Its own memory in MiB: anonymous pages and shared memory, its share of what others have too.
-/// Pages of programs and other files are left out, which the kernel drops and reads again.
+/// Memory of the process in MiB: anonymous pages and shared memory, with its share of pages used by
+/// several processes. Pages of programs and other files are left out, because the kernel can drop
+/// them and read them again.
 pub fn own_mib(pid: i32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let share = |key| {
@@ -48,8 +49,8 @@ pub fn own_mib(pid: i32) -> f64 {
         / 1024.0
 }
 
-/// How often its threads have gone to sleep by themselves: each is a wake-up of the processor
-/// later.
+/// How often its threads have gone to sleep voluntarily: each time causes a wake-up of the
+/// processor later.
 pub fn switches(pid: i32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"))
         .into_iter()

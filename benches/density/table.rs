@@ -2,24 +2,24 @@
 
 use serde_json::{Value, json};
 
-/// What a goal is about.
+/// The kinds of goals.
 #[derive(Clone, Copy)]
 pub enum Goal {
     /// At most this many times the reference.
     Times(f64),
     /// At most this much above the reference.
     Above(f64),
-    /// At most this much.
+    /// At most this value.
     AtMost(f64),
-    /// Only to be known.
+    /// No goal: only for information.
     None,
 }
 
 /// One row.
 pub struct Figure {
-    /// What.
+    /// The name.
     pub what: String,
-    /// In what.
+    /// The unit.
     pub unit: &'static str,
     /// Measured in the same run, the repetitions interleaved; `None`: the goal is absolute.
     pub reference: Option<f64>,
@@ -128,7 +128,7 @@ impl Table {
         });
     }
 
-    /// For people.
+    /// The table as text.
     pub fn print(&self) {
         println!(
             "{:<58} {:>5} {:>10} {:>9} {:>15} {:>12} {:>10}  ",
@@ -153,7 +153,7 @@ impl Table {
         }
     }
 
-    /// For programs.
+    /// The table as JSON.
     pub fn json(&self) -> Value {
         let row = |f: &Figure| {
             json!({ "what": f.what, "unit": f.unit, "reference": f.reference, "figure": f.value, "middle_half": f.spread,

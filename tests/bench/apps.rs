@@ -1,7 +1,7 @@
-//! The applications that are woken, and their own start: how long each takes alone, the reference
-//! of every wake.
+//! The applications that are woken, and their own start: how long each start takes without acc, the
+//! reference of every wake.
 //!
-//! Alone and under acc they are the same program with the same arguments, listening the same way,
+//! With and without acc it is the same program with the same arguments, listening in the same way,
 //! as the same user.
 
 use std::fs;
@@ -20,27 +20,27 @@ use nix::unistd::Pid;
 use crate::support::wait::pause;
 use crate::support::{installed, need, now};
 
-/// Pause between two looks whether an application answers by itself.
+/// Pause between two checks whether an application answers.
 const LOOK: Duration = Duration::from_micros(200);
-/// Longest any start or wake may take.
+/// Longest time any start or wake may take.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// Something that can be woken.
+/// An application that can be woken.
 pub struct App {
-    /// For people.
+    /// The name in the tables.
     pub name: &'static str,
     /// The model made for it.
     pub model: &'static str,
     /// Program and arguments; `SOCKET` stands for the path of its socket.
     pub argv: Vec<String>,
-    /// The same for one that is handed its socket by acc; the reference stays the start on a socket
-    /// of its own.
+    /// The same for an application that gets its socket from acc; the reference is still the start
+    /// on a socket of its own.
     pub handed: Option<Vec<String>>,
 }
 
 impl App {
-    /// The smallest: a C program of the benchmark's own, compiled into `dir`. An error says why
-    /// there is none.
+    /// The smallest one: a C program of the benchmark itself, compiled into `dir`. An error says
+    /// why this failed.
     pub fn tiny(dir: &Path) -> Result<Self, String> {
         let compiler = need::find("cc").ok_or("not installed: cc")?;
         let program = dir.join("tiny");
@@ -66,7 +66,7 @@ impl App {
         })
     }
 
-    /// Flask under gunicorn, both from PyPI. An error says why there is none.
+    /// Flask under gunicorn, both from PyPI. An error says why it is not available.
     pub fn flask(dir: &Path) -> Result<Self, String> {
         let venv = installed::flask()?;
         let source = "from flask import Flask\n\napp = Flask(__name__)\n\n\n@app.get(\"/\")\ndef home():\n    return \"hello\\n\"\n";
@@ -87,7 +87,7 @@ impl App {
         })
     }
 
-    /// Node's own HTTP server. An error says why there is none.
+    /// Node's own HTTP server. An error says why it is not available.
     pub fn node(dir: &Path) -> Result<Self, String> {
         let node = need::find("node").ok_or("not installed: node")?;
         let program = dir.join("app.js");
@@ -106,7 +106,8 @@ impl App {
         self.text(&self.argv, "unix")
     }
 
-    /// The same when it is handed its socket; without a way for that, as ever.
+    /// The model for an application that gets its socket from acc; the usual model if the
+    /// application cannot do this.
     pub fn handed_model_text(&self) -> String {
         self.handed
             .as_ref()
@@ -125,9 +126,9 @@ impl App {
         )
     }
 
-    /// Starts it alone and returns how long it took from the spawn to the first byte of its first
-    /// answer, in milliseconds; it is asked every 0.2 ms. It is ended before this returns. It runs
-    /// in `dir` and listens in `sockets`.
+    /// Starts the application without acc, with requests every 0.2 ms, and returns the time from
+    /// the spawn to the first byte of its first answer, in milliseconds. The application runs in
+    /// `dir`, listens in `sockets`, and is ended before this returns.
     pub fn own_start(&self, dir: &Path, sockets: &Path) -> f64 {
         let socket = sockets.join("own.sock");
         let _ = fs::remove_file(&socket);
@@ -175,7 +176,7 @@ pub fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-/// One request over a unix socket; false until the first byte of an answer has come.
+/// One request over a unix socket; true once the first byte of an answer has arrived.
 fn answers(socket: &Path) -> bool {
     let Ok(mut stream) = UnixStream::connect(socket) else {
         return false;
@@ -188,8 +189,8 @@ fn answers(socket: &Path) -> bool {
         && first.starts_with(b"HTTP/1.1 200")
 }
 
-/// A folder for the bench itself, with a short path, that everybody may pass through; removed with
-/// the value.
+/// A folder for the benchmark itself, with a short path, that every user may enter; removed when
+/// the value is dropped.
 pub fn folder() -> tempfile::TempDir {
     let dir = tempfile::Builder::new()
         .prefix("accb")
@@ -200,8 +201,8 @@ pub fn folder() -> tempfile::TempDir {
     dir
 }
 
-/// When a request was sent and when the first byte of its answer came, in microseconds of the boot
-/// clock.
+/// When a request was sent and when the first byte of its answer arrived, in microseconds of the
+/// boot clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked {
     /// Before the connect.
@@ -211,7 +212,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// From one to the other, in milliseconds.
+    /// The time between the two, in milliseconds.
     pub fn took(&self) -> f64 {
         (self.first_byte_us - self.sent_us) / 1000.0
     }
@@ -228,7 +229,7 @@ pub fn clock_us() -> f64 {
     seconds * 1e6 + nanos / 1e3
 }
 
-/// Sends a request on a fresh connection and reads the answer, which has to be a 200.
+/// Sends a request on a new connection and reads the answer, which must be a 200.
 pub fn ask(to: SocketAddr, host: &str) -> Asked {
     let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     let sent_us = clock_us();

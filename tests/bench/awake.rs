@@ -1,9 +1,9 @@
-//! Awake instances: what acc's edges cost against nginx as one would configure it by hand, in front
-//! of the same application.
+//! Awake instances: the cost of acc's edges compared with an nginx configured by hand, in front of
+//! the same application.
 //!
-//! nginx edge: a static vhost in the very same nginx, with the same log. Builtin edge: another
-//! nginx with as many workers as acc has threads, a pool of connections to the application and the
-//! same log. wrk asks the sides in turn.
+//! nginx edge: compared with a static vhost in the same nginx, with the same log. Builtin edge:
+//! compared with another nginx with as many workers as acc has threads, a pool of connections to
+//! the application and the same log. wrk sends requests to both sides in turn.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -23,12 +23,12 @@ const GROUP: &str = "awake";
 /// Connections held open without a request.
 const IDLE: usize = 1000;
 
-/// They have been silent for this long when memory is looked at. acc takes idle connections apart
-/// after a second, and gives what they needed back to the host after another; nginx does so with
-/// the answer.
+/// How long they have been silent when memory is measured. acc frees idle connections after a
+/// second, and returns their memory to the host after another second; nginx does so with the
+/// answer.
 const SILENT: Duration = Duration::from_secs(4);
 
-/// What wrk says.
+/// The figures that wrk prints.
 #[derive(Debug, Clone, Copy)]
 struct Load {
     per_second: f64,
@@ -48,7 +48,7 @@ fn time_ms(text: &str) -> Option<f64> {
     }
 }
 
-/// What wrk printed; an error when an answer was not good.
+/// The figures of wrk's output; an error if an answer was not a success.
 fn read_wrk(text: &str) -> Result<Load, String> {
     if let Some(line) = text
         .lines()
@@ -86,14 +86,14 @@ fn wrk(to: SocketAddr, host: &str, path: &str, connections: usize, settings: &Se
         .unwrap_or_else(|e| panic!("wrk to {host} at {to}{path}: {e}"))
 }
 
-/// Someone to ask: a name for the table, an address, a `Host`.
+/// A server to measure: a name for the table, an address, a `Host`.
 struct Front<'a> {
     name: &'a str,
     address: SocketAddr,
     host: String,
 }
 
-/// Both fronts under the same load, in turn: throughput and p99 of the first against the second.
+/// Both servers under the same load, in turn: throughput and p99 of the first against the second.
 fn compare(
     what: &str,
     sides: &[Front<'_>; 2],
@@ -134,7 +134,7 @@ fn compare(
     ]
 }
 
-/// The built-in template with one more server: what somebody would write by hand for this one
+/// The built-in template with one more server: what an admin would write by hand for this one
 /// application.
 fn with_static_vhost(templates: &Path, socket: &str, log: &Path) {
     let built_in = fs::read_to_string(
@@ -248,14 +248,14 @@ fn ready(dir: &tempfile::TempDir) -> Result<App, String> {
     App::tiny(dir.path())
 }
 
-/// Makes the instance and asks it once.
+/// Creates the instance and sends it one request.
 fn awake(fixture: &Fixture, app: &App) {
     fixture.model(app.model, &app.model_text());
     fixture.acc(&["create", "bench", "--model", app.model]).ok();
     ask(fixture.address(), &fixture.host("bench"));
 }
 
-/// An nginx of our own, ended with the value.
+/// The benchmark's own nginx, ended when the value is dropped.
 struct Nginx {
     child: Child,
     address: SocketAddr,
@@ -318,7 +318,7 @@ http {{
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        // Its first words come before it has read where its log is.
+        // nginx prints its first messages before it has read where its log is.
         command.arg("-e").arg("error.log");
         let nginx = Self {
             child: command.spawn().unwrap(),
@@ -392,8 +392,8 @@ pub fn builtin(settings: &Settings) -> Report {
     report
 }
 
-/// Memory while many connections are open and silent, each after one request; of servers that have
-/// done nothing else yet.
+/// Memory while many connections are open and silent, each after one request; measured on servers
+/// that have done nothing else yet.
 fn memory(
     fixture: &Fixture,
     nginx: &Nginx,
@@ -419,7 +419,7 @@ fn memory(
         Side::new(sides[0].name, || held(&sides[0], &acc)),
         Side::new(sides[1].name, || held(&sides[1], &other)),
     ];
-    // Once: what the first connections took is kept for the next.
+    // One round only: a server keeps the memory of the first connections for later ones.
     let round = Round::run(1, 0, take);
     let pair = |get: fn(&(f64, f64)) -> f64| {
         let of = |front: &Front<'_>| round.sample(front.name, "MiB", get).expect("taken");

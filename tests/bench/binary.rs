@@ -1,4 +1,4 @@
-//! The binary itself: how large it is without symbols, and how soon it has started.
+//! The binary itself: its size without symbols, and how fast it starts.
 
 use std::process::{Command, Stdio};
 
@@ -25,7 +25,7 @@ fn run(command: &mut Command) -> f64 {
     took
 }
 
-/// Its size in MB without symbols; an error says why that is not known.
+/// Its size in MB without symbols; an error says why the size is not known.
 fn stripped() -> Result<f64, String> {
     let dir = folder();
     let copy = dir.path().join("acc");

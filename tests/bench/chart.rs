@@ -1,5 +1,5 @@
-//! Charts for the README, as SVG without scripts or fonts of its own: stacked bars of where a wake
-//! goes, lines of a cost against the number of instances.
+//! Charts for the README, as SVG without scripts or fonts of its own: stacked bars of the phases of
+//! a wake, and lines of a cost against the number of instances.
 
 use std::fmt::Write as _;
 
@@ -10,8 +10,8 @@ const COLOURS: &[&str] = &[
     "#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#e15759", "#76b7b2",
 ];
 
-/// The beginning of a picture of this height: a white ground, so that it can be read on a dark page
-/// too, and a title.
+/// The beginning of a picture of this height: a white background, so that it is readable on a dark
+/// page too, and a title.
 fn begin(height: f64, title: &str) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
@@ -39,7 +39,7 @@ fn step(max: f64) -> f64 {
         .unwrap_or(rough)
 }
 
-/// The phases that follow each other; what is told apart besides is not part of the bar.
+/// The consecutive phases; figures that overlap with them are not part of the bar.
 fn stacked(phases: &Phases) -> impl Iterator<Item = &(String, f64)> {
     phases
         .parts
@@ -47,7 +47,7 @@ fn stacked(phases: &Phases) -> impl Iterator<Item = &(String, f64)> {
         .filter(|(name, _)| !name.starts_with("of which"))
 }
 
-/// One bar for each wake, a mark where the application's own start would be.
+/// One bar for each wake, with a mark at the application's own start time.
 pub fn wakes(all: &[Phases], title: &str) -> String {
     let names: Vec<&str> = all
         .first()
@@ -201,7 +201,7 @@ pub fn costs(all: &[Curve], title: &str) -> String {
                 points.join(" ")
             );
         }
-        // Where each run begins is about the same: said once.
+        // All runs begin at about the same value, so that value is printed once.
         let first = |at: usize| usize::from(at + 1 < curve.runs.len());
         for (count, cost) in curve
             .runs
@@ -237,7 +237,7 @@ pub fn costs(all: &[Curve], title: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Every tag that opens also closes, and no number went wrong.
+    /// Every tag that opens also closes, and every number is valid.
     fn well_formed(svg: &str) {
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         let mut reader = quick_xml::Reader::from_str(svg);

@@ -1,6 +1,6 @@
-//! What thousands of sleepers cost. The measuring is `benches/density.rs`, a program of its own
-//! that has one installation with ten sleepers beside one with many and takes both in turns; here
-//! its figures become rows and lines.
+//! The cost of thousands of sleeping instances. `benches/density.rs`, a separate program, measures
+//! one installation with ten sleeping instances beside one with many, in turns; here its figures
+//! become rows and lines.
 //!
 //! A figure and its reference come from one object of one run of that program, so they may be
 //! compared.
@@ -15,9 +15,9 @@ use super::round::{Round, Side};
 use super::table::{Curve, Goal, Report, Row};
 
 const GROUP: &str = "density";
-/// How many sleepers the goals are about; the smaller count is there for the lines.
+/// Number of sleeping instances that the goals are about; the smaller number is only for the lines.
 const COUNTS: [&str; 2] = ["1000", "10000"];
-/// What is drawn: the beginning of a row's name, and what the line is called.
+/// The lines drawn: the beginning of a row's name, and the label of the line.
 const LINES: &[(&str, &str)] = &[
     (
         "server's own memory (master and worker), after",
@@ -32,7 +32,7 @@ const LINES: &[(&str, &str)] = &[
     ("`acc monitor`, 100 awake", "acc monitor with 100 awake, ms"),
 ];
 
-/// What a goal of the program means here: how to compare, and with what limit.
+/// How a goal of that program is compared here, and with which limit.
 enum Meaning {
     Ratio(f64),
     Added(f64),
@@ -53,7 +53,7 @@ fn meaning(goal: &str) -> Meaning {
     }
 }
 
-/// The units it uses, for those who keep them.
+/// The unit as a static text; empty: not known.
 fn unit(text: &str) -> &'static str {
     ["ms", "s", "MiB", "MB", "%"]
         .into_iter()
@@ -61,7 +61,7 @@ fn unit(text: &str) -> &'static str {
         .unwrap_or("")
 }
 
-/// One of its figures as a row.
+/// One figure of that program as a row.
 fn row(told: &Value, count: &str, rounds: &Value) -> Option<Row> {
     let what = format!("{} ({count} asleep)", told["what"].as_str()?);
     let (unit, figure, reference) = (
@@ -102,7 +102,7 @@ fn row(told: &Value, count: &str, rounds: &Value) -> Option<Row> {
     })
 }
 
-/// All its figures.
+/// All figures of that program.
 fn report(told: &Value, counted: bool) -> Report {
     let mut report = Report::default();
     let (count, few) = (

@@ -1,5 +1,5 @@
-//! The herd: many first requests at once to one sleeper. Exactly one start, everybody answered, and
-//! how long until the last.
+//! The herd: many first requests at once to one sleeping instance. Exactly one start, every request
+//! answered, and the time until the last answer.
 //!
 //! All connections are made by one thread, so that the machine is not busy with the clients.
 
@@ -72,7 +72,7 @@ fn herd(fixture: &Fixture, count: usize, settings: &Settings) -> f64 {
         1,
         "more than one process answered: {instances:?}"
     );
-    // It is written down a moment after the first of them was let through.
+    // The event is written a moment after the first request was passed on.
     wait_until("one herd is one wake", LIMIT, || {
         let after = fixture.info("bench")["wakes"].as_u64();
         holds(

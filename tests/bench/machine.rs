@@ -1,4 +1,5 @@
-//! The machine and the programs that a figure is of. It reads and runs `--version`, nothing else.
+//! The machine and the programs that a figure belongs to. Reads files and runs `--version`, nothing
+//! else.
 
 use std::fs;
 use std::process::Command;
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::fixture::ACC;
 use crate::support::need;
 
-/// The first line a program prints about itself; `None`: it is not installed.
+/// The first line of a program's `--version`; `None`: it is not installed.
 pub fn version(program: &str, argument: &str) -> Option<String> {
     let path = need::find(program)?;
     let done = Command::new(path).arg(argument).output().ok()?;
@@ -60,7 +61,7 @@ pub fn load() -> f64 {
         .unwrap_or(f64::NAN)
 }
 
-/// What a reader has to know about where the figures are from.
+/// What a reader must know about the machine and the programs.
 pub fn describe() -> Value {
     let acc = Command::new(ACC)
         .arg("--version")

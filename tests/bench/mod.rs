@@ -1,9 +1,9 @@
 //! The benchmark of the whole system: the real binary, real processes, one table with goals,
 //! references and figures.
 //!
-//! `tests/bench/run` builds a release and runs it. What is compared is measured in the same run,
-//! turn by turn (`round.rs`); the table and its JSON are `table.rs`. It never asserts a time: a
-//! goal that was missed is a line of the table and, with `--strict`, the exit code.
+//! `tests/bench/run` builds a release and runs this. Figures that are compared are measured in the
+//! same run, in turns (`round.rs`); the table and its JSON are in `table.rs`. It never asserts a
+//! time: a missed goal is a line of the table and, with `--strict`, the exit code.
 
 mod apps;
 mod awake;
@@ -30,9 +30,9 @@ const HELP: &str = include_str!("help.txt");
 /// How much is measured.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Only to see that it works.
+    /// Only a short run, to check that the benchmark works.
     quick: bool,
-    /// Turns that are not kept.
+    /// Turns that warm up and are not counted.
     warm: usize,
     /// Wakes of each side.
     wakes: usize,
@@ -40,7 +40,7 @@ pub struct Settings {
     herds: usize,
     /// Runs of wrk for each side.
     loads: usize,
-    /// How long each of them is.
+    /// Seconds of each run of wrk.
     load_seconds: u32,
     /// Wakes of each peer.
     peers: usize,
@@ -80,7 +80,7 @@ impl Settings {
     }
 }
 
-/// What was asked for.
+/// The command line arguments.
 #[derive(Debug)]
 struct Asked {
     groups: Vec<String>,
@@ -132,7 +132,7 @@ fn read(arguments: Vec<String>) -> Result<Asked, String> {
             "--peers" => peers = true,
             "--strict" => asked.strict = true,
             "--help" | "-h" => asked.help = true,
-            // What `cargo bench` adds by itself.
+            // The argument that `cargo bench` adds.
             "--bench" => {}
             "wake" => asked
                 .groups
@@ -166,7 +166,7 @@ fn read(arguments: Vec<String>) -> Result<Asked, String> {
     Ok(asked)
 }
 
-/// Where `tests/bench/run` has built the program that measures many sleepers.
+/// The path of the program that measures many sleeping instances, as built by `tests/bench/run`.
 #[expect(
     clippy::disallowed_methods,
     reason = "the script that builds the programs says where they are"
@@ -223,7 +223,8 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
     }
 }
 
-/// The charts: what starts in a millisecond and what takes a hundred would not fit on one axis.
+/// The charts: fast and slow applications have separate charts, because one axis cannot show a
+/// start of a millisecond and one of a hundred.
 fn draw(report: &Report, dir: &Path) {
     std::fs::create_dir_all(dir).unwrap();
     let (tiny, apps): (Vec<_>, Vec<_>) = report

@@ -1,4 +1,4 @@
-//! What processes cost, as the kernel counts it.
+//! The cost of processes, as the kernel counts it.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -7,8 +7,9 @@ use std::net::{SocketAddr, TcpStream};
 use super::apps::LIMIT;
 use crate::support::{Fixture, processes};
 
-/// Their own memory in MiB: anonymous pages and shared memory, what they share divided among them.
-/// Pages of programs and other files are left out, which the kernel drops and reads again.
+/// Memory of these processes in MiB: anonymous pages and shared memory, with shared pages divided
+/// among them. Pages of programs and other files are left out, because the kernel can drop them and
+/// read them again.
 pub fn own_mib(pids: &[i32]) -> f64 {
     pids.iter()
         .map(|pid| {
@@ -18,7 +19,7 @@ pub fn own_mib(pids: &[i32]) -> f64 {
         .sum()
 }
 
-/// The number after this word in a file of `/proc`; 0 when there is none.
+/// The number after this word in a file of `/proc`; 0 if there is none.
 fn field(path: &str, key: &str) -> f64 {
     let text = fs::read_to_string(path).unwrap_or_default();
     let value = text

@@ -1,12 +1,12 @@
-//! What is measured together, and what may be compared: the sides of a [`Round`] are taken turn by
-//! turn (A B A B), and a [`Ratio`] or a [`Added`] comes only from two samples of the same round.
+//! Figures that are measured together and may be compared: the sides of a [`Round`] are measured in
+//! turn (A B A B), and a [`Ratio`] or an [`Added`] is made only from two samples of the same round.
 //!
 //! It knows no clock and no program: a side is any function that gives a figure.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One side of a comparison: its name, and what takes one measurement of it.
+/// One side of a comparison: its name, and the function that takes one measurement.
 pub struct Side<'a, T> {
     name: String,
     take: Box<dyn FnMut() -> T + 'a>,
@@ -22,16 +22,16 @@ impl<'a, T> Side<'a, T> {
     }
 }
 
-/// What was measured in one run of interleaved repetitions.
+/// The figures of one run of interleaved repetitions.
 pub struct Round<T> {
     id: u64,
     sides: Vec<(String, Vec<T>)>,
 }
 
 impl<T> Round<T> {
-    /// Takes `repetitions` measurements of every side, one of each in turn; `warm` turns before
-    /// that are not kept. Each turn begins with another side, so that none is always the one that
-    /// comes after the heaviest.
+    /// Takes `repetitions` measurements of every side, one of each in turn, after `warm` turns that
+    /// are not counted. Each turn begins with another side, so that no side always follows the
+    /// heaviest one.
     pub fn run(repetitions: usize, warm: usize, mut sides: Vec<Side<'_, T>>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let mut kept: Vec<(String, Vec<T>)> =
@@ -132,8 +132,7 @@ pub fn percentile(values: &[f64], share: f64) -> f64 {
     }
 }
 
-/// Two samples that were not measured in the same run, or not in the same unit, say nothing about
-/// each other.
+/// Two samples from different runs, or in different units, cannot be compared.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Apart(String);
 

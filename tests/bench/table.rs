@@ -1,21 +1,21 @@
-//! The table: what was measured, what it is held against, the goal, and whether it was reached. As
-//! text and as JSON.
+//! The table: each figure, its reference, the goal, and whether the goal was reached. As text and
+//! as JSON.
 //!
-//! It measures nothing. A comparison gets into it only as a [`Ratio`] or an [`Added`], so both
-//! sides are of the same run.
+//! It measures nothing. A comparison is accepted only as a [`Ratio`] or an [`Added`], so both sides
+//! are from the same run.
 
 use serde_json::{Value, json};
 
 use super::round::{Added, Apart, Ratio, Sample};
 
-/// What should be reached.
+/// The goal of a figure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Goal {
-    /// No more than this.
+    /// At most this value.
     AtMost(f64),
-    /// No less than this.
+    /// At least this value.
     AtLeast(f64),
-    /// Measured for the reader; nothing is promised.
+    /// Measured for the reader; there is no goal.
     None,
 }
 
@@ -30,12 +30,12 @@ enum Kind {
     Ratio,
 }
 
-/// What came of it.
+/// The result of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The goal was reached.
     Pass,
-    /// It was not.
+    /// The goal was missed.
     Fail,
     /// There is no goal.
     Shown,
@@ -98,12 +98,12 @@ impl Row {
         Self::new(group, what, goal, Kind::Plain, sample.at(share)).with(sample, None, share)
     }
 
-    /// What could not be measured, and why.
+    /// A figure that could not be measured, and why.
     pub fn skipped(group: &'static str, what: &str, why: impl Into<String>) -> Self {
         Self::new(group, what, Goal::None, Kind::Plain, f64::NAN).note(why)
     }
 
-    /// With a remark, such as what else has to hold.
+    /// Adds a remark, such as another condition.
     pub fn note(mut self, note: impl Into<String>) -> Self {
         self.note = note.into();
         self
@@ -129,8 +129,8 @@ impl Row {
         self
     }
 
-    /// What came of it. The figure is rounded as it is shown, so that nobody reads a failure as
-    /// equal to the goal.
+    /// The result. The figure is rounded as it is shown, so that a missed goal never looks equal to
+    /// the goal.
     pub fn verdict(&self) -> Verdict {
         let shown = (self.figure * 1000.0).round() / 1000.0;
         match self.goal {
@@ -231,7 +231,7 @@ impl std::fmt::Display for Signed {
     }
 }
 
-/// Three digits or so.
+/// A number with about three digits.
 pub fn short(value: f64) -> String {
     match value.abs() {
         v if !v.is_finite() => "?".to_owned(),
@@ -241,11 +241,10 @@ pub fn short(value: f64) -> String {
     }
 }
 
-/// Where the time of a wake goes: the medians of its phases, in the unit of their samples, in
-/// order.
+/// The phases of a wake: their medians, in the unit of their samples, in order.
 #[derive(Debug, Clone)]
 pub struct Phases {
-    /// Which wake.
+    /// The name of the wake.
     pub name: String,
     /// Each phase with its median in milliseconds.
     pub parts: Vec<(String, f64)>,
@@ -256,13 +255,13 @@ pub struct Phases {
 /// A cost against the number of instances.
 #[derive(Debug, Clone)]
 pub struct Curve {
-    /// What it costs, with the unit.
+    /// The name of the cost, with the unit.
     pub name: String,
     /// Number of instances and cost; each line is from one run.
     pub runs: Vec<Vec<(f64, f64)>>,
 }
 
-/// Everything that one run found out.
+/// All results of one run.
 #[derive(Debug, Default)]
 pub struct Report {
     /// The table.
@@ -274,7 +273,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Takes over what another part has found out.
+    /// Adds the results of another part.
     pub fn add(&mut self, other: Self) {
         self.rows.extend(other.rows);
         self.phases.extend(other.phases);
@@ -313,7 +312,7 @@ impl Report {
                 row.spread_text(),
                 row.note.clone(),
             ];
-            // Two ranks of the same samples have one spread.
+            // Two ranks of the same samples have the same spread.
             if spreads.last().is_none_or(|last| last[1..] != line[1..]) {
                 spreads.push(line);
             }
@@ -338,7 +337,7 @@ impl Report {
         text
     }
 
-    /// The same for machines.
+    /// The results as JSON.
     pub fn json(&self, machine: &Value) -> Value {
         let phases: Vec<Value> = self
             .phases

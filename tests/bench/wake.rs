@@ -1,8 +1,8 @@
-//! The wake: what acc adds to the start of an application, against that start alone, and where the
-//! time goes.
+//! The wake: the time that acc adds to the start of an application, compared with that start
+//! without acc, and the time of each phase.
 //!
-//! The application is put to sleep, then asked on a fresh connection. Own start and the wakes take
-//! turns.
+//! The application is put to sleep, then gets a request on a new connection. Own starts and wakes
+//! alternate.
 
 use super::Settings;
 use super::apps::{App, Asked, ask, folder};
@@ -19,16 +19,16 @@ const GROUP: &str = "wake";
 struct Woken {
     /// From the connect to the first byte of the answer, in milliseconds.
     took: f64,
-    /// Its phases in milliseconds, in order; empty when acc did not tell.
+    /// Its phases in milliseconds, in order; empty if acc did not report them.
     phases: Vec<(String, f64)>,
 }
 
-/// What is promised of one combination: at the median and at 95 %.
+/// The goals of one combination: at the median and at 95 %.
 struct Promise {
     combination: Combination,
     p50: Goal,
     p95: Goal,
-    /// The application is handed its socket.
+    /// Does the application get its socket from acc?
     handed: bool,
 }
 
@@ -40,7 +40,7 @@ fn named(combination: Combination) -> String {
     }
 }
 
-/// Puts it to sleep and wakes it by a request.
+/// Puts the instance to sleep and wakes it by a request.
 fn wake(fixture: &Fixture, settings: &Settings) -> Woken {
     fixture.acc(&["stop", "bench"]).ok();
     pause(settings.settle);
@@ -51,8 +51,8 @@ fn wake(fixture: &Fixture, settings: &Settings) -> Woken {
     }
 }
 
-/// The phases of the wake that just was: acc's events tell when it noticed the request and how long
-/// each step took, the client knows when it sent it and when the first byte came.
+/// The phases of the last wake: acc's events say when acc noticed the request and how long each
+/// step took, the client knows when it sent the request and when the first byte arrived.
 fn phases(fixture: &Fixture, asked: &Asked) -> Option<Vec<(String, f64)>> {
     let events = fixture.json(&["events", "bench", "--lines", "3"]);
     let woke = events
@@ -77,7 +77,7 @@ fn phases(fixture: &Fixture, asked: &Asked) -> Option<Vec<(String, f64)>> {
     Some(parts)
 }
 
-/// The medians of the phases, when acc told them.
+/// The medians of the phases, if acc reported them.
 fn bars(name: String, all: &[Woken], own: f64) -> Option<Phases> {
     let first = all.iter().find(|w| !w.phases.is_empty())?;
     let median = |n: usize| {
@@ -145,11 +145,11 @@ fn application(
         fixture.acc(&["create", "bench", "--model", app.model]).ok();
         fixtures.push((name, fixture, promise));
     }
-    // Where the sockets of instances are, too.
+    // In the same folder as the sockets of instances.
     let sockets = in_memory();
     let sockets = sockets.as_ref().map_or(dir, tempfile::TempDir::path);
     let own_start = || {
-        // As long at rest as before a wake: a processor that was busy a moment ago starts a program
+        // The same rest as before a wake: a processor that was busy a moment ago starts a program
         // sooner.
         pause(settings.settle);
         Woken {
@@ -217,7 +217,7 @@ pub fn tiny(settings: &Settings) -> Report {
     )
 }
 
-/// The wakes of applications as people write them.
+/// The wakes of real applications.
 pub fn usual(settings: &Settings) -> Report {
     let (dir, mut report) = (folder(), Report::default());
     if settings.quick {

@@ -1,6 +1,6 @@
-//! Twenty at once: commands, monitor passes, requests and the server on the same few instances,
-//! with random verbs, and with the server killed again and again. Afterwards everything said is
-//! true.
+//! Twenty at once: commands, monitor runs, requests and the server act on the same few instances,
+//! with random verbs, while the server is killed again and again. At the end every recorded state
+//! must be true.
 //!
 //! About ten seconds each; `ACC_CROWD_SECONDS=60` for longer, `ACC_CROWD_SEED` for the same verbs
 //! again (not the same timing).
@@ -42,7 +42,7 @@ impl Dice {
     }
 }
 
-/// One random thing that somebody might do.
+/// One random action of a user.
 pub fn verb(dice: &mut Dice) -> Vec<&'static str> {
     let name = NAMES[dice.below(NAMES.len())];
     let model = ["tester", "tester-tcp"][dice.below(2)];
@@ -64,7 +64,7 @@ pub fn verb(dice: &mut Dice) -> Vec<&'static str> {
     }
 }
 
-/// What no command may ever say, whatever happens around it.
+/// Texts that no command may ever print, whatever happens around it.
 pub fn is_wrong(done: &run::Done, server_dies: bool) -> bool {
     let said = format!("{}{}", done.out, done.err);
     let forbidden = [
@@ -128,7 +128,7 @@ fn crowd(combination: Combination, kill_server: bool) {
         let began = now();
         while began.elapsed() < length {
             pause(Duration::from_millis(1200));
-            // In turn the process that works, which its master replaces, and the master itself.
+            // In turn the worker, which its master replaces, and the master itself.
             let victim = if kills.load(Ordering::Relaxed) % 2 == 0 {
                 truth::working(&fixture)
             } else {
@@ -155,7 +155,7 @@ fn crowd(combination: Combination, kill_server: bool) {
         commands.into_inner() > 40 && answers.into_inner() > 0,
         "hardly anything happened"
     );
-    // supervisord, which does not know why its server kept dying, may say so for some seconds.
+    // supervisord does not know why its server kept dying, and may report this for some seconds.
     wait_until("all is up", truth::SETTLED, || {
         let done = run::run(&mut fixture.command(&["boot"]), LONGEST);
         holds(done.code == Some(0), format!("{done:?}"))
@@ -164,7 +164,7 @@ fn crowd(combination: Combination, kill_server: bool) {
     everything_works(&fixture);
 }
 
-/// Every name can be used, or made, again.
+/// Every name can be used, or created, again.
 #[track_caller]
 pub fn everything_works(fixture: &Fixture) {
     for name in NAMES {

@@ -1,5 +1,5 @@
-//! supervisord, nginx or the server is killed: it is noticed, brought back, and what outlived it is
-//! neither doubled nor cut.
+//! supervisord, nginx or the server is killed: this is noticed, the program is restarted, and
+//! processes that outlived it are neither doubled nor ended.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,8 +17,8 @@ fn kill(pid: i32) {
     });
 }
 
-/// By its pid file: before it is a daemon, and whenever it forks, a second process looks like it
-/// for a moment.
+/// The process id from supervisord's pid file: before it becomes a daemon, and whenever it forks, a
+/// second process looks like it for a moment.
 fn supervisord(fixture: &Fixture) -> Option<i32> {
     let file = std::fs::read_to_string(fixture.run().join("supervisord.pid")).ok()?;
     file.trim()
@@ -50,8 +50,8 @@ fn new_supervisord(fixture: &Fixture, old: i32) -> i32 {
     })
 }
 
-/// Requests to an awake instance and to one that sleeps again and again, while `what` happens;
-/// returns what went wrong.
+/// Sends requests to an awake instance, and to one that is put to sleep again and again, while
+/// `what` happens; returns the failures.
 fn under_load(fixture: &Fixture, what: impl FnOnce()) -> (u32, Vec<String>) {
     let over = AtomicBool::new(false);
     let client = |name: &'static str| {
@@ -87,7 +87,7 @@ fn under_load(fixture: &Fixture, what: impl FnOnce()) -> (u32, Vec<String>) {
 }
 
 #[test]
-fn supervisord_is_killed_and_nobody_loses_a_request() {
+fn supervisord_is_killed_and_no_request_is_lost() {
     let Some(fixture) = Fixture::with(Combination::REAL, |s| {
         (s.idle, s.check_every) = ("60s", "300ms")
     }) else {
@@ -115,7 +115,7 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
         "what outlived it was replaced"
     );
     assert_eq!(fixture.told("shop", "START").len(), 1);
-    // One works, one at most stands by.
+    // One server works, at most one stands by.
     wait_until("one server stands by", truth::SETTLED, || {
         holds(
             servers(&fixture).len() == 2,
@@ -123,7 +123,8 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
         )
     });
     truth::becomes_true(&fixture, || ());
-    // It passes on what is meant for the one that works: whoever watches it knows no other.
+    // The server on standby passes a signal on to the working one: supervisord knows only the
+    // former.
     let by = servers(&fixture)
         .into_iter()
         .find(|pid| *pid != master)
@@ -133,13 +134,13 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
         let log = std::fs::read_to_string(fixture.home().join("log/server.log")).unwrap();
         holds(log.contains("reloaded the settings"), log)
     });
-    // What it says is still written down.
+    // The working server's messages are still logged.
     let log = std::fs::read_to_string(fixture.home().join("log/server.log")).unwrap();
     assert!(
         log.contains("the supervisor that wrote this log has died"),
         "{log}"
     );
-    // The one that stands by takes over at once, and its supervisord keeps it.
+    // The server on standby takes over at once, and its supervisord keeps it.
     assert_eq!(fixture.kill_server(), master);
     wait_until("the other one works", truth::SETTLED, || {
         holds(
@@ -152,7 +153,7 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
     assert_eq!(fixture.pid("shop"), shop);
     assert_eq!(fixture.kill_server(), next);
     fixture.wait_server(Some(next));
-    // nginx, which nobody watches since, is brought back by the server.
+    // No supervisord watches nginx since then: the server restarts it.
     kill(masters(&fixture)[0]);
     wait_until("nginx is back", truth::SETTLED, || {
         match fixture.ask("GET", "shop", "/").send(fixture.address()) {
@@ -167,7 +168,7 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
 }
 
 #[test]
-fn a_wake_brings_supervisord_back_without_waiting_for_a_pass() {
+fn a_wake_restarts_supervisord_without_waiting_for_a_monitor_run() {
     let Some(fixture) = Fixture::with(Combination::REAL, |s| s.idle = "60s") else {
         return;
     };
@@ -178,11 +179,11 @@ fn a_wake_brings_supervisord_back_without_waiting_for_a_pass() {
     kill(before);
     fixture.get("shop", "/").status(200);
     assert_ne!(supervisord(&fixture), Some(before));
-    // The same by a pass of cron's.
+    // The same by a monitor run as from cron.
     let before = supervisord(&fixture).unwrap();
     kill(before);
     let pass = fixture.monitor();
-    // The server's own pass may have been the first to see it.
+    // The server's own monitor run may have been the first to notice.
     let log = std::fs::read_to_string(fixture.home().join("log/server.log")).unwrap();
     assert!(
         (pass.out + &log).contains("it had died; restarted it"),
@@ -217,7 +218,7 @@ fn a_supervisord_that_systemd_starts_again_leaves_what_outlived_it_alone() {
     let (answered, lost) = under_load(&fixture, || {
         main.kill().unwrap();
         main.wait().unwrap();
-        // Not by acc itself: two would be started.
+        // Not restarted by acc itself: two would be started.
         assert_eq!(fixture.monitor().out, "");
         assert_eq!(supervisord(&fixture), None);
         next = Some(start());
@@ -266,7 +267,7 @@ fn a_server_that_systemd_starts_again_takes_over_the_worker_that_outlived_it() {
             let before = fixture.master();
             main.kill().unwrap();
             main.wait().unwrap();
-            // Not by acc itself: two would be started.
+            // Not restarted by acc itself: two would be started.
             assert_eq!(fixture.monitor().out, "");
             assert_eq!(fixture.master(), before);
             let _ = fixture.acc(&["stop", "blog"]).ok();
@@ -286,7 +287,7 @@ fn a_server_that_systemd_starts_again_takes_over_the_worker_that_outlived_it() {
 }
 
 #[test]
-fn a_pass_brings_back_what_died_and_nothing_after_a_halt() {
+fn a_monitor_run_restarts_what_died_and_nothing_after_a_halt() {
     for combination in Combination::ALL {
         let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
             continue;

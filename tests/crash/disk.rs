@@ -1,5 +1,6 @@
-//! The disk of home, or of the run folder, is full: what cannot be done is refused and changes
-//! nothing, what is awake is served, and once there is room everything goes on by itself.
+//! The disk of home, or of the run folder, is full: an action that cannot be done is refused and
+//! changes nothing, awake instances are served, and once there is room everything works again by
+//! itself.
 
 use std::fs;
 use std::io::Write;
@@ -13,9 +14,9 @@ use crate::support::fixture::COMMAND;
 use crate::support::wait::holds;
 use crate::support::{Combination, Done, Fixture, Mounted, need, processes, run, wait_until};
 
-/// A fixture whose home or run folder is a small disk of its own. They end in this order: the
-/// fixture first, with its own checks, then the disk whatever they say, and then what the fixture
-/// could not remove because of the disk.
+/// A fixture whose home or run folder is a small disk of its own. Dropped in this order: the
+/// fixture first, with its own checks, then the disk even if these fail, and then the files that
+/// the fixture could not remove because of the disk.
 struct Small {
     fixture: Fixture,
     mount: Mounted,
@@ -63,7 +64,7 @@ impl Small {
         Some(small)
     }
 
-    /// Not a byte and not a file more.
+    /// Fills the disk: no room for one more byte or file.
     fn fill(&self) {
         let mut file = fs::File::create(self.mount.path().join("filled")).unwrap();
         for size in [1 << 16, 1 << 12, 1] {
@@ -90,7 +91,8 @@ impl Small {
     }
 }
 
-/// It was done, or it was refused with a reason that names the disk and nothing was changed.
+/// The command succeeded, or it was refused with a reason that names the disk and nothing was
+/// changed.
 #[track_caller]
 fn done_or_refused(
     small: &Small,
@@ -172,7 +174,7 @@ fn home_is_full(combination: Combination) {
         done_or_refused(&small, verb, rows);
         fixture.get("shop", "/").status(200);
     }
-    // What happens to it is true whether it can be written down or not.
+    // The reported phase is true whether it can be stored or not.
     processes::signal(docs, Signal::SIGKILL);
     for _ in 0..20 {
         fixture.get("shop", "/").status(200);
@@ -185,7 +187,7 @@ fn home_is_full(combination: Combination) {
     );
     assert_eq!(fixture.pid("shop"), shop);
     small.make_room();
-    // By itself: nobody asks for anything.
+    // By itself: no command and no request is sent.
     truth::becomes_true(fixture, || ());
     for name in ["shop", "blog", "docs"] {
         fixture.acc(&["enable", name]).ok();

@@ -1,4 +1,5 @@
-//! Applications that die at start, hang, or die while they serve: phase, reason, back-off, way out.
+//! Applications that die at start, hang, or die while they serve: phase, reason, back-off, and how
+//! they recover.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use super::truth;
 use crate::support::wait::{holds, now};
 use crate::support::{Combination, Fixture, processes, wait_until};
 
-/// Runs the demo application unless a file says how else: `exit` (with a line of output first) or
+/// Runs the demo application unless a file says otherwise: `exit` (with a line of output first) or
 /// `hang`.
 const FICKLE: &str = r#"description = "does what the file `mode` says"
 listen = "unix"
@@ -19,7 +20,7 @@ fn fixture(combination: Combination) -> Option<Fixture> {
     fixture_of(combination, "")
 }
 
-/// The same with more in its model.
+/// The same application with more lines in its model.
 fn fixture_of(combination: Combination, line: &str) -> Option<Fixture> {
     let fixture = Fixture::with(combination, |s| {
         (s.idle, s.wake_timeout, s.stop_timeout) = ("60s", "2s", "1s")
@@ -35,7 +36,7 @@ fn mode(fixture: &Fixture, mode: &str) {
     std::fs::write(fixture.instance("shop").join("data/mode"), mode).unwrap();
 }
 
-/// How often it was started, by its events.
+/// How often the instance was started, by its events.
 fn failures(fixture: &Fixture) -> usize {
     let events = fixture.json(&["events", "shop"]);
     events
@@ -97,7 +98,7 @@ fn one_that_dies_at_start(combination: Combination) {
         "last lines of its log:",
         "no luck today",
     ]);
-    // Any number of requests: one try a window, and the windows double.
+    // However many requests there are: one try in each window, and the windows double.
     let began = now();
     let mut tries = vec![];
     while began.elapsed() < Duration::from_millis(7500) {
@@ -120,7 +121,7 @@ fn one_that_dies_at_start(combination: Combination) {
             Duration::from_millis(1000 << (pair[0].0 - 1).min(8)) - Duration::from_millis(300);
         assert!(pause >= least, "{tries:?}");
     }
-    // The operator tries at once, and a success resets it.
+    // An operator's start tries at once, and its success resets the back-off.
     let before = failures(&fixture);
     fixture
         .acc(&["start", "shop"])
@@ -136,7 +137,7 @@ fn one_that_dies_at_start(combination: Combination) {
         info["failure"].is_null() && info.get("log_tail").is_none(),
         "{info}"
     );
-    // From the beginning again: the first window is a second.
+    // The back-off begins anew: the first window is a second.
     fixture.acc(&["stop", "shop"]).ok();
     mode(&fixture, "exit");
     fixture.get("shop", "/").status(503);
@@ -153,7 +154,7 @@ fn one_that_dies_at_start(combination: Combination) {
     truth::becomes_true(&fixture, || ());
 }
 
-/// A request waits as long as `wake.timeout` says, also where its application may take longer to
+/// A request waits as long as `wake.timeout` says, even if its application may take longer to
 /// start.
 fn one_that_takes_longer_than_a_request_waits(combination: Combination) {
     let Some(fixture) = fixture_of(combination, "[timeouts]\nstart = \"60s\"\n") else {
@@ -168,7 +169,7 @@ fn one_that_takes_longer_than_a_request_waits(combination: Combination) {
 }
 
 fn one_that_hangs(combination: Combination) {
-    // Earlier than the request gives up by itself.
+    // Earlier than the client itself gives up.
     let Some(fixture) = fixture_of(combination, "[timeouts]\nstart = \"1s\"\n") else {
         return;
     };
@@ -220,19 +221,19 @@ fn one_that_dies_while_it_serves(combination: Combination) {
         assert_eq!(failure, format!("was killed by {signal} while it served"));
         assert!(!fixture.run().join("gate/shop.sock").exists());
         if signal == Signal::SIGKILL {
-            // The first death: the next request starts it at once.
+            // The first crash: the next request starts the instance at once.
             fixture.get("shop", "/").status(200);
         }
     }
-    // The second within ten seconds of a wake is a crash loop.
+    // The second crash within ten seconds of a wake is a crash loop.
     fixture.get("shop", "/").status(503);
     fixture.acc(&["reset", "shop"]).ok();
     fixture.get("shop", "/").status(200);
     truth::becomes_true(&fixture, || ());
 }
 
-/// Killed at moments all over its idle stop, while a request comes: the drain is over in
-/// milliseconds, so chance finds it.
+/// Killed at many moments of its idle stop, while a request arrives: the drain takes only
+/// milliseconds, so the moment is left to chance.
 fn one_that_is_killed_while_it_is_put_to_sleep(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "50ms") else {
         return;
@@ -257,10 +258,11 @@ command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--name", "{{ na
             holds(idle(), fixture.info(&name))
         });
         let began = now();
-        // How long the pass takes is another matter: it may be late, and put the new one to sleep.
+        // The duration of the monitor run is not measured: the run may be late, and put the new
+        // process to sleep.
         let (reply, took) = std::thread::scope(|scope| {
             scope.spawn(|| fixture.acc(&["monitor"]));
-            // A command needs some milliseconds to begin.
+            // A command needs some milliseconds to start.
             crate::support::wait::pause(Duration::from_millis(4 + n % 9 * 2));
             let post = scope.spawn(|| {
                 fixture
@@ -281,8 +283,8 @@ command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--name", "{{ na
         let died_with_it = seen.iter().any(|l| l.contains(&format!(" {pid} ")));
         match reply {
             Ok(reply) if reply.status == 200 => assert_eq!(seen.len(), 1),
-            // In its socket, or in itself, when it was killed: it may have been executed, so it is
-            // not sent again.
+            // The request was in the socket of the killed process, or in the process itself: it may
+            // have been executed, so it is not sent again.
             Ok(reply) if reply.status == 502 => {
                 assert!(died_with_it || seen.is_empty(), "{seen:?}")
             }
@@ -293,7 +295,8 @@ command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--name", "{{ na
             "it waited for one that was dead: {took:?}"
         );
         fixture.get(&name, "/").status(200);
-        // Once more for each time that the pass, late, has put the new one to sleep in order.
+        // One more start for each time that a late monitor run has put the new process to sleep in
+        // order.
         let (starts, ends) = (
             fixture.told(&name, "START"),
             fixture.told(&name, "TERM").len(),
@@ -303,7 +306,7 @@ command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--name", "{{ na
             "{starts:?}, {ends} ended in order"
         );
         if model == "slow-end" {
-            // Its end is not waited for once more.
+            // The test does not wait for the slow end a second time.
             processes::signal(fixture.pid(&name), Signal::SIGKILL);
         } else {
             fixture.acc(&["stop", &name]).ok();

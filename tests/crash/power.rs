@@ -1,10 +1,10 @@
-//! The host dies: home is copied at random moments while ten people work, and acc is started from
-//! each copy with an empty run folder.
+//! A power cut: home is copied at random moments while ten clients send commands, and acc is
+//! started from each copy with an empty run folder.
 //!
-//! All who write are stopped while a copy is made: that is what a disk holds after a power cut, but
-//! for writes that were not synced. Those are left out where SQLite may lose them: the shared
-//! memory file is not copied, and the boot of the rows is made another one, because after a power
-//! cut it is.
+//! All writers are stopped while a copy is made: the copy is what a disk holds after a power cut,
+//! except for writes that were not synced. Where SQLite may lose such writes they are left out: the
+//! shared memory file is not copied. The boot id of the rows is changed, because after a power cut
+//! the host has another one.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,7 +52,7 @@ fn power_cut(combination: Combination) {
     fixture.acc(&["boot"]).ok();
 }
 
-/// Copies of home, taken while ten people give random commands.
+/// Copies of home, made while ten clients send random commands.
 fn while_people_work(fixture: &Fixture, dice: &mut Dice) -> Vec<std::path::PathBuf> {
     let (over, frozen) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
@@ -86,7 +86,7 @@ fn while_people_work(fixture: &Fixture, dice: &mut Dice) -> Vec<std::path::PathB
     })
 }
 
-/// Stops everybody, copies, lets them go on.
+/// Stops all processes, copies home, and lets the processes continue.
 fn copy_of_home(fixture: &Fixture, n: usize) -> std::path::PathBuf {
     let stopped = processes::stop_all(&fixture.dir);
     let copy = fixture.dir.join(format!("copy{n}"));
@@ -102,7 +102,7 @@ fn copy_of_home(fixture: &Fixture, n: usize) -> std::path::PathBuf {
     copy
 }
 
-/// What ran, ran before the power went.
+/// All rows belong to the boot before the power cut.
 fn another_boot(fixture: &Fixture) {
     let connection = Connection::open(fixture.home().join("acc.db")).unwrap();
     let damage: String = connection

@@ -1,5 +1,5 @@
-//! acc is stopped, or a step fails, after each single step of each verb of several steps: the next
-//! acc finishes or undoes it.
+//! acc is stopped, or a step fails, after each single step of each verb with several steps: the
+//! next acc finishes the verb or undoes it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use super::truth;
 use crate::support::wait::holds;
 use crate::support::{Combination, Done, Fixture, need, processes, wait_until};
 
-/// Who runs the verb.
+/// Which process runs the verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     Server,
@@ -90,7 +90,7 @@ const STOP: &[&str] = &[
     "effect.record",
 ];
 
-/// A fixture, who runs verbs in it, and how its faults are put in.
+/// A fixture, and which process runs verbs in it.
 struct WalkFixture {
     fixture: Fixture,
     by: By,
@@ -114,7 +114,7 @@ impl WalkFixture {
         Some(Self { fixture, by })
     }
 
-    /// Runs a verb with these lines in the fault file; all of them must have acted.
+    /// Runs a verb with these lines in the fault file; each fault must have been triggered.
     #[track_caller]
     fn with_faults(&self, faults: &str, arguments: &[&str]) -> Done {
         let file = self.fixture.run().join("fault");
@@ -138,10 +138,10 @@ impl WalkFixture {
         done
     }
 
-    /// The next acc comes: it recovers before it does anything else.
+    /// The next acc starts: it recovers before it does anything else.
     #[track_caller]
     fn next(&self) {
-        // A command that works by itself recovers first; a server has recovered before it answers.
+        // A command without a server recovers first; a server has recovered before it answers.
         drop(self.fixture.acc(&["monitor"]));
         truth::becomes_true(&self.fixture, || {
             if self.by == By::Command {
@@ -165,7 +165,7 @@ impl WalkFixture {
         )
     }
 
-    /// Nothing of it is left, and the same name works.
+    /// Nothing of the instance is left, and its name can be used again.
     #[track_caller]
     fn gone(&self) {
         truth::gone(&self.fixture, "shop");
@@ -199,14 +199,13 @@ impl WalkFixture {
     }
 }
 
-/// Alternates: one with a port and a route, one with a socket.
+/// Alternates between a model with a port and a route, and one with a socket.
 fn model(number: usize) -> &'static str {
     ["tester-tcp", "tester"][number % 2]
 }
 
 fn fails(point: &str) -> bool {
-    // An effect has nowhere to say that it failed, and after the last step nothing can fail any
-    // more.
+    // An effect cannot report a failure, and after the last step nothing can fail any more.
     !point.starts_with("effect.") && !point.ends_with(".done")
 }
 
@@ -253,7 +252,7 @@ fn walk_undo(combination: Combination, by: By) {
             say(point, How::Failed, &walk);
             walk.create(&format!("error create.started\nerror {point}"), model(n))
                 .error(1);
-            // No other acc comes: the same one tries again.
+            // No other acc starts: the same one tries again.
             walk.fixture.acc(&["monitor"]);
             truth::becomes_true(&walk.fixture, || drop(walk.fixture.acc(&["monitor"])));
             walk.gone();
@@ -416,7 +415,7 @@ walks! {
     by_a_command(By::Command)
 }
 
-/// A point that no walk comes to would be a step that nobody tries.
+/// A point that no walk reaches would be a step that is never tested.
 #[test]
 fn every_point_is_walked_through() {
     let walked: BTreeSet<&str> = [CREATE, UNDO, DESTROY, PURGE, STOP]

@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::support::{Fixture, processes, run, wait_until};
 
-/// Longest until every phase is true again after anything.
+/// Longest time until every phase is true again after any fault.
 pub const SETTLED: Duration = Duration::from_secs(30);
 
-/// Everything that is not as it should be, in sentences.
+/// Everything that is wrong, in sentences.
 pub fn faults(fixture: &Fixture) -> Vec<String> {
     let mut faults = Vec::new();
     let listed = run::run(
@@ -78,21 +78,21 @@ pub fn unfinished(fixture: &Fixture) -> Vec<(String, String)> {
     rows.map(Result::unwrap).collect()
 }
 
-/// Waits until nothing is wrong; `mend` may do something between two looks (run a monitor pass
-/// where there is no server).
+/// Waits until nothing is wrong; `fix` is called between two checks and may act (such as a monitor
+/// run where there is no server).
 #[track_caller]
-pub fn becomes_true(fixture: &Fixture, mut mend: impl FnMut()) {
+pub fn becomes_true(fixture: &Fixture, mut fix: impl FnMut()) {
     wait_until("every phase is true", SETTLED, || {
         let faults = faults(fixture);
         if faults.is_empty() {
             return Ok(());
         }
-        mend();
+        fix();
         Err(format!("{faults:#?}"))
     });
 }
 
-/// No row, file, text, process or port of it, and it can be made again.
+/// No row, file, text, process or port of the instance is left, and it can be created again.
 #[track_caller]
 pub fn gone(fixture: &Fixture, name: &str) {
     fixture.acc(&["info", name]).error(3);
@@ -109,7 +109,7 @@ pub fn gone(fixture: &Fixture, name: &str) {
     assert_eq!(unfinished(fixture), []);
 }
 
-/// The process that runs verbs: it holds the owner's lock and has written its number there.
+/// The process that runs verbs: it holds the owner's lock and has written its process id there.
 pub fn working(fixture: &Fixture) -> Option<i32> {
     let pid = std::fs::read_to_string(fixture.run().join("owner.lock"))
         .ok()?
@@ -121,7 +121,7 @@ pub fn working(fixture: &Fixture) -> Option<i32> {
         .map(|p| p.pid)
 }
 
-/// The server goes, and nothing brings it back: from now on commands do their work by themselves.
+/// Ends the server for good: from now on commands do their work themselves.
 #[track_caller]
 pub fn without_server(fixture: &Fixture) {
     if fixture.combination.supervisor == "supervisord" {
@@ -144,7 +144,7 @@ pub fn without_server(fixture: &Fixture) {
         fixture.wait_server(None);
         fixture.kill_server();
     }
-    // A pass brings back what died only while acc is booted.
+    // A monitor run restarts dead programs only while acc is booted.
     for folder in [fixture.home(), fixture.run()] {
         std::fs::remove_file(folder.join("booted")).unwrap();
     }

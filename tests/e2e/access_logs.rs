@@ -1,5 +1,5 @@
-//! Where requests are written down: in a folder that no instance can write to, and what happens
-//! when something is wrong with it.
+//! Where requests are logged: in a folder that no instance can write to, and what happens when
+//! something is wrong with that folder.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -61,7 +61,7 @@ fn no_instance_can_reach_the_access_logs() {
         assert!(log.exists(), "a destroyed one keeps its logs");
         fixture.acc(&["purge", "shop"]).ok();
         assert!(!folder(&fixture, "shop").exists(), "{combination:?}");
-        // Nor does a host that belongs to nobody leave anything there.
+        // Requests to a host without an instance leave nothing there either.
         fixture.get("nothing", "/").status(404);
         assert_eq!(
             fs::read_dir(fixture.home().join("log/access"))
@@ -74,7 +74,7 @@ fn no_instance_can_reach_the_access_logs() {
 }
 
 #[test]
-fn folders_that_are_missing_are_made_by_a_boot_and_by_a_pass() {
+fn missing_folders_are_made_by_a_boot_and_by_a_monitor_run() {
     for combination in [Combination::REAL, Combination::BUILTIN] {
         let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
             continue;
@@ -95,10 +95,10 @@ fn folders_that_are_missing_are_made_by_a_boot_and_by_a_pass() {
     }
 }
 
-/// An edge that was taken over can put anything there. The neighbours are served, written down and
-/// put to sleep all the same.
+/// A compromised edge can put anything into that folder. The other instances are still served,
+/// logged and put to sleep.
 #[test]
-fn what_takes_the_place_of_an_access_log_harms_nobody_else() {
+fn something_in_place_of_an_access_log_harms_no_other_instance() {
     for combination in Combination::ALL {
         let Some(fixture) = Fixture::with(combination, |s| s.idle = "1s") else {
             continue;
@@ -120,8 +120,8 @@ fn what_takes_the_place_of_an_access_log_harms_nobody_else() {
         for (what, plant) in plant {
             let _ = fs::remove_file(&log);
             plant();
-            // nginx itself waits for the reader of a pipe, and follows a link: only it can put one
-            // there.
+            // nginx itself waits for the reader of a pipe, and follows a link: only nginx could
+            // have put one there.
             if combination.edge == "builtin" {
                 fixture.get("shop", "/").status(200);
             }

@@ -1,12 +1,11 @@
-//! Two applications that nobody here wrote, from PyPI and from npm, each with a model of a few
-//! lines.
+//! Two third-party applications, from PyPI and from npm, each with a model of a few lines.
 
 use std::path::PathBuf;
 
 use crate::support::{Combination, Fixture, installed, need};
 
-/// Where an application was installed; else the test is skipped when something is not there, and
-/// fails when installing did.
+/// The folder of an installed application. Without it the test is skipped if a tool is missing, and
+/// fails if the installation failed.
 fn found(installed: Result<PathBuf, String>) -> Option<PathBuf> {
     match installed {
         Ok(dir) => Some(dir),
@@ -18,8 +17,8 @@ fn found(installed: Result<PathBuf, String>) -> Option<PathBuf> {
     }
 }
 
-/// Root runs them as somebody else, as it should; they must be able to reach the folder they were
-/// installed in.
+/// Root runs the applications as another user, as it should; that user must be able to reach the
+/// folder they were installed in.
 fn user() -> String {
     if need::is_root() {
         "user = \"nobody\"".to_owned()
@@ -77,8 +76,8 @@ fn a_python_application_from_pypi() {
     fixture.get("bin", "/headers").status(200);
 }
 
-/// gunicorn speaks both protocols by itself: it takes the socket it is handed, and says when its
-/// master is up.
+/// gunicorn speaks both protocols itself: it takes the socket that acc hands it, and reports when
+/// its master is up.
 #[test]
 fn a_python_application_on_a_socket_that_it_is_handed() {
     let Some(venv) = found(installed::flask()) else {
@@ -146,7 +145,7 @@ fn a_node_application_from_npm() {
         .body(r#"{"id": 77, "title": "kept"}"#);
     fixture.send(&post).status(201);
     fixture.monitor_until_asleep("store");
-    // What it was told before it slept it still knows.
+    // What the application was told before it slept, it still knows.
     assert_eq!(
         fixture.get("store", "/posts/77").status(200).json()["title"],
         "kept"

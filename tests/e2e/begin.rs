@@ -1,5 +1,5 @@
-//! How an instance begins: nothing of whoever booted acc is left in it, and nothing that a
-//! neighbour does to a start holds up others.
+//! How an instance starts: it inherits nothing from the user who booted acc, and nothing that
+//! another instance does to a start delays others.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,7 +9,7 @@ use crate::support::fixture::{COMMAND, SOON};
 use crate::support::wait::holds;
 use crate::support::{Combination, Fixture, need, processes, run, wait_until};
 
-/// The rest of the line of a file in `/proc/PID` that begins so.
+/// The rest of the line that begins with this text, in a file of `/proc/PID`.
 fn line(pid: i32, file: &str, begin: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
     let rest = text.lines().find_map(|line| line.strip_prefix(begin));
@@ -23,7 +23,7 @@ fn set(pid: i32, key: &str) -> u64 {
     u64::from_str_radix(&line(pid, "status", key), 16).unwrap()
 }
 
-/// Boots from a shell that leaves marks on what it starts.
+/// Boots acc from a shell whose settings (signals, limits, environment) a child would inherit.
 fn boot_from_an_odd_shell(fixture: &Fixture) {
     let script =
         r#"ulimit -Sn 1000; trap "" HUP USR1; exec 9</etc/hosts; exec nice -n 5 "$0" "$@""#;
@@ -44,7 +44,7 @@ fn boot_from_an_odd_shell(fixture: &Fixture) {
     run::run(&mut command, COMMAND).ok();
 }
 
-/// What must be true of every instance, whoever runs acc.
+/// What must be true of every instance, under every supervisor.
 fn is_clean(fixture: &Fixture, name: &str, root: bool) {
     let pid = fixture.pid(name);
     assert_eq!(line(pid, "status", "NoNewPrivs:"), "1");
@@ -105,7 +105,8 @@ pub fn an_instance_begins_without_marks_and_rights(combination: Combination) {
     fixture.create("shop", "tester");
     is_clean(&fixture, "shop", nix::unistd::geteuid().is_root());
     assert_eq!(line(fixture.pid("shop"), "status", "Umask:"), "0022");
-    // Neither in what acc itself runs is a signal blocked: it could not be ended.
+    // No signal is blocked in acc's own processes either: a process with blocked signals could not
+    // be ended.
     for seen in processes::of(&fixture.dir)
         .iter()
         .filter(|seen| seen.pid != fixture.pid("shop"))
@@ -161,9 +162,9 @@ pub fn its_limits_are_those_of_the_config(combination: Combination) {
     assert!(line(pid, "limits", "Max core file size").starts_with("1048576 1048576 "));
 }
 
-/// Its user sends SIGSTOP to the process that is about to become an instance.
+/// The user of the instance sends SIGSTOP to the process that is about to become the instance.
 #[cfg(debug_assertions)]
-pub fn a_start_that_is_stopped_fails_and_holds_up_nobody(combination: Combination) {
+pub fn a_start_that_is_stopped_fails_and_delays_no_other(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| (s.idle, s.wake_timeout) = ("60s", "8s"))
     else {
         return;
@@ -182,7 +183,8 @@ pub fn a_start_that_is_stopped_fails_and_holds_up_nobody(combination: Combinatio
     });
     fixture.get("blog", "/").status(200);
     fixture.acc(&["monitor"]);
-    // supervisord does not wait for a launcher: there it is a start that takes too long.
+    // supervisord does not wait for a launcher: with supervisord this is a start that takes too
+    // long.
     let builtin = combination.supervisor == "builtin";
     let done = starting.join().unwrap().error(if builtin { 1 } else { 5 });
     if builtin {
@@ -193,4 +195,4 @@ pub fn a_start_that_is_stopped_fails_and_holds_up_nobody(combination: Combinatio
 }
 
 #[cfg(not(debug_assertions))]
-pub fn a_start_that_is_stopped_fails_and_holds_up_nobody(_: Combination) {}
+pub fn a_start_that_is_stopped_fails_and_delays_no_other(_: Combination) {}

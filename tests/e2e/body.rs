@@ -1,4 +1,4 @@
-//! Request bodies: held through a wake and handed over byte for byte.
+//! Request bodies: held during a wake and passed on byte for byte.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn sha256(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// What `/echo` says must be what was sent.
+/// The answer of `/echo` must be what was sent.
 #[track_caller]
 fn assert_echo(reply: Reply, method: &str, query: &str, body: &[u8]) {
     let echo = reply.status(200).json();
@@ -101,7 +101,7 @@ pub fn a_chunked_body_and_one_that_expects_continue_go_through_a_wake(combinatio
     );
     fixture.acc(&["stop", "shop"]).ok();
 
-    // The client sends its body only after it was told to.
+    // The client sends its body only after it got `100 Continue`.
     let mut stream = http::connect(fixture.address()).unwrap();
     let head = format!(
         "POST /echo HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
@@ -124,7 +124,7 @@ pub fn a_chunked_body_and_one_that_expects_continue_go_through_a_wake(combinatio
         "{text}"
     );
 
-    // Longer than `max_body`: refused, and nobody is woken for it.
+    // Longer than `max_body`: refused, and no instance is woken for it.
     fixture.acc(&["stop", "shop"]).ok();
     let big: Ask = fixture.ask("POST", "shop", "/echo").body(noise(9 << 20));
     fixture.send(&big).status(413);
@@ -144,8 +144,8 @@ pub fn a_slow_upload_is_not_cut_by_the_idle_timeout(combination: Combination) {
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
-    // Thirty parts over three seconds, six idle timeouts, with the monitor looking all the while.
-    // The body is collected before it is handed on, so the instance may sleep meanwhile.
+    // Thirty parts over three seconds, six idle timeouts, with monitor runs all the while. The body
+    // is collected before it is passed on, so the instance may sleep meanwhile.
     for part in body.chunks(1 << 20) {
         stream.write_all(part).unwrap();
         fixture.monitor();

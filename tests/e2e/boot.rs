@@ -28,7 +28,7 @@ pub fn halt_and_boot_bring_back_what_is_wanted(combination: Combination) {
         .ok();
     fixture.acc(&["halt"]).ok();
     fixture.assert_nothing_runs();
-    // Reading works with everything down, and nobody answers on the port.
+    // Reading commands work with everything down, and no process listens on the port.
     let phases = |fixture: &Fixture| ["shop", "blog", "wiki"].map(|n| fixture.phase(n));
     assert_eq!(phases(&fixture), ["asleep", "asleep", "asleep"]);
     assert_eq!(fixture.info("blog")["desired"], "up");
@@ -90,8 +90,8 @@ pub fn everything_killed_at_once_boots_again(combination: Combination) {
     processes::cut_power(&fixture.dir);
     fixture.acc(&["boot"]).ok();
     fixture.wait_phase("blog", "awake");
-    // The row said awake and nothing ran: it counts as a death, with the pause after a first one,
-    // and then it is woken.
+    // The row said awake and nothing ran: this counts as a crash, with the pause after a first
+    // crash, and then the instance is woken.
     wait_until(
         "the one that died with everything answers again",
         SOON,
@@ -105,7 +105,7 @@ pub fn everything_killed_at_once_boots_again(combination: Combination) {
     assert!(processes::alive(fixture.pid("shop")));
 }
 
-/// nginx or supervisord alone are killed: `acc boot` repairs, awake instances go on.
+/// nginx or supervisord alone are killed: `acc boot` repairs, awake instances keep running.
 #[test]
 fn parts_killed_one_by_one_are_repaired() {
     let Some(fixture) = Fixture::with(Combination::REAL, |s| s.idle = "60s") else {
@@ -118,7 +118,7 @@ fn parts_killed_one_by_one_are_repaired() {
     wait_until("supervisord is gone", SOON, || {
         holds(!processes::alive(supervisord.pid), supervisord.pid)
     });
-    // It could not be asked: never "there is no such process".
+    // acc could not ask the supervisor: never "there is no such process".
     assert!(processes::alive(shop));
     fixture.acc(&["boot"]).ok();
     fixture.get("shop", "/").status(200);
@@ -140,8 +140,8 @@ fn parts_killed_one_by_one_are_repaired() {
     };
     let master = masters(&fixture).first().expect("nginx runs").pid;
     processes::signal(master, Signal::SIGKILL);
-    // The workers of a killed master go on serving and hold the port: they must not keep a new
-    // nginx away for ever.
+    // The workers of a killed master continue to serve and hold the port: they must not block a new
+    // nginx for ever.
     fixture.acc(&["boot"]).ok();
     wait_until("nginx serves again", SOON, || {
         match fixture.ask("GET", "shop", "/").send(fixture.address()) {
@@ -156,7 +156,7 @@ fn parts_killed_one_by_one_are_repaired() {
     });
 }
 
-/// What a crash has left behind is tidied without a word that would look like trouble.
+/// Leftovers of a crash are removed without a message that would look like a problem.
 pub fn a_halt_after_a_crash_says_what_it_did_and_nothing_else(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
@@ -168,7 +168,7 @@ pub fn a_halt_after_a_crash_says_what_it_did_and_nothing_else(combination: Combi
         .map(|p| p.pid)
         .collect();
     killed.extend(processes::find(&fixture.dir, &["supervisord"]).map(|p| p.pid));
-    // Without its supervisor nobody starts the server again.
+    // Without its supervisor nothing restarts the server.
     killed
         .iter()
         .for_each(|pid| processes::signal(*pid, Signal::SIGKILL));
@@ -184,7 +184,7 @@ pub fn a_halt_after_a_crash_says_what_it_did_and_nothing_else(combination: Combi
         1,
         "it was not ended in order"
     );
-    // What outlived a supervisord that was brought back since.
+    // Leftovers of a supervisord that has been restarted since.
     fixture.acc(&["boot"]).ok();
     if let Some(supervisord) = processes::find(&fixture.dir, &["supervisord"]) {
         processes::signal(supervisord.pid, Signal::SIGKILL);
@@ -196,14 +196,14 @@ pub fn a_halt_after_a_crash_says_what_it_did_and_nothing_else(combination: Combi
     );
 }
 
-/// The processes that serve.
+/// The worker processes of the server.
 fn workers(fixture: &Fixture) -> Vec<i32> {
     let all = processes::of(&fixture.dir);
     let serves = |p: &&processes::Seen| p.command.contains(" worker --sockets ");
     all.iter().filter(serves).map(|p| p.pid).collect()
 }
 
-/// Kills the master; under supervisord waits for the next one to have taken over.
+/// Kills the master; under supervisord waits until the next master has taken over.
 fn kill_master(fixture: &Fixture) -> i32 {
     let before = fixture.master();
     processes::signal(before, Signal::SIGKILL);
@@ -235,7 +235,7 @@ pub fn a_worker_without_its_master_serves_on_until_the_next_one(combination: Com
     fixture.get("shop", "/").status(200);
     fixture.acc(&["restart", "shop"]).ok();
     if combination.supervisor == "builtin" {
-        // Nothing but acc starts the server here, and no pass is made by itself.
+        // Nothing but acc starts the server here, and there are no periodic monitor runs.
         assert!(fixture.acc(&["doctor"]).out.contains(alone));
         assert_eq!(
             (fixture.master(), workers(&fixture)),
@@ -251,7 +251,7 @@ pub fn a_worker_without_its_master_serves_on_until_the_next_one(combination: Com
         holds(!found.contains(alone), found)
     });
     assert_eq!(workers(&fixture), serving, "the worker was replaced");
-    // Several at once: one takes over, the others wait.
+    // Several boots at once: one takes over, the others wait.
     let before = kill_master(&fixture);
     let mut by_hand = [(); 2].map(|()| fixture.command(&["server"]).spawn().unwrap());
     taken_over(&fixture, before);
@@ -273,7 +273,7 @@ pub fn a_halt_ends_a_worker_without_its_master(combination: Combination) {
     };
     fixture.create("shop", "tester");
     kill_master(&fixture);
-    // As if nothing knew of the next one.
+    // As if no record of the next server existed.
     let record = match combination.supervisor {
         "supervisord" => fixture.home().join("supervisor/service_server.pid"),
         _ => fixture.run().join("pid/service_server.pid"),
@@ -290,8 +290,8 @@ pub fn a_halt_ends_a_worker_without_its_master(combination: Combination) {
     fixture.get("shop", "/").status(200);
 }
 
-/// A file that was being written when its writer was killed, in every folder of acc's own: new ones
-/// must be thought of.
+/// A temporary file whose writer was killed, in every folder of acc's own. A new folder must be
+/// added here.
 pub fn what_dead_writers_left_goes_at_a_boot(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
@@ -299,8 +299,8 @@ pub fn what_dead_writers_left_goes_at_a_boot(combination: Combination) {
     fixture.create("shop", "tester");
     fixture.get("shop", "/").status(200);
     fixture.acc(&["halt"]).ok();
-    // Of these only what is the instances', the operator's or nginx's own is left out, and what a
-    // pass empties.
+    // Only files of the instances, of the operator and of nginx are left out, and folders that a
+    // monitor run empties.
     let others = ["instances", "models", "log", "sock", "tmp", "trash"];
     let mut folders = vec![fixture.home(), fixture.run()];
     let mut at = 0;
@@ -330,7 +330,7 @@ pub fn what_dead_writers_left_goes_at_a_boot(combination: Combination) {
     );
 }
 
-/// Where no program may be run from acc's own folder, acc itself stands in for the launcher.
+/// Where acc's own folder is mounted noexec, acc itself takes the place of the launcher.
 pub fn instances_start_from_a_file_system_without_programs(combination: Combination) {
     if combination.supervisor != "supervisord" || !need::root("to mount a tmpfs") {
         return;

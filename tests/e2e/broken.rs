@@ -1,5 +1,5 @@
-//! A host that lacks something: each time one error that names it, and nothing half-started is
-//! left.
+//! A host that lacks something: each time one error that names what is missing, and nothing is left
+//! half-started.
 
 use std::fs;
 use std::net::TcpListener;
@@ -8,8 +8,8 @@ use std::process::Command;
 use crate::support::fixture::COMMAND;
 use crate::support::{Combination, Fixture, Settings, need, run};
 
-/// Runs `acc boot` where `program` is not there: in a mount namespace of its own, with an empty
-/// file over it.
+/// Runs `acc boot` without `program`: in a mount namespace of its own, with an empty file mounted
+/// over the program.
 fn boot_without(program: &str) {
     if !need::root("a mount namespace in which a program is missing") {
         return;
@@ -130,7 +130,8 @@ fn home_and_run_may_not_be_written() {
     as_nobody(&["boot"])
         .error(1)
         .says(&[fixture.dir.to_str().unwrap(), "ermission denied"]);
-    // With a home of root's that works, another user's verbs are refused and change nothing.
+    // With a working home that belongs to root, another user's verbs are refused and change
+    // nothing.
     fixture.acc(&["boot"]).ok();
     fixture.create("shop", "tester");
     as_nobody(&["stop", "shop"]).error(1);

@@ -1,6 +1,6 @@
-//! Clients and applications as they are: slow, with one thread, with an answer before the question
-//! has ended, with odd targets and many headers. Awake or asleep, on either edge, the same request
-//! has the same answer.
+//! Realistic clients and applications: slow ones, ones with a single thread, answers before the
+//! request has ended, odd targets and many headers. Awake or asleep, on either edge, the same
+//! request gets the same answer.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::support::{Combination, Fixture, http, need};
 
-/// Serves one connection after the other, and says what it was asked, byte by byte. `keeps`: until
-/// the client closes.
+/// An application that serves one connection after the other, and answers with the request that it
+/// read, byte by byte. `keeps`: it keeps a connection until the client closes it.
 const APP: &str = r##"
 import json, os, socket
 s = socket.socket(socket.AF_UNIX); s.bind(os.environ["APP_SOCKET"]); s.listen(64)
@@ -64,7 +64,7 @@ fn fixture(combination: Combination, keeps: &str) -> Option<Fixture> {
     Some(fixture)
 }
 
-/// Sends bytes on a connection of their own; all that comes back.
+/// Sends bytes on a new connection; returns everything that comes back.
 fn say(fixture: &Fixture, bytes: &[u8]) -> Vec<u8> {
     let mut client = http::connect(fixture.address()).unwrap();
     client.write_all(bytes).unwrap();
@@ -83,7 +83,7 @@ pub fn a_slow_client_holds_no_application(combination: Combination) {
         return;
     };
     let host = fixture.host("shop");
-    // It reads nothing of four megabytes; its window is small.
+    // A client that reads nothing of four megabytes; its receive window is small.
     let reader = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     reader.set_recv_buffer_size(8192).unwrap();
     reader.connect(&fixture.address().into()).unwrap();
@@ -97,7 +97,7 @@ pub fn a_slow_client_holds_no_application(combination: Combination) {
     )
     .unwrap();
     fixture.get("shop", "/").status(200);
-    // These have sent nearly all of a body.
+    // These clients have sent nearly all of a body.
     let mut senders = Vec::new();
     for sent in [1, 70_000, 299_999] {
         let mut sender = http::connect(fixture.address()).unwrap();
@@ -110,7 +110,7 @@ pub fn a_slow_client_holds_no_application(combination: Combination) {
         fixture.get("shop", "/").status(200);
         senders.push((sender, 300_000 - sent));
     }
-    // Nobody has lost anything.
+    // No request was lost.
     for (mut sender, left) in senders {
         sender.write_all(&vec![b'y'; left]).unwrap();
         assert_eq!(http::read_head(sender, "POST").unwrap().reply.status, 200);
@@ -125,7 +125,7 @@ pub fn a_slow_client_holds_no_application(combination: Combination) {
     );
 }
 
-/// It would wait for a connection that is kept for later, if there was one.
+/// The application would wait on a connection that is kept open, if there was one.
 pub fn one_thread_and_kept_connections_are_no_wait(combination: Combination) {
     let Some(fixture) = fixture(combination, "yes") else {
         return;
@@ -228,7 +228,7 @@ pub fn targets_and_headers_pass_as_they_are(combination: Combination) {
     }
 }
 
-/// It cannot be passed on, and asking again would only do again what was done.
+/// Such an answer cannot be passed on, and sending the request again would only execute it twice.
 pub fn an_answer_with_a_head_that_is_too_large_is_asked_for_once(combination: Combination) {
     let Some(fixture) = fixture(combination, "no") else {
         return;
@@ -244,8 +244,8 @@ pub fn an_answer_with_a_head_that_is_too_large_is_asked_for_once(combination: Co
     }
 }
 
-/// Several requests on one connection, with bodies and in pieces between them: only what begins a
-/// request is looked at.
+/// Several requests on one connection, with bodies, and with pieces between them: only bytes that
+/// begin a request are parsed as one.
 pub fn odd_targets_on_a_connection_with_other_requests(combination: Combination) {
     let Some(fixture) = fixture(combination, "yes") else {
         return;

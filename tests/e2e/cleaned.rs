@@ -1,5 +1,5 @@
-//! A cleaner of temporary folders takes the run folder away, or parts of it, while acc runs:
-//! everything is there again, nothing is lost, and never are there two processes of one instance.
+//! A cleaner of temporary files removes the run folder, or parts of it, while acc runs: everything
+//! is made again, nothing is lost, and an instance never has two processes.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
@@ -12,9 +12,9 @@ use crate::support::fixture::SOON;
 use crate::support::wait::{holds, pause, wait_until};
 use crate::support::{Combination, Fixture, need, processes};
 
-/// What a cleaner takes.
+/// What a cleaner of temporary files removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Taken {
+enum Removed {
     Files,
     Sockets,
     Links,
@@ -23,8 +23,8 @@ enum Taken {
     Folder,
 }
 
-fn clean(dir: &Path, what: Taken) {
-    // What was taken before may not have been made again.
+fn clean(dir: &Path, what: Removed) {
+    // Entries removed in an earlier round may not exist again yet.
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let Ok(kind) = entry.file_type() else {
             continue;
@@ -33,11 +33,11 @@ fn clean(dir: &Path, what: Taken) {
             clean(&entry.path(), what);
         }
         let take = match what {
-            Taken::Files => kind.is_file(),
-            Taken::Sockets => kind.is_socket(),
-            Taken::Links => kind.is_symlink(),
-            Taken::Folders => kind.is_dir(),
-            Taken::All | Taken::Folder => true,
+            Removed::Files => kind.is_file(),
+            Removed::Sockets => kind.is_socket(),
+            Removed::Links => kind.is_symlink(),
+            Removed::Folders => kind.is_dir(),
+            Removed::All | Removed::Folder => true,
         };
         if take {
             let _ = if kind.is_dir() {
@@ -47,7 +47,7 @@ fn clean(dir: &Path, what: Taken) {
             };
         }
     }
-    if what == Taken::Folder {
+    if what == Removed::Folder {
         let _ = fs::remove_dir_all(dir);
     }
 }
@@ -62,9 +62,9 @@ fn of_instance(fixture: &Fixture, name: &str) -> Vec<i32> {
         .collect()
 }
 
-/// Runs `deed` and fails should there ever be two processes of an instance meanwhile. Counted
-/// twice: one that has just forked shows what its parent is.
-fn never_two<T>(fixture: &Fixture, deed: impl FnOnce() -> T) -> T {
+/// Runs `action` and fails if an instance ever has two processes meanwhile. Only processes seen in
+/// two counts are counted: a child that has just been forked looks like its parent.
+fn never_two<T>(fixture: &Fixture, action: impl FnOnce() -> T) -> T {
     struct Done<'a>(&'a AtomicBool);
     impl Drop for Done<'_> {
         fn drop(&mut self) {
@@ -72,7 +72,7 @@ fn never_two<T>(fixture: &Fixture, deed: impl FnOnce() -> T) -> T {
         }
     }
     let (done, most) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let came = std::thread::scope(|scope| {
+    let result = std::thread::scope(|scope| {
         let _done = Done(&done);
         scope.spawn(|| {
             while !done.load(Ordering::SeqCst) {
@@ -84,13 +84,13 @@ fn never_two<T>(fixture: &Fixture, deed: impl FnOnce() -> T) -> T {
                 pause(std::time::Duration::from_millis(20));
             }
         });
-        deed()
+        action()
     });
     assert!(
         most.load(Ordering::SeqCst) <= 1,
         "two processes of one instance at a time"
     );
-    came
+    result
 }
 
 fn answers(fixture: &Fixture, name: &str) {
@@ -141,12 +141,12 @@ pub fn the_server_makes_everything_again_by_itself(combination: Combination) {
     fixture.create("shop", "tester");
     fixture.create("blog", "tester-tcp");
     for what in [
-        Taken::Files,
-        Taken::Links,
-        Taken::Sockets,
-        Taken::Folders,
-        Taken::All,
-        Taken::Folder,
+        Removed::Files,
+        Removed::Links,
+        Removed::Sockets,
+        Removed::Folders,
+        Removed::All,
+        Removed::Folder,
     ] {
         ["shop", "blog"]
             .iter()
@@ -163,7 +163,7 @@ pub fn the_server_makes_everything_again_by_itself(combination: Combination) {
             blog,
             "{what:?}: one that could be reached was started again"
         );
-        if matches!(what, Taken::Files | Taken::Links) {
+        if matches!(what, Removed::Files | Removed::Links) {
             assert_eq!(
                 fixture.pid("shop"),
                 shop,
@@ -175,7 +175,7 @@ pub fn the_server_makes_everything_again_by_itself(combination: Combination) {
             master,
             "{what:?}: the server was replaced"
         );
-        // All commands as before.
+        // All commands work as before.
         fixture.acc(&["list"]).ok().says(&["shop", "blog", "awake"]);
         fixture.acc(&["stop", "shop"]).ok();
         assert_eq!(of_instance(&fixture, "shop"), [0; 0], "{what:?}");
@@ -189,13 +189,13 @@ pub fn the_server_makes_everything_again_by_itself(combination: Combination) {
     answers(&fixture, "shop");
 }
 
-/// At once, before anything was made again; and once nobody is awake.
+/// Right after the removal, before anything was made again; and once no instance is awake.
 pub fn commands_right_after_it_find_what_runs(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
     fixture.create("shop", "tester-tcp");
-    for what in [Taken::Files, Taken::Folder] {
+    for what in [Removed::Files, Removed::Folder] {
         for command in [
             &["boot"][..],
             &["start", "shop"],
@@ -216,7 +216,7 @@ pub fn commands_right_after_it_find_what_runs(combination: Combination) {
                 "{what:?} {command:?}"
             );
         }
-        // Nobody is awake: the next request finds its way.
+        // No instance is awake: the next request still reaches its instance.
         clean(&fixture.run(), what);
         answers(&fixture, "shop");
         clean(&fixture.run(), what);
@@ -227,7 +227,7 @@ pub fn commands_right_after_it_find_what_runs(combination: Combination) {
     }
 }
 
-/// Nobody is there to make it again: a boot finds what runs.
+/// No process is left that could make the files again: a boot finds what runs.
 pub fn a_boot_finds_what_runs_without_a_server(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
@@ -235,16 +235,16 @@ pub fn a_boot_finds_what_runs_without_a_server(combination: Combination) {
     fixture.create("shop", "tester");
     fixture.create("blog", "tester-tcp");
     for (what, with_supervisor) in [
-        (Taken::Files, false),
-        (Taken::Folder, false),
-        (Taken::Folder, true),
+        (Removed::Files, false),
+        (Removed::Folder, false),
+        (Removed::Folder, true),
     ] {
         ["shop", "blog"]
             .iter()
             .for_each(|name| answers(&fixture, name));
         let blog = fixture.pid("blog");
         never_two(&fixture, || {
-            // Without its supervisor nobody starts the server again.
+            // Without its supervisor nothing restarts the server.
             let supervisord = processes::find(&fixture.dir, &["supervisord"]);
             supervisord
                 .iter()
@@ -285,9 +285,9 @@ pub fn a_boot_finds_what_runs_without_a_server(combination: Combination) {
     }
 }
 
-/// The cleaner of systemd passes over a folder that somebody holds.
+/// The cleaner of systemd skips a folder that a process has locked.
 #[test]
-fn systemd_passes_over_it() {
+fn systemd_skips_the_locked_run_folder() {
     if !need::root("to clean as systemd does") || !need::programs(&["systemd-tmpfiles"]) {
         return;
     }

@@ -1,5 +1,5 @@
 //! What one client, or an application that is careless with its connections, must not be able to
-//! hold.
+//! occupy.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::support::{Combination, Fixture, http, need, now};
 
-/// Serves one connection after the other. With `keep` it closes none, else each after its answer.
+/// An application that serves one connection after the other. With `keep` it closes none, else it
+/// closes each after its answer.
 const APP: &str = r#"
 import os, socket
 s = socket.socket(socket.AF_UNIX); s.bind(os.environ["APP_SOCKET"]); s.listen(64)
@@ -108,7 +109,7 @@ pub fn a_slow_body_holds_no_application_that_serves_one_at_a_time(combination: C
             fixture.get("shop", "/").status(200);
         }
     }
-    // They are served once they are done.
+    // The held requests are served once those before them are done.
     let rests = [
         vec![b'x'; 999],
         b"0\r\n\r\n".to_vec(),

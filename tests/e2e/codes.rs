@@ -53,7 +53,7 @@ fn every_exit_code_means_one_thing() {
         .says(&["idle.timeout", "soon", "timeuot", "edge.kind", "apache"]);
 }
 
-/// A slip of the hand in the last name must not leave half of it done.
+/// A typo in the last name must not leave the command half done.
 #[test]
 fn of_several_names_all_must_exist() {
     let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "60s") else {
@@ -160,7 +160,7 @@ fn the_other_commands_print_what_they_promise() {
             crate::support::wait::holds(log.contains("\"GET / HTTP/1.1\""), log)
         },
     );
-    // Quiet in a pipe: data on stdout, nothing but errors and talk on stderr, no colours.
+    // Quiet in a pipe: data on stdout, only errors and messages on stderr, no colours.
     let list = fixture.acc(&["list"]).ok();
     assert!(
         !list.out.contains('\u{1b}') && !list.err.contains('\u{1b}'),
@@ -214,7 +214,7 @@ fn what_makes_no_sense_is_refused_with_a_way_out() {
         .error(2)
         .says(&["nosuch", "hint: fix `", "models/files/files/app.conf.tera`"]);
     fixture.model("wrong", "command = []\n[timeouts]\nwake = \"1s\"\n");
-    // The way it does not listen is told by `acc models` already, not by the first create.
+    // `acc models` already reports an unknown way to listen, not only the first create.
     for (listen, address, way) in [
         ("fd", "port", "descriptor 3"),
         ("unix", "port", "`{{ socket }}`"),
@@ -291,8 +291,8 @@ fn what_makes_no_sense_is_refused_with_a_way_out() {
     assert!(!fixture.instance("x1").exists());
 }
 
-/// As the shell does it: the script is read, and its function called with the words that were
-/// typed.
+/// As the shell does it: the script is loaded, and its function is called with the words typed so
+/// far.
 #[test]
 fn bash_completes_names() {
     if !crate::support::need::programs(&["bash"]) {

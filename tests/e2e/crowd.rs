@@ -1,4 +1,5 @@
-//! Many at once: one start for a crowd, one pass at a time, and no request lost to a stop.
+//! Many at once: one start for many requests, one monitor run at a time, and no request lost to a
+//! stop.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,7 +52,7 @@ pub fn two_hundred_first_requests_make_one_start(combination: Combination) {
     assert_eq!(fixture.info("shop")["wakes"], 1);
 }
 
-pub fn a_start_that_fails_is_told_to_everybody_who_waits(combination: Combination) {
+pub fn a_failed_start_is_reported_to_every_waiting_request(combination: Combination) {
     let Some(fixture) = Fixture::new(combination) else {
         return;
     };
@@ -78,7 +79,7 @@ command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--exit-at-start
         info["failure"], "exited with code 7 before its first answer",
         "{info}"
     );
-    // Another request within the back-off starts nothing.
+    // Another request during the back-off starts nothing.
     let reply = fixture.get("shop", "/").status(503);
     assert!(reply.header("retry-after").is_some(), "{reply:?}");
     assert!(
@@ -88,7 +89,7 @@ command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--exit-at-start
     );
 }
 
-pub fn two_monitor_passes_at_once(combination: Combination) {
+pub fn two_monitor_runs_at_once(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "100ms") else {
         return;
     };
@@ -119,7 +120,7 @@ pub fn two_monitor_passes_at_once(combination: Combination) {
     );
 }
 
-pub fn nobody_loses_a_request_to_idle_stops(combination: Combination) {
+pub fn no_request_is_lost_to_idle_stops(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| (s.idle, s.check_every) = ("50ms", "50ms"))
     else {
         return;
@@ -141,7 +142,7 @@ pub fn nobody_loses_a_request_to_idle_stops(combination: Combination) {
                         Ok(reply) => lost.push(format!("{} {}", reply.status, reply.text())),
                         Err(e) => lost.push(e.to_string()),
                     }
-                    // Pauses around the idle timeout, so that requests meet every instant of a
+                    // Pauses around the idle timeout, so that requests arrive at every moment of a
                     // stop.
                     crate::support::wait::pause(Duration::from_millis(
                         30 + (answered * 7 + n * 13) % 80,
@@ -153,7 +154,7 @@ pub fn nobody_loses_a_request_to_idle_stops(combination: Combination) {
         let clients: Vec<_> = (0..2).map(|n| scope.spawn(client(n))).collect();
         let ending = crate::support::wait::Ending(&over);
         crate::support::wait::pause(Duration::from_secs(6));
-        // On a busy host an idle stop is rarer, as there is always a request under way.
+        // On a busy host an idle stop is rarer, because there is always a request in progress.
         wait_until("it slept a few times", Duration::from_secs(60), || {
             let starts = fixture.told("shop", "START").len();
             holds(starts > 3, starts)

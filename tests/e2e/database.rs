@@ -18,7 +18,7 @@ fn a_locked_database_is_an_error_and_not_a_hang() {
     let done = fixture.acc(&["create", "blog", "--model", "tester", "--asleep"]);
     assert!(done.took.as_secs() < 30, "{done:?}");
     done.error(1).says(&["locked"]);
-    // What is awake needs no database.
+    // An awake instance needs no database.
     fixture.get("shop", "/").status(200);
     other.execute_batch("ROLLBACK").unwrap();
     drop(other);

@@ -1,6 +1,6 @@
-//! nginx's workers, when acc is root: whom they run as, who can reach what they and acc share, and
-//! what is noticed when they do not answer. Instances run as `nobody` here, and workers as
-//! `daemon`.
+//! nginx's workers, when acc is root: which user they run as, who can reach the files they share
+//! with acc, and what is noticed when they do not answer. Instances run as `nobody` here, and
+//! workers as `daemon`.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -19,7 +19,7 @@ use crate::support::{Combination, Fixture, need, processes, run, wait_until};
 const NOBODY: u32 = 65_534;
 const USERS: &str = "user = \"daemon\"";
 
-/// An application that treats its socket as `CODE` says, after it was bound and before it listens.
+/// An application that executes `CODE` on its socket after the bind and before the listen.
 const PYTHON: &str = r#"
 import os, socket, sys
 path = os.environ["APP_SOCKET"]
@@ -35,7 +35,7 @@ while True:
     c.close()
 "#;
 
-/// A fixture of root's whose instances run as `nobody`; `None`: it cannot be here.
+/// A fixture as root whose instances run as `nobody`; `None`: not possible on this machine.
 fn fixture(combination: Combination) -> Option<Fixture> {
     if !need::root("to run instances as another user") {
         return None;
@@ -67,7 +67,7 @@ fn of(path: &Path) -> (u32, u32, u32) {
     (found.uid(), found.gid(), found.mode() & 0o7777)
 }
 
-/// A command that an instance's user runs.
+/// A command run by the user of the instances.
 fn as_nobody(program: &str, arguments: &[&str]) -> run::Done {
     run::run(
         Command::new(program)
@@ -152,8 +152,8 @@ fn the_edge_is_out_of_the_reach_of_instances() {
     }
 }
 
-/// Whoever opens the file's mode, or passes a descriptor of it on: only nginx's workers and root
-/// are answered.
+/// Even if another user changes the mode of the socket, or passes a descriptor of it on: only
+/// nginx's workers and root are answered.
 #[test]
 fn a_stranger_on_the_wake_socket_gets_no_answer() {
     if !need::programs(&["python3"]) {
@@ -188,7 +188,7 @@ fn a_stranger_on_the_wake_socket_gets_no_answer() {
 }
 
 #[test]
-fn workers_that_were_stopped_go_on_after_a_pass() {
+fn stopped_workers_continue_after_a_monitor_run() {
     for combination in nginx() {
         let Some(fixture) = fixture(combination) else {
             continue;
@@ -197,7 +197,8 @@ fn workers_that_were_stopped_go_on_after_a_pass() {
         fixture.create("shop", "tester");
         fixture.monitor();
         let all = workers(&fixture);
-        // One alone leaves requests without an answer now and then, all of them each request.
+        // One stopped worker leaves some requests without an answer; all of them stopped, every
+        // request.
         for stopped in [&all[..1], &all[..]] {
             stopped
                 .iter()
@@ -253,7 +254,7 @@ fn a_wake_socket_that_nginx_cannot_use_is_put_right() {
         }
         let worker = fixture.server().unwrap();
         fs::remove_file(&socket).unwrap();
-        // The server may be there first.
+        // The server may have repaired it first.
         fixture.monitor();
         wait_until("a sleeper is woken again", SOON, || {
             let status = fixture.get("shop", "/").status;
@@ -271,8 +272,8 @@ fn a_wake_socket_that_nginx_cannot_use_is_put_right() {
     }
 }
 
-/// Frameworks differ: gunicorn makes its socket for everybody and gives it to its own group, others
-/// close it to all but themselves.
+/// Frameworks differ: gunicorn makes its socket world-writable and gives it to its own group,
+/// others restrict it to their user.
 #[test]
 fn the_edge_reaches_a_socket_whatever_the_application_did_to_it() {
     if !need::programs(&["python3"]) {
@@ -315,7 +316,7 @@ fn the_edge_reaches_a_socket_whatever_the_application_did_to_it() {
                 "{name} ({combination:?})"
             );
             fixture.get(name, "/").status(200);
-            // Later on, too: a pass notices.
+            // Later on, too: a monitor run notices.
             fs::set_permissions(folder.join("app.sock"), fs::Permissions::from_mode(0o600))
                 .unwrap();
             fixture
@@ -356,9 +357,9 @@ fn a_boot_without_a_user_for_the_edge_is_one_clear_error() {
     fs::write(fixture.config(), config).unwrap();
 }
 
-/// Hardened hosts have 027 or 077, some old scripts 000.
+/// The umask: hardened hosts have 027 or 077, some old scripts 000.
 #[test]
-fn the_umask_of_who_boots_decides_nothing() {
+fn the_umask_of_the_user_who_boots_changes_no_mode() {
     for combination in Combination::ALL {
         for umask in ["000", "027", "077"] {
             let Some(fixture) = fixture(combination) else {
@@ -396,7 +397,7 @@ fn the_umask_of_who_boots_decides_nothing() {
     }
 }
 
-/// Root's files and folders that another user may write; what an instance makes is its own.
+/// Files and folders of root that another user may write; files made by an instance are its own.
 fn written_by_others(dir: &Path, into: &mut Vec<String>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();

@@ -82,8 +82,8 @@ pub fn destroyed_and_purged_it_leaves_nothing(combination: Combination) {
     );
     assert_eq!(fixture.json(&["list"]).as_array().unwrap().len(), 0);
 
-    // The name and the host are free, the number is not used again, and nothing of the old one is
-    // inherited.
+    // The name and the host are free, the number is not used again, and nothing of the old instance
+    // is inherited.
     fixture
         .acc(&[
             "create",

@@ -1,4 +1,5 @@
-//! Applications that are handed their socket, and those that say by themselves that they are ready.
+//! Applications that get their socket from acc, and those that report themselves when they are
+//! ready.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -12,8 +13,8 @@ use crate::support::fixture::SOON;
 use crate::support::wait::holds;
 use crate::support::{Combination, Fixture, now, processes, wait_until};
 
-/// The demo application with a log, on a socket that it is handed or binds, with these further
-/// arguments and keys.
+/// The demo application with a log, on a socket that it gets from acc or binds itself, with these
+/// further arguments and keys.
 fn model(fixture: &Fixture, name: &str, listen: &str, keys: &str, arguments: &str) {
     let address = match listen {
         "fd" => "",
@@ -59,7 +60,7 @@ pub fn a_crowd_on_a_handed_socket_makes_one_start(combination: Combination) {
     );
     assert_eq!(fixture.told("shop", "START").len(), 1);
     assert_eq!(fixture.info("shop")["wakes"], 1);
-    // Asleep nobody has the socket any more, and the next start gets another.
+    // While the instance sleeps no process has the socket, and the next start gets another one.
     let info = fixture.info("shop");
     assert_eq!(
         (&info["handed"], &info["notifies"]),
@@ -78,7 +79,7 @@ pub fn a_crowd_on_a_handed_socket_makes_one_start(combination: Combination) {
     fixture.get("shop", "/").status(200);
     fixture.acc(&["stop", "--now", "shop"]).ok();
     assert_eq!(fixture.told("shop", "START").len(), 3);
-    // It dies by itself while awake: the next request starts it again.
+    // The application dies by itself while awake: the next request starts it again.
     fixture.get("shop", "/").status(200);
     let _ = fixture.ask("GET", "shop", "/crash").send(fixture.address());
     wait_until("the crash is noticed", SOON, || {
@@ -191,14 +192,14 @@ pub fn it_is_ready_when_it_says_so(combination: Combination) {
     }
 }
 
-/// A script that says it for a program that does not: `systemd-notify` waits until it was heard,
-/// and is.
+/// A script that reports readiness for a program that does not do so itself: `systemd-notify` waits
+/// until the message was received, and acc receives it.
 pub fn a_script_says_it_for_the_application(combination: Combination) {
     let Some(fixture) = Fixture::new(combination) else {
         return;
     };
     if crate::support::need::find("systemd-notify").is_none() {
-        // Not `need::skipped`: what sets up a machine for the tests does not install systemd.
+        // Not `need::skipped`: preparing a machine for the tests does not install systemd.
         eprintln!("skipped: not installed: systemd-notify");
         return;
     }
@@ -276,8 +277,8 @@ pub fn the_server_is_killed_while_it_wakes(combination: Combination) {
             wait_until("it runs", SOON, || {
                 holds(!fixture.told("shop", "START").is_empty(), "not yet")
             });
-            // The worker alone: nobody brings back all of it in the time that nginx has for its
-            // second try.
+            // Only the worker is killed: a whole server would not be back within the time that
+            // nginx has for its second try.
             let workers = processes::of(&fixture.dir)
                 .into_iter()
                 .filter(|p| p.command.contains(" worker --sockets "));
@@ -285,7 +286,7 @@ pub fn the_server_is_killed_while_it_wakes(combination: Combination) {
             held.join().unwrap()
         });
         if combination.edge == "nginx" {
-            // It had not been sent to the application: nginx asks the next server.
+            // The request had not been sent to the application: nginx asks the next server.
             first.unwrap().status(200);
         }
         wait_until("it answers", SOON, || {
@@ -311,7 +312,7 @@ pub fn the_server_is_killed_while_it_wakes(combination: Combination) {
     }
 }
 
-/// The next worker has not heard what was said to the one before, and needs nothing of it.
+/// The next worker did not receive the messages sent to the one before, and does not need them.
 pub fn the_server_is_upgraded_while_it_wakes(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;

@@ -99,8 +99,8 @@ pub fn unknown_and_wrong_hosts(combination: Combination) {
     ] {
         assert_eq!(raw(&text).unwrap(), 400, "{what}");
     }
-    // Both lengths at once: nginx refuses it, acc passes it on as one request without doubt; the
-    // second is never a request of its own.
+    // Both lengths at once: nginx refuses the request, acc passes it on as one unambiguous request;
+    // the second request in its body never becomes a request of its own.
     let before = fixture.told("shop", "REQ").len();
     let smuggle = format!(
         "POST /echo HTTP/1.1\r\nHost: {shop}\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: {shop}\r\n\r\n"
@@ -159,7 +159,7 @@ pub fn clients_cannot_set_what_only_the_edge_may(combination: Combination) {
             "{state}: {seen}"
         );
     }
-    // A POST is not made repeatable, nor refused, by headers a client makes up.
+    // Headers that a client invents do not make a POST repeatable, and do not get it refused.
     fixture.acc(&["stop", "shop"]).ok();
     fixture
         .send(
@@ -208,7 +208,7 @@ pub fn a_browser_gets_the_waiting_page(combination: Combination) {
             "{}",
             page.text()
         );
-        // Everybody else is held and gets the application's own answer.
+        // All other clients are held and get the application's own answer.
         assert!(api.join().unwrap().status(200).text().contains("shop"));
     });
     wait_until(

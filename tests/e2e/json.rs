@@ -1,7 +1,8 @@
 //! What `--json` prints: docs/json.md lists each field of each command with its type, and the exit
 //! code of each kind of error.
 //!
-//! A field that is new, gone, renamed or of another type fails here until the document says so.
+//! A field that is new, missing, renamed or of another type fails here until the document describes
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,9 +22,9 @@ const WITHOUT_JSON: [&str; 3] = ["completions", "man", "server"];
 /// The types of the values at each path.
 #[derive(Default)]
 struct Shape {
-    /// By path: the types, and how often it was there.
+    /// By path: the types, and how often the path occurred.
     fields: BTreeMap<String, (BTreeSet<&'static str>, usize)>,
-    /// By path of an object: how often it was there.
+    /// By path of an object: how often the object occurred.
     objects: BTreeMap<String, usize>,
 }
 
@@ -48,7 +49,7 @@ impl Shape {
             Value::Object(fields) => {
                 *self.objects.entry(path.to_owned()).or_default() += 1;
                 for (key, value) in fields {
-                    // The names of parameters are the model's.
+                    // The names of parameters come from the model.
                     let key = if path.ends_with("params") { "*" } else { key };
                     let path = if path == "." {
                         key.to_owned()
@@ -99,7 +100,7 @@ fn documented(text: &str, heading: &str) -> Vec<String> {
     .collect()
 }
 
-/// All that was printed, by the section of the document that describes it.
+/// Everything that was printed, by the section of the document that describes it.
 struct Seen {
     fixture: Fixture,
     sections: BTreeMap<&'static str, Shape>,
@@ -108,7 +109,8 @@ struct Seen {
 }
 
 impl Seen {
-    /// Runs a command, which ends with this code, and adds each value that it prints to `section`.
+    /// Runs a command that ends with this exit code, and adds each value that it prints to
+    /// `section`.
     #[track_caller]
     fn run(&mut self, section: &'static str, code: i32, arguments: &[&str]) -> Vec<Value> {
         let done = self
@@ -138,7 +140,7 @@ impl Seen {
         shape.add(path, value, &mut self.instances);
     }
 
-    /// Adds values that no run of some seconds shows.
+    /// Adds values that do not occur in a run of a few seconds.
     fn add_rare(&mut self) {
         let report = Report {
             wake: Some(Spread::default()),
@@ -184,7 +186,7 @@ impl Seen {
 
 const VERBS: &str =
     "`create`, `start`, `stop`, `restart`, `enable`, `disable`, `pin`, `reset`, `destroy`, `purge`";
-/// Says something, and ends before it listens.
+/// An application that prints a line, and ends before it listens.
 const DIES: &str = r#"listen = "unix"
 command = ["/bin/sh", "-c", "echo no luck today; exit 7"]
 "#;

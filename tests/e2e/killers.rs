@@ -1,5 +1,5 @@
-//! Requests that kill their application: a safe one is sent once more and no more, another never,
-//! and none once its answer has begun.
+//! Requests that kill their application: a safe request is sent once more and no more, an unsafe
+//! one never, and none once its answer has begun.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::support::http::{connect, read_head};
 use crate::support::{Combination, Fixture, need};
 
-/// Writes down each request that it has read before it does anything about it. `pool`: it is
-/// forked, and the one that serves dies alone.
+/// An application that logs each request that it has read, before it acts on it. `pool`: it forks,
+/// and only the child that serves the request dies.
 const APP: &str = r#"
 import os, socket, sys, threading
 def serve(c):
@@ -51,7 +51,8 @@ fn fixture(combination: Combination, kind: &str) -> Option<Fixture> {
     Some(fixture)
 }
 
-/// Sends a request; its status, 0 if it has none, and how often the application has read it.
+/// Sends a request; returns its status, 0 if it has none, and how often the application has read
+/// it.
 fn ask(fixture: &Fixture, method: &str, target: &str) -> (u16, usize) {
     let log = fixture.instance("shop").join("data/asked");
     let _ = fs::remove_file(&log);
@@ -72,8 +73,8 @@ fn ask(fixture: &Fixture, method: &str, target: &str) -> (u16, usize) {
     )
 }
 
-/// It is awake and serves, and nothing is held against it.
-fn mended(fixture: &Fixture) {
+/// The instance is awake and serves, and no failure is recorded for it.
+fn is_well(fixture: &Fixture) {
     fixture.acc(&["restart", "shop"]).ok();
     fixture.acc(&["reset", "shop"]);
     fixture.get("shop", "/").status(200);
@@ -93,11 +94,12 @@ pub fn each_is_read_as_often_as_it_may_be(combination: Combination) {
         for &(method, target, status, most) in cases {
             for state in ["awake", "asleep", "pooled"] {
                 if state != "awake" {
-                    // Without the seconds of grace that a drain gives to connections of clients
-                    // that are gone.
+                    // Without the seconds of grace that a drain gives to connections whose clients
+                    // are gone.
                     fixture.acc(&["stop", "--now", "shop"]).ok();
                 }
-                // Whoever woke it has a connection to it, and keeps it for the next request.
+                // acc woke the instance, has a connection to it, and keeps that for the next
+                // request.
                 if state == "pooled" {
                     fixture.get("shop", "/").status(200);
                 }
@@ -105,13 +107,13 @@ pub fn each_is_read_as_often_as_it_may_be(combination: Combination) {
                 let what = format!("{method} {target} {state} {kind} ({combination:?})");
                 assert_eq!(said, status, "{what}: read {reads} times");
                 assert!((1..=most).contains(&reads), "{what}: read {reads} times");
-                mended(&fixture);
+                is_well(&fixture);
             }
         }
     }
 }
 
-/// On a connection of its client that is kept, and was used before.
+/// On a connection of the client that was used before and kept open.
 pub fn so_is_one_on_a_kept_connection(combination: Combination) {
     let Some(fixture) = fixture(combination, "alone") else {
         return;
@@ -148,6 +150,6 @@ pub fn so_is_one_on_a_kept_connection(combination: Combination) {
             (1..=most).contains(&reads),
             "{method}: read {reads} times ({combination:?})"
         );
-        mended(&fixture);
+        is_well(&fixture);
     }
 }

@@ -1,4 +1,4 @@
-//! The main job: an instance is made, answers, is put to sleep when idle and woken by the next
+//! The main job: an instance is created, answers, is put to sleep when idle and woken by the next
 //! request.
 
 use std::time::Duration;
@@ -79,7 +79,7 @@ pub fn it_is_created_answers_sleeps_and_wakes(combination: Combination) {
     assert_eq!(info["phase"], "awake", "{info}");
     assert_ne!(fixture.pid("shop"), first);
     assert_eq!(fixture.told("shop", "START").len(), 2);
-    // The wake just now counts as use: a pass right after it changes nothing.
+    // The wake just now counts as use: a monitor run right after it changes nothing.
     fixture.monitor();
     let kinds: Vec<String> = fixture
         .json(&["events", "shop"])
@@ -143,7 +143,7 @@ pub fn disabled_it_never_wakes_and_pinned_it_never_sleeps(combination: Combinati
     fixture.acc(&["pin", "shop"]).ok();
     assert_eq!(fixture.info("shop")["desired"], "up");
     let pid = fixture.pid("shop");
-    // Much longer than the idle timeout, seen by the monitor again and again.
+    // Much longer than the idle timeout, and checked by several monitor runs.
     let began = crate::support::now();
     while began.elapsed() < Duration::from_millis(1200) {
         fixture.monitor();
@@ -168,7 +168,8 @@ pub fn it_listens_on_tcp(combination: Combination) {
     );
     fixture.get("shop", "/").status(200);
     fixture.get("shop", "/").status(200);
-    // Another program takes the port of the sleeper: never its traffic, and acc finds another.
+    // Another program takes the port of the sleeping instance: it never gets the instance's
+    // requests, and acc chooses another port.
     fixture.acc(&["stop", "shop"]).ok();
     let thief = std::net::TcpListener::bind(address).unwrap();
     thief.set_nonblocking(true).unwrap();
@@ -192,7 +193,7 @@ pub fn it_listens_on_tcp(combination: Combination) {
         "taken by another program",
         &to,
     ]);
-    // Also once nginx has the new map, and through another sleep.
+    // Also once nginx has loaded the new map, and after another sleep.
     for _ in 0..50 {
         fixture.get("shop", "/").status(200);
     }
@@ -272,7 +273,7 @@ pub fn it_has_other_hosts_and_is_named_by_number(combination: Combination) {
         ])
         .refused()
         .says(&["www.example.org"]);
-    // A second one made from the model's name gets the next free one.
+    // A second instance named after the model gets the next free name.
     fixture
         .acc(&["create", "--model", "tester", "--asleep"])
         .ok();
@@ -312,7 +313,7 @@ pub fn the_server_puts_it_to_sleep_by_itself(combination: Combination) {
     fixture.wait_phase("shop", "asleep");
     fixture.get("shop", "/").status(200);
     fixture.wait_phase("shop", "asleep");
-    // One that dies by itself is noticed at once and wakes again.
+    // An instance that dies by itself is noticed at once and wakes again.
     fixture.acc(&["pin", "shop"]).ok();
     let pid = fixture.pid("shop");
     let _ = fixture.ask("GET", "shop", "/crash").send(fixture.address());

@@ -1,5 +1,5 @@
-//! What a request leaves in the access logs: a line each, of the same form on both edges, also
-//! where acc or nginx has answered.
+//! What a request leaves in the access logs: one line each, of the same form on both edges, also
+//! when acc or nginx has answered.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ fn log(fixture: &Fixture, name: &str, file: &str) -> PathBuf {
     fixture.home().join("log/access").join(name).join(file)
 }
 
-/// The one line with this target, once it is there; in which of the two files.
+/// The only line with this target, once it is written, and in which of the two files it is.
 fn line(fixture: &Fixture, name: &str, target: &str) -> (Line, &'static str) {
     let mut found = None;
     wait_until(&format!("`{target}` is written down"), SOON, || {
@@ -32,7 +32,7 @@ fn line(fixture: &Fixture, name: &str, target: &str) -> (Line, &'static str) {
     found.unwrap()
 }
 
-/// A line, taken apart; what does not fit panics.
+/// The parts of a line; panics if a part has the wrong form.
 #[derive(Debug)]
 struct Line {
     status: u16,
@@ -167,7 +167,7 @@ pub fn each_request_has_its_line(combination: Combination) {
     }
 }
 
-/// What is no use of the application is not written down as if it were.
+/// A request that does not count as use is not logged as use.
 fn refused(fixture: &Fixture, combination: Combination) {
     for (at, ask) in [
         fixture
@@ -204,9 +204,9 @@ fn refused(fixture: &Fixture, combination: Combination) {
         .says(&["/?awake", "/?disabled", "/?large"]);
 }
 
-/// A flood of requests for nobody leaves nothing.
+/// A flood of requests for unknown hosts leaves nothing.
 #[test]
-fn what_is_asked_of_nobody_fills_no_disk() {
+fn requests_for_unknown_hosts_fill_no_disk() {
     for combination in [Combination::REAL, Combination::BUILTIN] {
         let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
             continue;

@@ -1,9 +1,9 @@
-//! Another program has locked the database: only those who ask for a change wait for it.
+//! Another program has locked the database: only commands that change something wait for it.
 
 use crate::support::{Combination, Fixture};
 
-/// What is awake answers, and a sleeper wakes, while the lock is held; the stop that waits for it
-/// succeeds once it is gone. It is held for less than acc waits for a lock.
+/// While the lock is held, an awake instance answers and a sleeping one wakes; the stop that waits
+/// for the lock succeeds once it is released. It is held for less than acc waits for a lock.
 pub fn requests_go_on(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
@@ -26,7 +26,7 @@ pub fn requests_go_on(combination: Combination) {
         stop.join().unwrap().ok();
     });
     assert_eq!(fixture.phase("shop"), "asleep");
-    // And all that happened meanwhile came to the disk.
+    // Everything that happened meanwhile was then written to the disk.
     assert_eq!(
         (fixture.phase("wiki"), fixture.phase("blog")),
         ("awake".to_owned(), "awake".to_owned())

@@ -1,4 +1,4 @@
-//! acc's locks: only its user can hold one, whatever the umask and whoever was there first.
+//! acc's locks: only acc's user can hold one, whatever the umask is and whoever created the file.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -44,7 +44,7 @@ fn their_modes_do_not_depend_on_the_umask() {
     }
 }
 
-/// A process of `nobody` that holds a file, until it is killed.
+/// A process of `nobody` that holds a lock on a file until it is killed.
 struct Stranger(Child);
 
 impl Stranger {
@@ -73,10 +73,10 @@ impl Drop for Stranger {
     }
 }
 
-/// Files of an acc that made them for all to read, held by others since before: acc boots, and its
-/// server comes back.
+/// Lock files that an older acc made readable for all, and that others have held locked since: acc
+/// boots, and its server restarts.
 #[test]
-fn strangers_who_hold_one_from_before_are_in_nobodys_way() {
+fn locks_held_by_strangers_since_before_block_nothing() {
     if !need::root("to hold a lock as another user") || !need::programs(&["flock"]) {
         return;
     }

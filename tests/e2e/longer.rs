@@ -1,4 +1,4 @@
-//! What lasts longer than the idle timeout: open connections are use, and nothing cuts them.
+//! Requests longer than the idle timeout: open connections are use, and nothing cuts them.
 
 use std::io::Read;
 use std::time::Duration;
@@ -109,7 +109,7 @@ pub fn an_operators_stop_waits_for_what_is_in_flight(combination: Combination) {
         );
         let stop = scope.spawn(|| fixture.acc(&["stop", "shop"]));
         pause(Duration::from_millis(300));
-        // Comes while it drains: held, then answered by the next run.
+        // Arrives during the drain: held, then answered by the next run.
         let late = scope.spawn(|| fixture.get("shop", "/"));
         slow.join().unwrap().status(200);
         stop.join().unwrap();

@@ -1,4 +1,4 @@
-//! An instance is all of its processes, whatever they call themselves and wherever they go.
+//! An instance is all of its processes, whatever their names are and wherever they move.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,8 +6,9 @@ use crate::support::fixture::SOON;
 use crate::support::wait::holds;
 use crate::support::{Combination, Fixture, need, processes, wait_until};
 
-/// Listens on the unix socket of its first argument, answers each request with its pid, and runs
-/// what stands in `BEFORE`, `AFTER` (once it listens), and in the body of a request.
+/// An application that listens on the unix socket of its first argument, answers each request with
+/// its pid, and executes the code in `BEFORE`, in `AFTER` (once it listens), and in the body of a
+/// request.
 const APP: &str = r#"
 import os, signal, socket, sys, time
 BEFORE
@@ -40,7 +41,7 @@ fn model(fixture: &Fixture, name: &str, before: &str, after: &str) {
     .unwrap();
 }
 
-/// The name of a process (`/proc/PID/comm`) is its own choice: it hides nothing, and keeps acc from
+/// A process chooses its own name (`/proc/PID/comm`): the name hides no process, and stops acc from
 /// nothing.
 pub fn its_name_may_be_any_bytes(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
@@ -78,11 +79,11 @@ pub fn its_name_may_be_any_bytes(combination: Combination) {
         wait_until("it has ended", SOON, || holds(!processes::alive(pid), pid));
         fixture.create(&instance, &instance);
     }
-    // And the fixture is halted with all of them awake.
+    // The fixture is then halted with all of them awake.
 }
 
-/// What it runs in a session of its own, twice forked, with nothing open: `sleep` of a length that
-/// is only this test's.
+/// A process that the application starts in a session of its own, forked twice, with no file open:
+/// `sleep` for a length that only this test uses.
 fn away(length: &str) -> String {
     format!(
         "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        os.chdir('/'); os.closerange(0, 99)\n        \
@@ -90,7 +91,7 @@ fn away(length: &str) -> String {
     )
 }
 
-/// The processes that sleep so long.
+/// The processes that sleep for this length.
 fn sleepers(length: &str) -> Vec<i32> {
     let pids = std::fs::read_dir("/proc")
         .unwrap()
@@ -102,8 +103,8 @@ fn sleepers(length: &str) -> Vec<i32> {
     .collect()
 }
 
-/// Can acc make control groups that count processes here? A host that gives none is no fault of the
-/// test's machine.
+/// Can acc make control groups that count processes here? A host without them is not a failure of
+/// the test.
 fn has_groups(fixture: &Fixture) -> bool {
     let said = fixture.acc(&["doctor"]).out;
     let has =
@@ -114,14 +115,14 @@ fn has_groups(fixture: &Fixture) -> bool {
     has
 }
 
-/// It has become `sleep` a moment after the application answers.
+/// The process becomes `sleep` a moment after the application answers.
 fn wait_for_one(length: &str) {
     wait_until("what it has started runs", SOON, || {
         holds(sleepers(length).len() == 1, "it does not")
     });
 }
 
-/// Another one for each call, also of tests in one process.
+/// A different length for each call, also between tests in one process.
 fn length() -> String {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let call = CALLS.fetch_add(1, Ordering::Relaxed);
@@ -129,9 +130,9 @@ fn length() -> String {
     length.to_string()
 }
 
-/// Whatever ends an instance ends all of it: a process in a session of its own, without a parent
-/// and an environment, too. Where acc may make no control groups such a one is not found (see the
-/// ordinary user below).
+/// However an instance ends, all of its processes end: also one in a session of its own, without a
+/// parent and without an environment. Where acc may not make control groups such a process is not
+/// found (see the ordinary user below).
 pub fn what_it_has_started_ends_with_it(combination: Combination) {
     if !need::root("to make control groups") || !need::programs(&["python3"]) {
         return;
@@ -152,7 +153,7 @@ pub fn what_it_has_started_ends_with_it(combination: Combination) {
     wait_for_one(&length);
     fixture.acc(&["stop", "--now", "shop"]).ok();
     assert_eq!(sleepers(&length), [0; 0], "after a stop at once");
-    // Its first process is killed.
+    // The first process of the instance is killed.
     fixture.get("shop", "/").status(200);
     wait_for_one(&length);
     processes::signal(fixture.pid("shop"), nix::sys::signal::Signal::SIGKILL);
@@ -169,8 +170,8 @@ pub fn what_it_has_started_ends_with_it(combination: Combination) {
     assert_eq!(sleepers(&length), [0; 0], "after halt");
 }
 
-/// All of acc is killed, and the first process too: what the instance has left ends at the next
-/// boot.
+/// All of acc is killed, and the instance's first process too: the remaining processes of the
+/// instance end at the next boot.
 pub fn what_was_left_by_a_crash_ends_at_the_boot(combination: Combination) {
     if !need::root("to make control groups") || !need::programs(&["python3"]) {
         return;
@@ -184,7 +185,7 @@ pub fn what_was_left_by_a_crash_ends_at_the_boot(combination: Combination) {
     let length = length();
     model(&fixture, "strays", &away(&length), "");
     fixture.create("shop", "strays");
-    // It is not of the fixture by anything that can be seen of it.
+    // Nothing visible of this process connects it with the fixture.
     processes::cut_power(&fixture.dir);
     wait_for_one(&length);
     fixture.acc(&["boot"]).ok();
@@ -196,8 +197,8 @@ pub fn what_was_left_by_a_crash_ends_at_the_boot(combination: Combination) {
     assert_eq!(sleepers(&length), [0; 0]);
 }
 
-/// A child that has inherited the listening socket and outlives the application does not keep it
-/// from waking.
+/// A child that has inherited the listening socket and outlives the application does not prevent
+/// the next wake.
 pub fn an_inherited_socket_is_not_in_the_way(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
@@ -218,7 +219,7 @@ pub fn an_inherited_socket_is_not_in_the_way(combination: Combination) {
     }
 }
 
-/// Told at once, and nothing of it is left.
+/// Reported at once, and no process of the instance is left.
 pub fn one_that_goes_into_the_background_is_told(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
@@ -278,13 +279,13 @@ pub fn one_that_forks_without_end_is_bounded(combination: Combination) {
     fixture.create("blog", "hello");
     fixture.get("blog", "/").status(200);
     fixture.acc(&["stop", "shop"]).ok();
-    // And again: what a kill has forbidden is allowed to the next run.
+    // And again: a kill forbids new processes, but the next run may start them.
     fixture.get("shop", "/").status(200);
     fixture.acc(&["stop", "--now", "shop"]).ok();
     fixture.get("shop", "/").status(200);
 }
 
-/// A process beside the first that has work to finish when it is asked to end.
+/// A second process, which has work to finish when it gets SIGTERM.
 pub fn one_beside_it_finishes_its_work(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
@@ -292,7 +293,7 @@ pub fn one_beside_it_finishes_its_work(combination: Combination) {
     if !need::programs(&["python3"]) {
         return;
     }
-    // It is there, and knows what to do on SIGTERM, before the instance listens.
+    // This process runs, and handles SIGTERM, before the instance listens.
     let worker = "\
         def finish(*_):\n    time.sleep(0.3)\n    open('data/done', 'a').write('x')\n    os._exit(0)\n\
         signal.signal(signal.SIGTERM, finish)\n\

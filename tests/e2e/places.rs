@@ -1,5 +1,5 @@
-//! Another `home` or `run` in the config than the one that instances were made for: refused, with
-//! both named, and nothing changed.
+//! Another `home` or `run` in the config than the one that instances were created with: refused,
+//! with both named, and nothing changed.
 
 use std::fs;
 
@@ -31,12 +31,12 @@ pub fn other_places_than_before_are_refused(combination: Combination) {
         )
         .unwrap();
     };
-    // The model becomes another: that concerns nobody who is made.
+    // The model changes: existing instances are not affected.
     let model = fixture.home().join("models/tester/model.toml");
     let before = fs::read_to_string(&model).unwrap();
     fs::write(&model, before.replace("\"--name\"", "\"--no-such-word\"")).unwrap();
 
-    // It runs.
+    // With acc running.
     with(&home, &other_run);
     for command in ["boot", "halt", "monitor"] {
         fixture
@@ -57,7 +57,7 @@ pub fn other_places_than_before_are_refused(combination: Combination) {
     fixture.get("shop", "/").status(200);
     fixture.acc(&["halt"]).ok();
 
-    // It does not run.
+    // With acc halted.
     with(&home, &other_run);
     fixture
         .acc(&["boot"])

@@ -15,8 +15,9 @@ use crate::support::fixture::SOON;
 use crate::support::wait::{holds, wait_until};
 use crate::support::{Combination, Fixture, need, processes};
 
-/// Says when it has started, listens half a second later, and answers `own`; asked for `/close` it
-/// stops listening and lives on. When its port is taken it takes another, as many do.
+/// An application that reports when it has started, listens half a second later, and answers `own`;
+/// on `/close` it stops listening and keeps running. If its port is taken it takes another, as many
+/// applications do.
 const APP: &str = r#"description = "an application on a port"
 listen = "tcp"
 command = ["python3", "-u", "app.py", "{{ port }}", "{{ data }}", "{{ params.how }}"]
@@ -29,7 +30,8 @@ default = "plain"
 start = "10s"
 "#;
 
-/// Listens in the process that is asked for by `how`; whichever it is ends with the first.
+/// An application that listens in the process named by `how`; each of them ends with the first
+/// process.
 const FAMILY: &str = r#"description = "an application of several processes"
 listen = "tcp"
 command = ["python3", "-u", "app.py", "{{ port }}", "{{ params.how }}"]
@@ -39,7 +41,7 @@ description = "which of its processes listens"
 default = "exec"
 "#;
 
-/// What [`APP`] runs.
+/// The path of the program [`APP`].
 const APP_PY: &str = r#"import os, socket, sys, time
 open(sys.argv[2] + "/started", "w").close()
 time.sleep(0.5)
@@ -56,7 +58,7 @@ while True:
     if gone: time.sleep(600)
 "#;
 
-/// What [`FAMILY`] runs.
+/// The path of the program [`FAMILY`].
 const FAMILY_PY: &str = r#"import os, socket, sys, threading, time
 port, how = int(sys.argv[1]), sys.argv[2]
 def bound():
@@ -89,7 +91,7 @@ struct Thief {
 }
 
 impl Thief {
-    /// Bound, and not yet listening.
+    /// The socket bound, but not yet listening.
     fn bound(at: SocketAddr, reuse: bool) -> Socket {
         let socket = Socket::new(Domain::for_address(at), Type::STREAM, None).unwrap();
         socket.set_reuse_address(true).unwrap();
@@ -136,7 +138,7 @@ impl Thief {
         }
     }
 
-    /// What it was sent until now.
+    /// What this program was sent until now.
     fn end(mut self) -> String {
         self.stop.store(true, Ordering::SeqCst);
         self.task.take().unwrap().join().unwrap();
@@ -185,8 +187,8 @@ fn with_app(fixture: Fixture, how: &str) -> Fixture {
     fixture
 }
 
-/// Somebody listens first, at any address that takes its connections, after acc has looked and
-/// before the application binds.
+/// Another program listens first, at any address that takes the instance's connections, after acc
+/// has checked the port and before the application binds it.
 pub fn a_stranger_that_listens_first_is_never_asked(combination: Combination) {
     if !need::programs(&["python3"]) {
         return;
@@ -238,8 +240,8 @@ pub fn a_stranger_that_listens_first_is_never_asked(combination: Combination) {
     }
 }
 
-/// The same by another user than the instance's, who may not share its port: while it starts, and
-/// once it has lost its port.
+/// The same, by another user than the instance's, who may not share the port: during the start, and
+/// after the application has closed its port.
 pub fn a_stranger_of_another_user_is_never_asked(combination: Combination) {
     if !need::root("instances of another user") || !need::programs(&["python3"]) {
         return;
@@ -286,7 +288,7 @@ pub fn a_stranger_of_another_user_is_never_asked(combination: Combination) {
     assert_eq!(thief.end(), "", "somebody else was asked");
 }
 
-/// Waits until an event says that, and that nothing says the operator has asked.
+/// Waits until an event contains this text; no event may say that the operator asked for it.
 fn wait_displaced(fixture: &Fixture, name: &str, why: &str) {
     wait_until("it to be displaced", SOON, || {
         let events = fixture.acc(&["events", name]).ok().out;
@@ -305,7 +307,8 @@ fn wait_displaced(fixture: &Fixture, name: &str, why: &str) {
     );
 }
 
-/// It stops listening while it runs, and somebody else takes the port: noticed without a pass.
+/// The instance stops listening while it runs, and another program takes the port: noticed without
+/// a monitor run.
 pub fn a_port_that_an_awake_instance_has_lost_is_noticed(combination: Combination) {
     let Some(fixture) = fixture(combination, "plain") else {
         return;
@@ -317,8 +320,8 @@ pub fn a_port_that_an_awake_instance_has_lost_is_noticed(combination: Combinatio
     });
     let thief = Thief::listening(Thief::bound(before, false));
     if combination.edge == "builtin" {
-        // Also before it is noticed: acc asks at every connection, and the request waits for the
-        // next run.
+        // Also before it is noticed: acc checks the owner at every connection, and the request
+        // waits for the next run.
         assert_eq!(fixture.get("shop", "/lost").status(200).text(), "own");
     }
     wait_displaced(&fixture, "shop", "is not part of the instance");
@@ -327,7 +330,7 @@ pub fn a_port_that_an_awake_instance_has_lost_is_noticed(combination: Combinatio
     assert_eq!(thief.end(), "", "somebody else was asked");
 }
 
-/// It sets `SO_REUSEPORT`, and another program of its user joins it.
+/// The application sets `SO_REUSEPORT`, and another program of its user listens on the same port.
 pub fn who_joins_the_port_of_an_awake_instance_is_noticed(combination: Combination) {
     let Some(fixture) = fixture(combination, "reuse") else {
         return;
@@ -341,7 +344,7 @@ pub fn who_joins_the_port_of_an_awake_instance_is_noticed(combination: Combinati
     assert_eq!(thief.end(), "", "somebody else was asked");
 }
 
-/// One that does not listen any more is started again, and one that does is left alone.
+/// An instance that does not listen any more is restarted, and one that does is left alone.
 pub fn one_that_stops_listening_is_started_again(combination: Combination) {
     let Some(fixture) = fixture(combination, "plain") else {
         return;
@@ -356,8 +359,8 @@ pub fn one_that_stops_listening_is_started_again(combination: Combination) {
     assert!(!processes::alive(pid));
 }
 
-/// The file of its unix socket is removed under it: noticed at once. Another program puts its own
-/// there: a pass notices.
+/// The file of the instance's unix socket is removed: noticed at once. Another program creates its
+/// own socket there: a monitor run notices.
 pub fn one_whose_socket_is_gone_is_started_again(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
@@ -384,7 +387,8 @@ pub fn one_whose_socket_is_gone_is_started_again(combination: Combination) {
     }
 }
 
-/// Whichever of its processes listens, and whoever of them has ended since: it is its own.
+/// Whichever process of the instance listens, and whichever has ended since: the socket is the
+/// instance's.
 pub fn every_process_of_an_instance_may_listen_for_it(combination: Combination) {
     if !need::programs(&["python3"]) {
         return;
@@ -395,8 +399,8 @@ pub fn every_process_of_an_instance_may_listen_for_it(combination: Combination) 
     model(&fixture, "family", FAMILY, FAMILY_PY);
     for how in ["exec", "child", "session", "workers", "orphaned", "daemon"] {
         if how == "daemon" && !marked(&fixture) {
-            // Its parent has ended and it has a session of its own: only a control group, or a
-            // mark, tells whose it is.
+            // The parent of the process has ended and the process has a session of its own: only a
+            // control group, or a mark, tells which instance it belongs to.
             continue;
         }
         fixture
@@ -421,7 +425,7 @@ pub fn every_process_of_an_instance_may_listen_for_it(combination: Combination) 
     }
 }
 
-/// Do instances keep anything by which they are known wherever they go?
+/// Do instances keep a mark by which their processes are recognised everywhere?
 fn marked(fixture: &Fixture) -> bool {
     let pid = fixture.create("marked", "tester")["pid"]
         .as_i64()
@@ -433,7 +437,7 @@ fn marked(fixture: &Fixture) -> bool {
     read("environ").contains("ACC_INSTANCE=") || read("cgroup").contains("/acc-")
 }
 
-/// Two installations of one user that were given the same port, and wake at the same time.
+/// Two installations of one user that use the same port, and wake at the same time.
 pub fn two_installations_with_one_port_keep_their_requests_apart(combination: Combination) {
     let Some(one) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;

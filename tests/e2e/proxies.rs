@@ -1,5 +1,5 @@
-//! A proxy in front of acc: what is believed of it once the operator says so, by either edge and in
-//! any state of the instance.
+//! A proxy in front of acc: which of its headers are trusted once the operator says so, by either
+//! edge and in any state of the instance.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +22,7 @@ fn fixture(combination: Combination, edge: &str, rules: &str) -> Option<Fixture>
     Some(fixture)
 }
 
-/// What the instance was told, all of it but what is about its connection.
+/// The headers that the instance got, without those about its own connection.
 fn told(fixture: &Fixture, headers: &[(&str, &str)]) -> BTreeMap<String, String> {
     let ask = headers.iter().fold(
         fixture.ask("GET", "shop", "/headers"),
@@ -41,7 +41,7 @@ fn read(headers: &serde_json::Value) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// What it should be told.
+/// The headers that the instance should get.
 fn expected(fixture: &Fixture, client: &str, scheme: &str, port: u16) -> BTreeMap<String, String> {
     let host = fixture.host("shop");
     let quoted = if client.contains(':') {
@@ -66,10 +66,10 @@ fn expected(fixture: &Fixture, client: &str, scheme: &str, port: u16) -> BTreeMa
         .collect()
 }
 
-/// What is said, and who asks then, by which scheme and which port.
+/// The headers sent, and the client, scheme and port that the instance should see.
 type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str, u16);
 
-/// The same on all four combinations, awake or asleep: what is expected is written down once.
+/// The same on all four combinations, awake or asleep: one list of expectations.
 pub fn instances_are_told_the_same_by_both_edges(combination: Combination) {
     let Some(fixture) = fixture(combination, TRUST, "") else {
         return;
@@ -214,7 +214,7 @@ pub fn instances_are_told_the_same_by_both_edges(combination: Combination) {
                 "{state} ({combination:?})"
             );
         }
-        // The host as it is told, however it is spelled.
+        // The host as it was sent, in whatever spelling.
         for spelled in [
             "SHOP.apps.localhost",
             "shop.apps.localhost.",
@@ -240,7 +240,7 @@ pub fn instances_are_told_the_same_by_both_edges(combination: Combination) {
     }
 }
 
-pub fn a_reload_says_who_is_believed_and_how_clients_come(combination: Combination) {
+pub fn a_reload_applies_trusted_proxies_and_the_public_scheme(combination: Combination) {
     let Some(fixture) = fixture(combination, "trusted_proxies = [\"192.0.2.0/24\"]", "") else {
         return;
     };
@@ -277,7 +277,7 @@ pub fn a_reload_says_who_is_believed_and_how_clients_come(combination: Combinati
             format!("{seen:?}"),
         )
     });
-    // Of a proxy that says nothing.
+    // From a proxy that sends none of these headers.
     assert_eq!(
         told(&fixture, &[]),
         expected(&fixture, "127.0.0.1", "https", 8443),
@@ -321,8 +321,8 @@ pub fn a_reload_says_who_is_believed_and_how_clients_come(combination: Combinati
         .says(&["edge.trusted_proxies[0]: not a network such as"]);
 }
 
-/// Rules, logs and limits go by the believed client, and never by the proxy.
-pub fn the_believed_client_is_the_one_that_counts(combination: Combination) {
+/// Rules, logs and limits apply to the client that the proxy names, and never to the proxy.
+pub fn the_client_named_by_a_trusted_proxy_is_the_one_that_counts(combination: Combination) {
     let rules = "[[rules]]\nclient = \"203.0.113.0/24\"\nwake = false\n";
     let Some(fixture) = fixture(combination, &format!("{TRUST}\nper_client = 2"), rules) else {
         return;
@@ -363,7 +363,7 @@ pub fn the_believed_client_is_the_one_that_counts(combination: Combination) {
             "{state} ({combination:?})"
         );
         fixture.send(&ask("/", "198.51.100.10")).status(200);
-        // The proxy itself, of whom nobody knows how many it stands for.
+        // The proxy itself has no limit, because it stands for an unknown number of clients.
         let more: Vec<_> = (0..5)
             .map(|_| {
                 fixture

@@ -53,7 +53,8 @@ pub fn what_does_not_count_does_not_keep_it_awake(combination: Combination) {
         return;
     };
     fixture.create("shop", "tester");
-    // Asked all the time, but only by monitors: it falls asleep after about its idle timeout.
+    // Requested all the time, but only by monitors: the instance falls asleep after about its idle
+    // timeout.
     let began = now();
     while fixture.phase("shop") == "awake" {
         assert!(
@@ -63,7 +64,7 @@ pub fn what_does_not_count_does_not_keep_it_awake(combination: Combination) {
         let _ = fixture.get("shop", "/health");
         fixture.monitor();
     }
-    // Asked by people it stays.
+    // Requested by people the instance stays awake.
     fixture.get("shop", "/").status(200);
     let pid = fixture.pid("shop");
     let began = now();

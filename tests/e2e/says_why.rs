@@ -8,7 +8,7 @@ use crate::support::fixture::SOON;
 use crate::support::wait::{holds, wait_until};
 use crate::support::{Combination, Fixture, need};
 
-/// Listens where it is told, and answers 503.
+/// An application that listens at the given address, and answers 503.
 const LISTEN_PY: &str = r#"
 import os, socket, sys
 print("cannot reach database db.internal", flush=True)
@@ -123,7 +123,7 @@ pub fn where_it_listens_instead_and_what_it_said(combination: Combination) {
             0o600
         );
     }
-    // A wake tells the same, by its event.
+    // A wake reports the same, in its event.
     fixture
         .acc(&["create", "later", "--model", "other", "--asleep"])
         .ok();

@@ -1,4 +1,5 @@
-//! The server goes and comes while instances are awake: they go on, and the new server knows them.
+//! The server ends and starts while instances are awake: they keep running, and the new server
+//! knows them.
 
 use nix::sys::signal::Signal;
 
@@ -35,7 +36,7 @@ fn ended_by(combination: Combination, signal: Signal) {
         // nginx reaches an awake instance without acc.
         assert!(fixture.get("shop", "/").status(200).text().contains("shop"));
     }
-    // supervisord starts it again by itself; without supervisord `acc boot` repairs what is
+    // supervisord restarts the server by itself; without supervisord `acc boot` starts what is
     // missing.
     fixture.acc(&["boot"]).ok();
     fixture.wait_server(Some(before));
@@ -55,15 +56,15 @@ fn ended_by(combination: Combination, signal: Signal) {
     fixture.get("blog", "/").status(200);
     fixture.get("wiki", "/").status(200);
     assert_eq!(fixture.told("shop", "START").len(), 1);
-    // The new server can stop what the old one started, and says how it ended.
+    // The new server can stop an instance that the old one started, and reports how it ended.
     fixture.acc(&["stop", "shop", "blog"]).ok();
     assert!(!processes::alive(shop) && !processes::alive(blog));
     fixture.get("shop", "/").status(200);
 }
 
 pub fn one_that_is_gone_is_told(combination: Combination) {
-    // Nobody brings it back here until acc is asked to: without supervisord, and with no pass of
-    // cron's.
+    // Nothing restarts the server here until acc is told to: there is no supervisord, and no
+    // monitor run by cron.
     if combination.supervisor != "builtin" {
         return;
     }
@@ -133,7 +134,7 @@ pub fn it_reads_its_config_again(combination: Combination) {
         server,
         "it was restarted, not told"
     );
-    // What needs a restart waits for it, and vetoes nothing else.
+    // A setting that needs a restart waits for the restart, and does not block the other changes.
     let file = std::fs::read_to_string(fixture.config()).unwrap();
     let more = file
         .replace(
@@ -175,7 +176,7 @@ pub fn it_reads_its_config_again(combination: Combination) {
     fixture.get("shop", "/").status(200);
     std::fs::write(fixture.config(), &file).unwrap();
     processes::signal(server, Signal::SIGHUP);
-    // A config that is wrong changes nothing.
+    // A config with errors changes nothing.
     std::fs::write(
         fixture.dir.join("good"),
         std::fs::read(fixture.config()).unwrap(),

@@ -1,5 +1,5 @@
-//! Settings in force and the config file: which of them a command goes by, and how one becomes the
-//! other.
+//! Settings in force and the config file: which of the two a command uses, and when the file comes
+//! into force.
 
 use std::fs;
 
@@ -16,8 +16,7 @@ fn change(fixture: &Fixture, from: &str, to: &str) {
     fs::write(fixture.config(), text.replacen(from, to, 1)).unwrap();
 }
 
-/// A slip of the hand in the config must not keep anybody from looking, stopping, waking and
-/// halting.
+/// A typo in the config must not keep anyone from reading, stopping, waking and halting.
 pub fn a_config_with_faults_stops_nothing_that_runs(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| (s.idle, s.check_every) = ("60s", "300ms"))
     else {
@@ -61,7 +60,7 @@ pub fn a_config_with_faults_stops_nothing_that_runs(combination: Combination) {
         fs::write(fixture.config(), &good).unwrap();
         assert_eq!(fixture.acc(&["list"]).ok().err, "");
     }
-    // The server dies meanwhile: it comes back with the settings it had.
+    // The server dies meanwhile: it restarts with the settings it had.
     change(&fixture, "timeout = \"60s\"", "timeout = \"sixty\"");
     let worker = || {
         processes::of(&fixture.dir)
@@ -81,7 +80,7 @@ pub fn a_config_with_faults_stops_nothing_that_runs(combination: Combination) {
         .ok()
         .says(&["halted: 2 instances put to sleep"]);
     fixture.assert_nothing_runs();
-    // Now there is nothing to go by but the file.
+    // Now there is only the file to go by.
     fixture.acc(&["list"]).error(2).says(&["idle.timeout: "]);
     fixture.acc(&["halt"]).error(2);
     fs::write(fixture.config(), &good).unwrap();
@@ -187,7 +186,7 @@ pub fn a_reload_says_what_is_in_force_and_what_waits(combination: Combination) {
         (&0, &"domain".into()),
         "{told}"
     );
-    // A file with faults changes nothing, also nothing of what is good in it.
+    // A file with errors changes nothing, not even by its valid settings.
     change(&fixture, "timeout = \"50s\"", "timeout = \"40s\"");
     change(&fixture, "drain = ", "drian = ");
     fixture

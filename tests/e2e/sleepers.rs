@@ -1,5 +1,5 @@
-//! Sleepers disturb nobody: nginx is not told of them, the server does not run because of them, and
-//! they are shown in pages.
+//! Sleeping instances cost nothing: nginx has no configuration for them, the server does no work
+//! for them, and lists show them in pages.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -73,7 +73,7 @@ pub fn many_are_made_and_nothing_stirs(combination: Combination) {
             .is_empty()
     );
 
-    // What a page says is the command for the next one, and the last page says nothing.
+    // The hint of a page is the command for the next page, and the last page has no hint.
     let (mut command, mut shown) = (
         "acc list --phase asleep --model tester --limit 20".to_owned(),
         Vec::new(),

@@ -1,13 +1,13 @@
-//! Streams that are open when their instance is stopped: they end in order, and nothing waits for
-//! them.
+//! Streams that are open when their instance is stopped: they end in order, and the stop does not
+//! wait for them.
 
 use std::io::Read;
 use std::time::Duration;
 
 use crate::support::{Combination, Fixture, holds, wait_until};
 
-/// With ten minutes for what ends by itself: a restart that waited for a stream would not end in
-/// this test's time.
+/// `stop.drain` is ten minutes here: a restart that waited for a stream would not end within the
+/// time of this test.
 pub fn a_restart_ends_them_in_order(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| (s.idle, s.drain) = ("60s", "10min")) else {
         return;
@@ -29,7 +29,7 @@ pub fn a_restart_ends_them_in_order(combination: Combination) {
             );
             std::thread::spawn(move || {
                 let mut text = String::new();
-                // An error is a body that was cut.
+                // An error means that a body was cut.
                 open.body.read_to_string(&mut text).map(|_| text)
             })
         })
@@ -55,7 +55,7 @@ pub fn a_restart_ends_them_in_order(combination: Combination) {
     }
 }
 
-/// What ends by itself is waited for, however many streams are open beside it.
+/// A stop waits for requests that end by themselves, however many streams are open beside them.
 pub fn a_stop_waits_for_what_ends_by_itself(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| (s.idle, s.drain) = ("60s", "10min")) else {
         return;

@@ -1,6 +1,6 @@
-//! What an instance can do with its own files, and what it must not cost anybody else: logs of any
-//! size and speed, folders of any depth, something else in the place of its socket, and text that
-//! would drive a terminal.
+//! What an instance can do with its own files, and what it must not cost others: logs of any size
+//! and speed, folders of any depth, something else in the place of its socket, and text that would
+//! control a terminal.
 
 use std::fs;
 use std::io::Read;
@@ -14,10 +14,10 @@ use crate::support::wait::holds;
 use crate::support::{Combination, Fixture, Mounted, need, processes, wait_until};
 
 const MIB: u64 = 1024 * 1024;
-/// Of all logs of an instance together.
+/// The size limit of all logs of an instance together.
 const LOGS_MAX: u64 = 45 * MIB;
 
-/// Bytes on the disk, of everything directly in a folder.
+/// Bytes on the disk of all files directly in a folder.
 fn on_disk(dir: &Path) -> u64 {
     fs::read_dir(dir)
         .unwrap()
@@ -29,7 +29,7 @@ fn logs(fixture: &Fixture) -> PathBuf {
     fixture.instance("shop").join("log")
 }
 
-/// Makes folders in folders, deeper than any path may be.
+/// Makes nested folders, deeper than any path can be.
 fn dig(into: &Path, levels: usize) {
     use nix::fcntl::{OFlag, open, openat};
     use nix::sys::stat::{Mode, mkdirat};
@@ -65,8 +65,8 @@ fn a_log_that_is_a_hole_costs_nothing_and_is_shown_at_once() {
     }
 }
 
-/// No pass comes: the server bounds the log by itself. What is written too fast is an event, and
-/// only one.
+/// Without a monitor run the server itself limits the log. A log that grows too fast causes an
+/// event, and only one.
 #[test]
 fn who_writes_without_end_does_not_fill_the_disk() {
     for combination in [Combination::REAL, Combination::BUILTIN] {
@@ -96,8 +96,8 @@ fn who_writes_without_end_does_not_fill_the_disk() {
             assert!(used < 2048 * MIB, "{} MiB {combination:?}", used / MIB);
         }
         fixture.acc(&["stop", "--now", "shop"]).ok();
-        // A pass may come while the server is still about its own last cut: then the next one
-        // bounds it.
+        // A monitor run may come while the server is still cutting the log itself: then the next
+        // run limits it.
         wait_until("a pass bounds it", SOON, || {
             fixture.monitor();
             let used = on_disk(&logs(&fixture));
@@ -110,8 +110,8 @@ fn who_writes_without_end_does_not_fill_the_disk() {
     }
 }
 
-/// A log that is longer than the disk has room for is cut all the same, and nobody else meets a
-/// full disk.
+/// A log that is longer than the disk has room for is still cut, and no other instance meets a full
+/// disk.
 #[test]
 fn without_room_for_a_copy_a_log_is_cut() {
     if !need::root("to mount a small tmpfs") {
@@ -154,7 +154,7 @@ fn folders_of_any_depth_are_purged_by_the_server_that_goes_on() {
         fixture.acc(&["purge", "shop"]).ok();
         assert_eq!(fixture.server().unwrap().pid, before, "{combination:?}");
         fixture.get("blog", "/").status(200);
-        // A slow disk takes its time for 18,000 folders.
+        // A slow disk needs its time for 18,000 folders.
         wait_until("nothing is left", SOON * 6, || {
             fixture.monitor();
             let left: usize = [fixture.home(), fixture.run()]
@@ -207,7 +207,7 @@ fn what_takes_the_place_of_a_socket_or_a_log_gives_way() {
     }
 }
 
-/// Control characters are shown, through a pipe too; the bytes as they were come with `--raw`.
+/// Control characters are shown escaped, through a pipe too; `--raw` prints the original bytes.
 #[test]
 fn what_an_application_prints_does_not_drive_a_terminal() {
     let Some(fixture) = Fixture::with(Combination::BUILTIN, |s| s.idle = "60s") else {
@@ -240,7 +240,7 @@ fn what_an_application_prints_does_not_drive_a_terminal() {
         .spawn()
         .unwrap();
     let mut text = Vec::new();
-    // The end of a terminal is an error.
+    // The end of the terminal is reported as an error.
     let _ = fs::File::from(pty.master).read_to_end(&mut text);
     assert!(child.wait().unwrap().success());
     let text = String::from_utf8(text).unwrap();

@@ -1,5 +1,5 @@
-//! What acc obeys: files and folders that nobody else can change, and as whom root acts where
-//! another user's are.
+//! Which files and folders acc obeys: those that no other user can change; and as which user root
+//! acts where acc belongs to another user.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
@@ -27,8 +27,8 @@ fn give(path: &Path, user: u32) {
     }
 }
 
-/// A fixture that an ordinary user has booted, with an instance that notes as whom it runs and
-/// sleeps.
+/// A fixture that an ordinary user has booted, with a sleeping instance that records the user it
+/// runs as.
 fn booted_by_another(combination: Combination) -> Option<Fixture> {
     let mut fixture = Fixture::unbooted(combination, |s| s.idle = "60s")?;
     let theirs = fixture.dir.join("acc");
@@ -59,7 +59,7 @@ fn root_over_another_users_installation_acts_as_that_user() {
         fixture.acc(&["list"]).ok().says(&["shop"]);
         fixture.acc(&["restart", "shop"]).ok();
         assert_eq!(owner(fixture.pid("shop")), NOBODY);
-        // With nobody left to ask it does the work itself: the pinned instance is started again.
+        // Without a server the command does the work itself: the pinned instance is started again.
         processes::end_all(&fixture.dir);
         let done = fixture.acc(&["monitor"]);
         for seen in processes::of(&fixture.dir) {
@@ -77,7 +77,7 @@ fn root_over_another_users_installation_acts_as_that_user() {
             });
             assert_eq!(owner(i32::try_from(pid).unwrap()), NOBODY);
         }
-        // What is written beside and renamed may be gone by now.
+        // A temporary file that is written and then renamed may be gone by now.
         let look = |path: &Path| match fs::symlink_metadata(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
             found => Some(found.unwrap()),
@@ -106,7 +106,7 @@ fn root_over_another_users_installation_acts_as_that_user() {
     }
 }
 
-/// Where it cannot become that user, or is to begin something of its own, root refuses.
+/// If root cannot become that user, or would have to start something of its own, it refuses.
 #[test]
 fn root_does_not_begin_anything_in_places_of_others() {
     if !need::root("to make folders of others") {
@@ -142,7 +142,7 @@ fn root_does_not_begin_anything_in_places_of_others() {
     give(&fixture.run(), 0);
 }
 
-/// Who owns a folder above can exchange what is below.
+/// The owner of a folder can replace everything below it.
 #[test]
 fn folders_above_count() {
     if !need::root("to make folders of others") {
@@ -182,13 +182,13 @@ fn folders_above_count() {
         "`chmod go-w ",
     ]);
     assert!(!fixture.run().exists(), "nothing was made");
-    // Where others can make, but not exchange, it is safe.
+    // A folder in which others can create entries, but not replace existing ones, is safe.
     mode(&above, 0o1777);
     fixture.acc(&["boot"]).ok();
 }
 
-/// What a named file is worth depends on who can change it; one in the folder root happens to be in
-/// is worth nothing.
+/// A named file is trusted depending on who can change it; a file in root's current folder is never
+/// trusted.
 #[test]
 fn configs_that_others_can_change_are_not_obeyed() {
     if !need::root("to make files of others") {
@@ -222,7 +222,8 @@ fn configs_that_others_can_change_are_not_obeyed() {
             "its own file in the current folder"
         );
     }
-    // Its run folder is the fixture's: what an acc of this host has in force must not be shown.
+    // The run folder is the fixture's: the settings in force of an acc of this host must not be
+    // shown.
     let named = open.join("named.toml");
     fs::write(
         &named,
@@ -259,8 +260,8 @@ fn configs_that_others_can_change_are_not_obeyed() {
     acc(Some(&named))
         .error(2)
         .says(&["/open` belongs to user 65534", "`chown 0 "]);
-    // A user's own file, in a folder of their own: root reads it as that user, who sees less than
-    // root.
+    // A user's own file, in a folder of that user: root reads it as that user, who may read less
+    // than root.
     give(&open, NOBODY);
     let secret = fixture.dir.join("secret");
     fs::create_dir(&secret).unwrap();
@@ -270,7 +271,7 @@ fn configs_that_others_can_change_are_not_obeyed() {
     symlink(secret.join("own.toml"), &link).unwrap();
     lchown(&link, Some(NOBODY), Some(NOBODY)).unwrap();
     assert!(!acc(Some(&link)).error(2).err.contains("of-root"));
-    // A pipe is no file and holds nobody up.
+    // A pipe is not a file and does not block the command.
     nix::unistd::mkfifo(&fixture.dir.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     acc(Some(&fixture.dir.join("pipe")))
         .error(2)

@@ -1,4 +1,4 @@
-//! A create that fails in any step: the error names the step, and nothing of it is left.
+//! A create that fails in any step: the error names the step, and nothing of the instance is left.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::{Combination, Fixture, Mounted, need};
 
-/// Nothing of `name`: no row, no file, no process, no answer.
+/// Nothing of `name` is left: no row, no file, no process, no answer.
 #[track_caller]
 fn assert_undone(fixture: &Fixture, name: &str) {
     assert_eq!(

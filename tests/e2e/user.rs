@@ -1,4 +1,4 @@
-//! Who runs what: instances as another user than acc, and all of acc as an ordinary user.
+//! Which user runs what: instances as another user than acc, and all of acc as an ordinary user.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -96,10 +96,10 @@ fn all_of_acc_runs_as_an_ordinary_user() {
     }
 }
 
-/// What acc tells somebody who may not use it: who may. Never that something is broken or not
-/// there.
+/// acc tells a user who may not use it which user may. It never says that something is broken or
+/// missing.
 #[test]
-fn a_user_without_rights_gets_a_hint_who_has_them() {
+fn a_user_without_rights_gets_a_hint_which_user_has_them() {
     if !need::root("to become an ordinary user") {
         return;
     }
@@ -141,7 +141,7 @@ fn a_user_without_rights_gets_a_hint_who_has_them() {
     }
 }
 
-/// Anybody may make `/tmp/acc-UID` first.
+/// Any user may create `/tmp/acc-UID` first.
 #[test]
 fn folders_of_strangers_are_refused() {
     if !need::root("to make folders of others") {
@@ -164,7 +164,7 @@ fn folders_of_strangers_are_refused() {
         .code(1)
         .says(&["belongs to user 61234"]);
     fixture.user = Some(NOBODY);
-    // Nor is a socket in there asked anything.
+    // A socket in that folder is not used either.
     fixture
         .acc(&["start", "shop"])
         .error(1)

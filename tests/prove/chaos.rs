@@ -1,4 +1,4 @@
-//! Everything acc is made of is killed while it works.
+//! Every program of acc is killed while it works.
 
 use super::run::proven;
 use crate::support::{Combination, Fixture};
@@ -32,6 +32,6 @@ pub fn everything_is_killed_and_nothing_is_lost(combination: Combination) {
         eprintln!("{combination:?}, seed {seed}: {}", report["strikes"]);
         killed += kinds.iter().filter(|what| of(what) > 0).count();
     }
-    // What is killed in a short run is chance, but not that hardly anything is.
+    // Which programs are killed in a short run is chance, but hardly any kills would be an error.
     assert!(killed >= kinds.len(), "{killed}");
 }

@@ -1,5 +1,5 @@
-//! The command itself: it notices what is lost, leaves nothing behind, and leaves others as they
-//! were.
+//! The command itself: it notices losses, leaves nothing behind, and does not change other
+//! instances.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::support::run::run;
 use crate::support::wait::holds;
 use crate::support::{Combination, Fixture, wait_until};
 
-/// The one scratch instance that is there now.
+/// The only scratch instance that exists now.
 fn scratch(fixture: &Fixture) -> String {
     wait_until("the scratch instance is there", SOON, || {
         let all = fixture.json(&["list", "--phase", "awake"]);
@@ -35,7 +35,7 @@ fn it_notices_what_is_lost() {
     let (report, done) = std::thread::scope(|scope| {
         let proof = scope.spawn(|| prove(&fixture, &["--for", "4s", "--clients", "16"]));
         let name = scratch(&fixture);
-        // What only an operator may do: ends it without waiting for what is in flight.
+        // As only an operator may: ends the instance without waiting for requests in flight.
         while !proof.is_finished() {
             let _ = fixture.acc(&["stop", "--now", &name]);
             let _ = fixture.acc(&["start", &name]);
@@ -67,7 +67,7 @@ fn it_notices_a_stream_that_does_not_end_in_order() {
             )
         });
         let name = scratch(&fixture);
-        // The streams have no ids: those of the proof's other requests are in the record.
+        // The streams have no ids; the ids of the proof's other requests are in the record.
         let record = fixture.instance(&name).join("data/prove.log");
         wait_until("the streams are open", SOON, || {
             let text = std::fs::read_to_string(&record).unwrap_or_default();
@@ -165,7 +165,7 @@ fn one_that_is_not_the_demo_application_is_only_asked() {
         (&false.into(), &0.into()),
         "{report:#}"
     );
-    // What it cannot know is not told as nought.
+    // A value that cannot be known is not reported as zero.
     for key in ["held", "doubled", "wake", "wake_from_sleep"] {
         assert!(report[key].is_null(), "{report:#}");
     }
@@ -193,8 +193,8 @@ fn what_cannot_be_proven_is_said() {
     fails(&[], 1).says(&["acc boot"]);
 }
 
-/// supervisord has died, and with it the reader of the server's standard error: what the server has
-/// to log is lost, but nothing else may be.
+/// supervisord has died, and with it the reader of the server's standard error: the server's log
+/// lines are lost, but nothing else may be lost.
 #[test]
 fn a_log_that_cannot_be_written_costs_no_request() {
     let Some(fixture) = Fixture::unbooted(Combination::BUILTIN, |_| {}) else {

@@ -1,4 +1,4 @@
-//! Runs the command and reads its report.
+//! Runs `acc prove` and reads its report.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{Fixture, wait_until};
 /// Longest a proof may take.
 pub const PROOF: Duration = Duration::from_secs(240);
 
-/// Runs a proof; its report and how it ended.
+/// Runs a proof; returns its report and how it ended.
 #[track_caller]
 pub fn prove(fixture: &Fixture, arguments: &[&str]) -> (Value, Done) {
     let done = run(
@@ -22,7 +22,7 @@ pub fn prove(fixture: &Fixture, arguments: &[&str]) -> (Value, Done) {
     (report, done)
 }
 
-/// Panics unless nothing was lost, wrong or doubled, and the scratch instance has gone.
+/// Panics unless nothing was lost, wrong or doubled, and the scratch instance was removed.
 #[track_caller]
 pub fn proven(fixture: &Fixture, arguments: &[&str]) -> Value {
     let (report, done) = prove(fixture, arguments);

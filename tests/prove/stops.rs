@@ -11,15 +11,16 @@ pub fn nothing_is_lost_on_a_unix_socket(combination: Combination) {
         return;
     };
     let mut idle_stops = 0;
-    // An idle stop gives way to a request that comes in its last moment, and on a busy host that
-    // can happen to all of a run: about half of the tries come to a stop, and a run has two.
+    // An idle stop is cancelled by a request that arrives in its last moment, and on a busy host
+    // that can happen to all stops of a run: about half of the tries end in a stop, and a run has
+    // two.
     for _ in 0..10 {
         let report = proven(&fixture, &["--cycles", "10", "--clients", "8"]);
         assert!(
             report["cycles"] == 10 && report["held"].as_u64().unwrap() > 0,
             "{report:#}"
         );
-        // Every stop was answered with a wake, and no request started a second process.
+        // Every stop was followed by a wake, and no request started a second process.
         assert!(report["right"].as_u64().unwrap() >= 80, "{report:#}");
         idle_stops += report["idle_stops"].as_u64().unwrap();
         if idle_stops > 0 {
@@ -49,8 +50,8 @@ pub fn nothing_is_lost_on_a_handed_socket(combination: Combination) {
     );
 }
 
-/// WebSockets and event streams are open through all of it: each is ended in order, and no request
-/// waits much longer for that.
+/// WebSockets and event streams are open all the time: each is ended in order, and no request waits
+/// much longer because of them.
 pub fn streams_end_in_order(combination: Combination) {
     let Some(fixture) = Fixture::new(combination) else {
         return;
@@ -65,7 +66,8 @@ pub fn streams_end_in_order(combination: Combination) {
     assert_eq!((of("broken"), of("cut_by_the_crash")), (0, 0), "{report:#}");
 }
 
-/// It stops accepting at once on SIGTERM (the demo application always does) and takes 3 s to end.
+/// The application stops accepting at once on SIGTERM (the demo application always does) and takes
+/// 3 s to end.
 pub fn nothing_is_lost_when_it_takes_long_to_end(combination: Combination) {
     let Some(fixture) = Fixture::new(combination) else {
         return;
@@ -97,8 +99,8 @@ description = "a file for its record"
     }
 }
 
-/// The drain is over after half a second, the request takes three: the application is asked to end,
-/// and finishes it.
+/// The drain is over after half a second, the request takes three: the application gets SIGTERM,
+/// and finishes the request.
 pub fn a_request_that_outlasts_the_drain_is_finished_by_the_application(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.drain = "500ms") else {
         return;

@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 client on a plain socket: it sends exactly the bytes it is told to, also wrong
-//! ones, and times out.
+//! A small HTTP/1.1 client on a plain socket: it sends exactly the bytes it is given, also invalid
+//! ones, and has time limits.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -42,13 +42,13 @@ impl Ask {
         self
     }
 
-    /// With the body in chunks, its length not told.
+    /// Sends the body in chunks, without its length.
     pub fn chunked(mut self) -> Self {
         self.chunked = true;
         self
     }
 
-    /// As a browser navigates.
+    /// With the headers of a browser that opens a page.
     pub fn browser(self) -> Self {
         self.header("Accept", "text/html,application/xhtml+xml,*/*;q=0.8")
             .header("Sec-Fetch-Dest", "document")
@@ -69,7 +69,7 @@ impl Ask {
         head + "Connection: close\r\n\r\n"
     }
 
-    /// Sends it on a connection of its own and reads the whole answer.
+    /// Sends the request on a new connection and reads the whole answer.
     pub fn send(&self, to: SocketAddr) -> std::io::Result<Reply> {
         let mut open = self.open(to)?;
         let mut body = Vec::new();
@@ -77,14 +77,14 @@ impl Ask {
         Ok(Reply { body, ..open.reply })
     }
 
-    /// Sends it and returns when the head of the answer is there.
+    /// Sends the request and returns when the head of the answer has arrived.
     pub fn open(&self, to: SocketAddr) -> std::io::Result<Open> {
         let stream = connect(to)?;
         let mut writing = stream.try_clone()?;
         writing.write_all(self.head().as_bytes())?;
         let (body, chunked) = (self.body.clone(), self.chunked);
-        // On a thread of its own, so that an early answer is read; a server may close on a body it
-        // does not want.
+        // On its own thread, so that an early answer is read; a server may close the connection
+        // because it does not want the body.
         let writer = std::thread::spawn(move || {
             let _ = if chunked {
                 write_chunks(&mut writing, &body)
@@ -100,9 +100,9 @@ impl Ask {
     }
 }
 
-/// An answer whose body is still coming.
+/// An answer whose body has not been read yet.
 pub struct Open {
-    /// Its head; the body is empty.
+    /// The head of the answer; its body is empty.
     pub reply: Reply,
     /// The body, to be read.
     pub body: Box<dyn Read + Send>,
@@ -157,7 +157,7 @@ pub fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Sends these very bytes and reads the answer.
+/// Sends exactly these bytes and reads the answer.
 pub fn raw(to: SocketAddr, bytes: &[u8]) -> std::io::Result<Reply> {
     let mut stream = connect(to)?;
     stream.write_all(bytes)?;
@@ -176,7 +176,7 @@ fn write_chunks(to: &mut TcpStream, body: &[u8]) -> std::io::Result<()> {
     to.write_all(b"0\r\n\r\n")
 }
 
-/// Reads the head of an answer, passing over `100 Continue`.
+/// Reads the head of an answer and skips `100 Continue`.
 pub fn read_head(stream: TcpStream, method: &str) -> std::io::Result<Open> {
     let mut reader = BufReader::new(stream);
     let mut reply = one_head(&mut reader)?;
@@ -232,7 +232,7 @@ fn one_head(reader: &mut impl BufRead) -> std::io::Result<Reply> {
     }
 }
 
-/// A body of known length: one that ends early is an error, not a short body.
+/// A body of known length: a body that ends early is an error, not a short body.
 struct Exactly<R> {
     from: R,
     left: u64,
@@ -258,7 +258,7 @@ impl<R: Read> Read for Exactly<R> {
     }
 }
 
-/// A chunked body: one without its last chunk is an error.
+/// A chunked body: a body without its last chunk is an error.
 struct Chunks<R> {
     from: R,
     left: u64,

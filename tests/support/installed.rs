@@ -1,5 +1,4 @@
-//! Applications that nobody here wrote, installed once from PyPI and npm into a cached folder below
-//! `target`.
+//! Third-party applications, installed once from PyPI and npm into a cached folder below `target`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +9,10 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::{need, run};
 
-/// Longest an installation may take.
+/// Longest time an installation may take.
 const INSTALL: Duration = Duration::from_secs(240);
 
-/// Installs once: `make` fills the folder, a mark says that it was filled to the end.
+/// Installs once: `make` fills the folder, and a marker file records that this is complete.
 fn installed(
     name: &str,
     make: impl FnOnce(&Path) -> Result<(), String>,
@@ -34,7 +33,7 @@ fn installed(
     Ok(dir)
 }
 
-/// A step of an installation; what it printed when it failed.
+/// One step of an installation; the error is what the step printed.
 fn step(command: &mut Command) -> Result<(), String> {
     let done = run::run(command, INSTALL);
     if done.code == Some(0) {

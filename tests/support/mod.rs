@@ -1,9 +1,8 @@
-//! What the end-to-end tests and the wake benchmark stand on: a [`Fixture`] is one whole acc
-//! installation in a folder of its own.
+//! The base of the end-to-end tests and of the wake benchmark: a [`Fixture`] is one whole acc
+//! installation in its own folder.
 //!
 //! Nothing here looks inside acc: it runs the binary, speaks HTTP to it and reads `/proc`. It never
-//! waits by the clock, only for the thing itself with a deadline, and ends every process it
-//! started.
+//! waits for a fixed time, only for a condition with a deadline, and ends every process it started.
 
 #![allow(
     dead_code,
@@ -12,8 +11,8 @@
     reason = "each test binary uses a part of it"
 )]
 
-/// Makes a test of each case on each of the four combinations, in a module named like the
-/// combination: by these names `tests/run` chooses those it runs.
+/// Makes a test of each case on each of the four combinations, in a module named after the
+/// combination: by these names `tests/run` chooses which tests to run.
 macro_rules! suite {
     ($top:ident: $($file:ident { $($case:ident)+ })+) => {
         mod nginx_supervisord { $(mod $file { $(#[test] fn $case() { crate::$top::$file::$case(crate::support::Combination::ALL[0]); })+ })+ }

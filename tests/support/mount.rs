@@ -1,4 +1,4 @@
-//! A small file system of its own below a folder, gone on every way out of a test.
+//! A small file system of its own on a folder, unmounted however a test ends.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,14 +6,14 @@ use std::process::Command;
 use super::fixture::COMMAND;
 use super::run;
 
-/// A mounted tmpfs; dropped, it is unmounted, whoever still uses it.
+/// A mounted tmpfs; unmounted when dropped, even if processes still use it.
 #[derive(Debug)]
 pub struct Mounted {
     path: PathBuf,
 }
 
 impl Mounted {
-    /// Mounts one on this folder, which must be there. Needs root: ask `need::root` first.
+    /// Mounts a tmpfs on this folder, which must exist. Needs root: call `need::root` first.
     #[track_caller]
     pub fn tmpfs(path: &Path, options: &str) -> Self {
         run::run(
@@ -28,7 +28,7 @@ impl Mounted {
         }
     }
 
-    /// Where it is mounted.
+    /// The folder it is mounted on.
     pub fn path(&self) -> &Path {
         &self.path
     }

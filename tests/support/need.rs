@@ -1,10 +1,10 @@
-//! What a test needs of this machine: without it the test says `skipped: why` and passes, but with
-//! `CI` set it fails.
+//! What a test needs of this machine: if something is missing the test prints `skipped: why` and
+//! passes, but with `CI` set it fails.
 
 use std::io::Write;
 use std::path::Path;
 
-/// Where a program is, on the usual folders and `PATH`.
+/// The path of a program in the usual folders and `PATH`.
 #[expect(
     clippy::disallowed_methods,
     reason = "tests look for tools where the shell would"
@@ -18,12 +18,12 @@ pub fn find(program: &str) -> Option<std::path::PathBuf> {
         .find(|p| p.is_file())
 }
 
-/// Are we root?
+/// Do the tests run as root?
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Says that the calling test cannot run here; with `CI` set that is a failure.
+/// Reports that the calling test cannot run here; with `CI` set that is a failure.
 #[expect(
     clippy::disallowed_methods,
     reason = "CI and ACC_TEST_SKIPS are for tests alone"
@@ -42,7 +42,7 @@ pub fn skipped(why: &str) {
     }
 }
 
-/// True when all of these programs are here; else the test is [`skipped`].
+/// True if all of these programs are installed; else the test is [`skipped`].
 #[track_caller]
 pub fn programs(names: &[&str]) -> bool {
     let missing: Vec<&str> = names
@@ -56,7 +56,7 @@ pub fn programs(names: &[&str]) -> bool {
     missing.is_empty()
 }
 
-/// True when we are root; else the test is [`skipped`].
+/// True if the tests run as root; else the test is [`skipped`].
 #[track_caller]
 pub fn root(what_for: &str) -> bool {
     if !is_root() {

@@ -27,15 +27,15 @@ fn all() -> Vec<Seen> {
     pids.filter_map(look).collect()
 }
 
-/// One process; `None` when it is gone or a zombie.
+/// One process; `None` if it has ended or is a zombie.
 pub fn look(pid: i32) -> Option<Seen> {
-    // Lossy: its name may be any bytes.
+    // Lossy: the name of a process may be any bytes.
     let stat = String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?).into_owned();
     let mut after_name = stat.rsplit_once(") ")?.1.split(' ');
     let state = after_name.next()?;
     let parent = after_name.next()?.parse().ok()?;
-    // While other threads of it are left, one that was killed still holds its files: a socket of it
-    // takes connections.
+    // While other threads of a killed process are left, the process still holds its files: its
+    // sockets accept connections.
     if state == "Z" && after_name.nth(15)?.parse::<u32>().ok()? <= 1 {
         return None;
     }
@@ -75,8 +75,8 @@ fn belongs(process: &Seen, dir: &Path) -> bool {
     process.command.contains(text) || at("cwd") || open() || environment()
 }
 
-/// Every process of the fixture in `dir`, with all their descendants; the calling process and its
-/// ancestors are never among them.
+/// Every process of the fixture in `dir`, with all their descendants; never the calling process and
+/// its ancestors.
 pub fn of(dir: &Path) -> Vec<Seen> {
     let all: BTreeMap<i32, Seen> = all().into_iter().map(|p| (p.pid, p)).collect();
     let mut spared = BTreeSet::new();
@@ -124,12 +124,13 @@ pub fn alive(pid: i32) -> bool {
     look(pid).is_some()
 }
 
-/// Sends a signal; a process that is gone is fine.
+/// Sends a signal; it is no error if the process has ended.
 pub fn signal(pid: i32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid), signal);
 }
 
-/// Makes all processes of the fixture stand still, those too that are begun meanwhile; says which.
+/// Stops all processes of the fixture with SIGSTOP, also those started meanwhile; returns their
+/// ids.
 pub fn stop_all(dir: &Path) -> Vec<i32> {
     let mut stopped = Vec::new();
     loop {
@@ -146,21 +147,22 @@ pub fn stop_all(dir: &Path) -> Vec<i32> {
     }
 }
 
-/// As when the power goes: nobody sees another one die, and nobody takes its place.
+/// As in a power cut: no process sees another one die, and none is replaced.
 pub fn cut_power(dir: &Path) {
     let stopped = stop_all(dir);
     stopped.iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
     end(dir, stopped);
 }
 
-/// Kills all processes of the fixture, again and again until none is left (a supervisor may start
-/// new ones meanwhile).
+/// Kills all processes of the fixture, repeatedly until none is left (a supervisor may start new
+/// ones meanwhile).
 pub fn end_all(dir: &Path) {
     end(dir, Vec::new());
 }
 
-/// The same, where these were killed already. One that is at its end shows neither its folder nor
-/// its files, and its sockets still take connections: it is waited for by its number.
+/// As [`end_all`], when the processes in `killed` were killed already. A process that is ending
+/// shows neither its folder nor its files, and its sockets still accept connections: the end is
+/// awaited by process id.
 fn end(dir: &Path, mut killed: Vec<i32>) {
     for _ in 0..500 {
         for process in of(dir) {

@@ -1,4 +1,4 @@
-//! Runs one program with a deadline and keeps what it printed.
+//! Runs one program with a deadline and keeps its output.
 
 use std::io::Read;
 use std::process::{Command, ExitStatus, Stdio};
@@ -9,7 +9,7 @@ use super::wait::{now, pause};
 /// A program that has ended.
 #[derive(Debug, Clone)]
 pub struct Done {
-    /// What was run, for messages.
+    /// The command line, for messages.
     pub what: String,
     /// Its exit code; `None`: ended by a signal.
     pub code: Option<i32>,
@@ -36,13 +36,13 @@ impl Done {
         self
     }
 
-    /// Panics unless it ended well.
+    /// Panics unless the exit code is 0.
     #[track_caller]
     pub fn ok(self) -> Self {
         self.code(0)
     }
 
-    /// Panics unless all these texts are in what it printed. A shorter text could be in the random
+    /// Panics unless all these texts are in the output. A shorter text could occur in the random
     /// name of a folder.
     #[track_caller]
     pub fn says(self, texts: &[&str]) -> Self {
@@ -59,7 +59,8 @@ impl Done {
         self
     }
 
-    /// Panics unless it was refused: an error, and neither "no such instance" nor "too slow".
+    /// Panics unless the command was refused: an error, and neither "no such instance" nor "too
+    /// slow".
     #[track_caller]
     pub fn refused(self) -> Self {
         let code = self.code.unwrap_or(-1);
@@ -73,8 +74,8 @@ impl Done {
         self.error(code)
     }
 
-    /// Panics unless it failed with this code and an error of two lines: `error:` naming something,
-    /// and `hint:`.
+    /// Panics unless the command failed with this code and an error of two lines: `error:`, with
+    /// something named, and `hint:`.
     #[track_caller]
     pub fn error(self, code: i32) -> Self {
         let done = self.code(code);
@@ -97,7 +98,7 @@ impl Done {
     }
 }
 
-/// Runs `command` to its end; past `limit` it is killed and the test fails.
+/// Runs `command` to its end; after `limit` it is killed and the test fails.
 #[track_caller]
 pub fn run(command: &mut Command, limit: Duration) -> Done {
     let what = format!("{command:?}");
@@ -140,7 +141,7 @@ pub fn run(command: &mut Command, limit: Duration) -> Done {
     }
 }
 
-/// What the reader has read; a daemon that kept the pipe open does not hold the test up for ever.
+/// What the reader has read; a daemon that kept the pipe open does not block the test for ever.
 fn joined(reader: std::thread::JoinHandle<String>) -> String {
     let deadline = now() + Duration::from_secs(3);
     while !reader.is_finished() {

@@ -1,10 +1,10 @@
-//! Waiting for something with a deadline, and the only place where tests read the clock or pause.
+//! Waits for conditions with a deadline; the only place where tests read the clock or pause.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// This moment.
+/// The current moment.
 #[expect(
     clippy::disallowed_methods,
     reason = "tests measure real time; the product uses its own clock"
@@ -13,13 +13,13 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// A pause between two looks, and the pace of slow clients. Never a way to wait for something.
+/// A pause between two checks, and the pace of slow clients. Never a way to wait for something.
 #[expect(clippy::disallowed_methods, reason = "the one place where tests pause")]
 pub fn pause(length: Duration) {
     std::thread::sleep(length);
 }
 
-/// Looks every 20 ms until `look` is satisfied; past `limit` it panics with what it last saw.
+/// Calls `look` every 20 ms until it returns `Ok`; after `limit` panics with its last error.
 #[track_caller]
 pub fn wait_until<T, E: Display>(
     what: &str,
@@ -38,7 +38,7 @@ pub fn wait_until<T, E: Display>(
     }
 }
 
-/// `Ok` when `holds`, else `status` for [`wait_until`].
+/// `Ok` if `holds`, else `status` as the error for [`wait_until`].
 pub fn holds(holds: bool, status: impl Display) -> Result<(), String> {
     if holds {
         Ok(())
@@ -47,9 +47,9 @@ pub fn holds(holds: bool, status: impl Display) -> Result<(), String> {
     }
 }
 
-/// Says "over" when it is dropped, also by a panic: a thread scope waits for its threads, and a
-/// test that fails while others work until they are told would otherwise hang instead of saying
-/// why.
+/// Sets the flag when it is dropped, also by a panic. A thread scope waits for its threads: if a
+/// test failed while other threads work until this flag is set, the test would otherwise hang and
+/// not print why.
 pub struct Ending<'a>(pub &'a AtomicBool);
 
 impl Drop for Ending<'_> {

@@ -1,4 +1,4 @@
-//! A WebSocket client: connects, says something and hears the echo.
+//! A WebSocket client: connects, sends a text and receives the echo.
 
 use std::net::{SocketAddr, TcpStream};
 
@@ -30,8 +30,8 @@ impl Socket {
         }
     }
 
-    /// Waits for the other side's goodbye, and says with which status; `None`: it ended without
-    /// one.
+    /// Waits until the other side closes, and returns the status; `None`: the connection ended
+    /// without a close frame.
     pub fn goodbye(mut self) -> Option<u16> {
         loop {
             match self.0.read() {
@@ -42,7 +42,7 @@ impl Socket {
         }
     }
 
-    /// Says goodbye and waits for the other side.
+    /// Sends a close frame and waits for the other side.
     pub fn close(mut self) {
         let _ = self.0.close(None);
         while self.0.read().is_ok() {}

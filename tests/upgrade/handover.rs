@@ -1,4 +1,4 @@
-//! Upgrades: another program in place, `acc boot`, and everything goes on.
+//! Upgrades: another program is installed, `acc boot` runs, and everything continues.
 
 use std::fs;
 use std::io::Read;
@@ -19,7 +19,8 @@ pub fn fixture(combination: Combination, change: impl FnOnce(&mut Settings)) -> 
     Some(fixture)
 }
 
-/// Puts a copy of `program` in place of the fixture's, as set-up does: beside, then renamed.
+/// Installs a copy of `program` in place of the fixture's, as `setup.sh` does: to a new file that
+/// is then renamed.
 pub fn put_in_place(fixture: &Fixture, program: &std::path::Path) {
     let beside = fixture.dir.join("acc.new");
     fs::copy(program, &beside).unwrap();
@@ -27,14 +28,14 @@ pub fn put_in_place(fixture: &Fixture, program: &std::path::Path) {
     fs::rename(&beside, &fixture.acc).unwrap();
 }
 
-/// The processes that serve, the one that has the say and those that finish what they carry.
+/// The worker processes: the one in charge, and older ones that finish their requests.
 pub fn workers(fixture: &Fixture) -> Vec<i32> {
     let serves = |p: &processes::Seen| p.command.contains(" worker --sockets ");
     let all: Vec<_> = processes::of(&fixture.dir)
         .into_iter()
         .filter(serves)
         .collect();
-    // A child that has yet to become the program of an instance looks like its parent.
+    // A forked child that has not yet become the program of an instance looks like its parent.
     all.iter()
         .filter(|p| !all.iter().any(|parent| parent.pid == p.parent))
         .map(|p| p.pid)
@@ -66,7 +67,7 @@ pub fn an_upgrade_under_load_loses_nothing(combination: Combination) {
         fixture.pid("blog"),
         fixture.wait_server(None),
     );
-    // One that goes past acc where nginx is the edge, and one that goes through it everywhere,
+    // One request that does not pass through acc when nginx is the edge, and one that always does,
     // because it woke the instance.
     let (mut socket, mut woke) = (fixture.web_socket("shop"), fixture.web_socket("docs"));
     let load = Load::start(&fixture, &["shop", "blog"]);
@@ -83,7 +84,7 @@ pub fn an_upgrade_under_load_loses_nothing(combination: Combination) {
                 .map(|_| text.lines().count())
         });
         let slow = scope.spawn(|| fixture.get("blog", "/slow?ms=2500"));
-        // Held while the server changes.
+        // Held while the server is replaced.
         let held: Vec<_> = (0..4)
             .map(|n| {
                 let fixture = &fixture;
@@ -138,7 +139,8 @@ pub fn an_upgrade_under_load_loses_nothing(combination: Combination) {
             "{name} was started twice"
         );
     }
-    // What the earlier ones carry is use to the one that has the say; when it ends, so do they.
+    // Requests of older workers count as use for the one in charge; when it ends, the older ones
+    // end too.
     let dry = fixture.acc(&["monitor", "--dry-run"]).ok().out;
     assert!(
         dry.lines()
@@ -185,7 +187,7 @@ pub fn a_program_that_does_not_come_up_changes_nothing(combination: Combination)
     fixture.acc(&["boot"]).ok().says(&["upgraded the server"]);
 }
 
-/// The one that serves makes way only for one that has its turn: until then nothing changes.
+/// The worker in charge is replaced only by one whose turn it is: until then nothing changes.
 pub fn an_upgrade_that_has_to_wait_for_its_turn_changes_nothing(combination: Combination) {
     let Some(fixture) = fixture(combination, |s| s.idle = "60s") else {
         return;
@@ -228,8 +230,8 @@ pub fn an_upgrade_that_has_to_wait_for_its_turn_changes_nothing(combination: Com
     fixture.get("shop", "/").status(200);
 }
 
-/// What is held goes on by a socket of acc's own, although acc speaks to sockets of the instances'
-/// user only.
+/// A held request is passed on through a socket of acc's own, although acc otherwise connects only
+/// to sockets of the instances' user.
 pub fn requests_held_for_another_users_instance_go_on(combination: Combination) {
     if !need::root("to run instances as another user") {
         return;
@@ -288,7 +290,7 @@ pub fn a_command_at_work_is_finished_before_the_upgrade(combination: Combination
     assert_eq!(fixture.told("shop", "START").len(), 1);
     let reply = fixture.get("shop", "/");
     assert!(reply.status(200).text().contains("shop"));
-    // Measured once more with nothing under way: an upgrade is quick.
+    // Measured once more with no request in progress: an upgrade is quick.
     put_in_place(&fixture, ACC.as_ref());
     let took = fixture.acc(&["boot"]).ok().took;
     assert!(took < Duration::from_secs(10), "{took:?}");

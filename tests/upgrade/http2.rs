@@ -1,6 +1,6 @@
-//! HTTP/2 on acc's own edge: a connection with many streams. Each stream is use, and none is cut by
-//! an idle stop, an operator's stop or an upgrade. nginx as acc configures it speaks HTTP/1 to
-//! clients, so there is nothing of this there.
+//! HTTP/2 on acc's builtin edge: a connection with many streams. Each stream is use, and none is
+//! cut by an idle stop, an operator's stop or an upgrade. nginx as acc configures it speaks HTTP/1
+//! to clients, so these tests do not apply to it.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ fn empty() -> Body {
     Empty::new().boxed_unsync()
 }
 
-/// How many requests of ours `shop` has been sent.
+/// How many of this test's requests `shop` has received.
 fn under_way(fixture: &Fixture) -> usize {
     fixture
         .told("shop", "REQ")
@@ -68,7 +68,7 @@ fn slow_body() -> Body {
     StreamBody::new(pieces).boxed_unsync()
 }
 
-/// Sends it and reads the whole answer: status and text.
+/// Sends the request and reads the whole answer: status and text.
 async fn whole(mut send: SendRequest<Body>, request: Request<Body>) -> (u16, String) {
     send.ready().await.unwrap();
     let answer = send.send_request(request).await.unwrap();
@@ -88,7 +88,7 @@ async fn whole(mut send: SendRequest<Body>, request: Request<Body>) -> (u16, Str
     )
 }
 
-/// A fixture's connection of HTTP/2, and what carries it.
+/// An HTTP/2 connection to a fixture, and the task that drives it.
 struct Line<'a> {
     fixture: &'a Fixture,
     runtime: tokio::runtime::Runtime,
@@ -118,7 +118,7 @@ impl<'a> Line<'a> {
         ))
     }
 
-    /// Begins one of each kind, each of which takes 2.5 s.
+    /// Begins one request of each kind, each of which takes 2.5 s.
     fn all_kinds(&self, [slow, upload, chunks]: [&str; 3]) -> [JoinHandle<(u16, String)>; 3] {
         [
             self.ask("GET", slow, "/slow?ms=2500", empty()),
@@ -127,7 +127,7 @@ impl<'a> Line<'a> {
         ]
     }
 
-    /// Its answer.
+    /// The answer to one stream.
     #[track_caller]
     fn end(&self, stream: JoinHandle<(u16, String)>) -> String {
         let (status, text) = self.runtime.block_on(stream).unwrap();
@@ -135,7 +135,7 @@ impl<'a> Line<'a> {
         text
     }
 
-    /// The answers to all kinds are whole.
+    /// The answers to all kinds are complete.
     #[track_caller]
     fn all_are_whole(&self, [slow, upload, chunks]: [JoinHandle<(u16, String)>; 3]) {
         self.end(slow);
@@ -162,7 +162,8 @@ pub fn streams_are_never_cut_by_an_idle_stop(combination: Combination) {
             .acc(&["create", name, "--model", "tester", "--asleep"])
             .ok();
     }
-    // One connection for all of them, which stays open: without a stream it keeps nobody awake.
+    // One connection for all of them, which stays open: without a stream it keeps no instance
+    // awake.
     let line = Line::open(&fixture);
     line.all_are_whole(line.all_kinds(names));
     for name in names {
@@ -187,14 +188,15 @@ pub fn streams_go_on_through_an_operators_stop(combination: Combination) {
     fixture.create("shop", "tester");
     let line = Line::open(&fixture);
     let all = line.all_kinds(["shop"; 3]);
-    // The application writes an upload down when it is whole.
+    // The application logs an upload when it is complete.
     wait_until("the others are under way", SOON, || {
         holds(under_way(&fixture) == 2, "not yet")
     });
     let (stopped, late) = std::thread::scope(|scope| {
         let stop = scope.spawn(|| fixture.acc(&["stop", "shop"]));
         fixture.wait_phase("shop", "draining");
-        // By the same connection while the instance drains: it is held, and wakes it.
+        // On the same connection while the instance drains: the request is held, and wakes the
+        // instance.
         let late = line.ask("POST", "shop", "/echo", empty());
         (stop.join().unwrap(), late)
     });
@@ -226,11 +228,11 @@ pub fn streams_go_on_through_an_upgrade(combination: Combination) {
         .ok();
     let line = Line::open(&fixture);
     let all = line.all_kinds(["shop"; 3]);
-    // The application writes an upload down when it is whole.
+    // The application logs an upload when it is complete.
     wait_until("the others are under way", SOON, || {
         holds(under_way(&fixture) == 2, "not yet")
     });
-    // Held while the server changes.
+    // Held while the server is replaced.
     let held = line.ask("POST", "wiki", "/echo", empty());
     fixture.wait_phase("wiki", "waking");
     let before = super::handover::workers(&fixture);
@@ -238,7 +240,8 @@ pub fn streams_go_on_through_an_upgrade(combination: Combination) {
     fixture.acc(&["boot"]).ok().says(&["upgraded the server"]);
     line.all_are_whole(all);
     line.end(held);
-    // It was told to go, so the old worker ends although its client keeps the connection.
+    // The client was told to close (GOAWAY), so the old worker ends although the client keeps the
+    // connection.
     wait_until("the worker from before has finished", SOON, || {
         let now = super::handover::workers(&fixture);
         holds(

@@ -1,4 +1,4 @@
-//! What is open is use: no idle stop cuts it, however quiet it is.
+//! An open request is use: no idle stop cuts it, however quiet it is.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -11,7 +11,7 @@ pub fn what_is_open_is_never_cut_by_an_idle_stop(combination: Combination) {
     }) else {
         return;
     };
-    // One instance for each kind, so that none keeps another awake.
+    // One instance for each kind, so that no kind keeps another awake.
     for name in ["answer", "upload", "reader", "socket", "silent", "events"] {
         fixture
             .acc(&["create", name, "--model", "tester", "--asleep"])
@@ -51,7 +51,8 @@ pub fn what_is_open_is_never_cut_by_an_idle_stop(combination: Combination) {
     for name in ["answer", "upload", "reader", "socket", "silent", "events"] {
         fixture.wait_phase(name, "asleep");
         let starts = fixture.told(name, "START").len();
-        // nginx holds an upload back until it is whole, so that one starts when it has come in.
+        // nginx holds an upload back until it is complete, so the upload reaches the instance only
+        // then.
         assert_eq!(starts, 1, "`{name}` was stopped within its own request");
     }
 }
@@ -114,7 +115,7 @@ fn slow_upload(fixture: &Fixture, length: Duration) {
     assert_eq!(http::read_head(stream, "POST").unwrap().reply.status, 200);
 }
 
-/// Reads a stream more slowly than it comes.
+/// Reads a stream more slowly than it is sent.
 fn slow_reader(fixture: &Fixture, length: Duration) {
     let mut open = fixture
         .ask("GET", "reader", "/stream?seconds=2")

@@ -1,5 +1,5 @@
-//! `kill -9` of the worker: the next one takes its place behind the same sockets. Of the master:
-//! the worker serves on, and the next master takes it over.
+//! `kill -9` of the worker: the next worker takes over its sockets. `kill -9` of the master: the
+//! worker continues to serve, and the next master takes it over.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::support::fixture::SOON;
 use crate::support::wait::holds;
 use crate::support::{Combination, Fixture, processes, wait_until};
 
-/// Kills the worker and waits for the next one to have answered.
+/// Kills the worker and waits until the next one has answered.
 pub fn kill_worker(fixture: &Fixture) {
     let before = workers(fixture);
     for pid in &before {
@@ -24,11 +24,12 @@ pub fn kill_worker(fixture: &Fixture) {
             format!("{now:?}"),
         )
     });
-    // It answers on the control socket, which waits for it: until then it dies with its master.
+    // The new worker answers on the control socket, for which the command waits: until then the
+    // worker dies with its master.
     fixture.acc(&["config", "show"]).ok();
 }
 
-pub fn a_killed_worker_is_replaced_and_nobody_is_refused(combination: Combination) {
+pub fn a_killed_worker_is_replaced_and_no_client_is_refused(combination: Combination) {
     let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
         return;
     };
@@ -49,10 +50,10 @@ pub fn a_killed_worker_is_replaced_and_nobody_is_refused(combination: Combinatio
         count.longest
     );
     if combination.edge == "nginx" {
-        // acc is not in the way of an awake instance.
+        // Requests to an awake instance do not pass through acc.
         count.assert_nothing_lost(&fixture, &["shop", "blog"]);
     } else {
-        // What the worker itself carried broke with it, one request for each client at most; no
+        // Requests that the worker itself carried were broken, at most one for each client; no
         // connection was refused.
         assert!(count.lost.len() <= 5 * 4, "{:#?}", count.lost);
         assert!(
@@ -68,7 +69,7 @@ pub fn a_killed_worker_is_replaced_and_nobody_is_refused(combination: Combinatio
     assert_eq!(fixture.told("shop", "START").len(), 1);
 }
 
-/// Kills the master and waits for the next one, which takes the worker that there is.
+/// Kills the master and waits for the next one, which takes over the running worker.
 fn kill_master(fixture: &Fixture) {
     let before = fixture.master();
     processes::signal(before, Signal::SIGKILL);
@@ -193,7 +194,7 @@ pub fn held_requests_outlive_the_worker(combination: Combination) {
             .collect();
         fixture.wait_phase("shop", "waking");
         kill_worker(&fixture);
-        // Those who come now wait for the next worker.
+        // Requests that arrive now wait for the next worker.
         let late = scope.spawn(|| fixture.get("shop", "/").status);
         assert_eq!(late.join().unwrap(), 200);
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
@@ -204,11 +205,11 @@ pub fn held_requests_outlive_the_worker(combination: Combination) {
     });
     eprintln!("{combination:?}: {answers:?}");
     if combination.edge == "nginx" {
-        // nginx has their bodies and asks the next worker; none of them had been sent on.
+        // nginx has their bodies and asks the next worker; none of them had been passed on.
         assert_eq!(answers, BTreeMap::from([("200".to_owned(), 20)]));
     } else {
-        // What the worker held broke with it; who came after it is answered by the next one. Nobody
-        // is refused or told wrong.
+        // Requests that the worker held were broken; those after it are answered by the next
+        // worker. No client is refused or gets a wrong answer.
         let broken = |what: &str| {
             what.contains("Connection reset") || what.starts_with("not an HTTP answer: \"\"")
         };
@@ -256,7 +257,8 @@ pub fn a_post_that_was_sent_on_is_never_sent_twice(combination: Combination) {
                     .map(|r| r.status)
             })
         };
-        // They come while it sleeps, so acc carries them; a POST may not be sent twice, a GET may.
+        // The requests arrive while the instance sleeps, so acc carries them; a POST may not be
+        // sent twice, a GET may.
         let (post, get) = (ask("POST", "the-post"), ask("GET", "the-get"));
         wait_until("the application has them", SOON, || {
             holds(seen("the-post") == 1 && seen("the-get") == 1, "not yet")

@@ -1,4 +1,4 @@
-//! Clients that ask without a pause and count what became of each request.
+//! Clients that send requests without a pause and count the result of each.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use crate::support::{Ask, Fixture, http, now};
 
-/// What became of the requests of all clients.
+/// The results of the requests of all clients.
 #[derive(Debug, Default)]
 pub struct Count {
     /// Answered 200.
     pub answered: u64,
-    /// Everything else, in words.
+    /// Every other result, in words.
     pub lost: Vec<String>,
     /// Ids of POSTs that were answered.
     pub posted: Vec<String>,
-    /// The longest answer.
+    /// The longest time to an answer.
     pub longest: Duration,
 }
 
@@ -118,7 +118,7 @@ impl Count {
         self.longest = self.longest.max(began.elapsed());
     }
 
-    /// Panics when anything was lost, or a POST was executed another number of times than once.
+    /// Panics when a request was lost, or a POST was not executed exactly once.
     #[track_caller]
     pub fn assert_nothing_lost(&self, fixture: &Fixture, names: &[&str]) {
         assert!(
@@ -142,8 +142,8 @@ impl Count {
     }
 }
 
-/// A GET on the connection kept from the one before; one that breaks without an answer is an error,
-/// as it is to `wrk`.
+/// A GET on the connection kept from the previous request; a connection that breaks without an
+/// answer is an error, as in `wrk`.
 fn ask_again(
     kept: &mut Option<BufReader<TcpStream>>,
     to: std::net::SocketAddr,

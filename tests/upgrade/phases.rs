@@ -1,5 +1,5 @@
-//! `kill -9` of the whole server in each phase: the next one makes it true within seconds, and
-//! starts nothing twice.
+//! `kill -9` of the whole server in each phase: the next server makes the phase true within
+//! seconds, and starts nothing twice.
 
 use std::time::Duration;
 
@@ -72,7 +72,8 @@ pub fn killed_while_draining(combination: Combination) {
         fixture.wait_phase("shop", "draining");
         killed(&fixture);
         stop.join().unwrap();
-        // Why it drained nobody knows any more: nothing may be cut, so it serves again.
+        // The reason of the drain is no longer known: no request may be cut, so the instance serves
+        // again.
         fixture.wait_phase("shop", "awake");
         let slow = slow.join().unwrap();
         if combination.edge == "nginx" {

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use crate::support::{Combination, Fixture, now};
 
-/// Stacks of clients that only wait need not be large.
+/// Small stacks are enough for clients that only wait.
 const STACK: usize = 128 * 1024;
 
 pub fn a_thousand_first_requests_make_one_start(combination: Combination) {
@@ -81,7 +81,8 @@ pub fn two_hundred_sleepers_are_woken_in_turn(combination: Combination) {
     const SLEEPERS: usize = 200;
     let Some(fixture) = Fixture::with(combination, |s| {
         s.idle = "60s";
-        // supervisord reads all sections again for each start of one that it does not know yet.
+        // supervisord reads all sections again for each start of a program that it does not know
+        // yet.
         s.wake_timeout = if combination.supervisor == "supervisord" {
             "120s"
         } else {
@@ -112,7 +113,7 @@ pub fn two_hundred_sleepers_are_woken_in_turn(combination: Combination) {
                 .stack_size(STACK)
                 .spawn_scoped(scope, client)
                 .unwrap();
-            // One after the other, so that there is an order to be kept.
+            // One request after the other, so that there is an order to keep.
             crate::support::wait::pause(std::time::Duration::from_millis(1));
         }
     });
@@ -122,9 +123,9 @@ pub fn two_hundred_sleepers_are_woken_in_turn(combination: Combination) {
         began.elapsed()
     );
     assert!(woken.iter().all(|(_, status)| *status == 200), "{woken:?}");
-    // First come, first served, but for those that start at the same time, for how long each start
-    // takes, and for the order in which nginx's workers pass them on. Two queues that are served in
-    // turn would come to a mean of 50.
+    // First come, first served, except for instances that start at the same time, for how long each
+    // start takes, and for the order in which nginx's workers pass the requests on. Two queues
+    // served in turn would give a mean of 50.
     let out_of_turn: usize = woken
         .iter()
         .enumerate()

@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pass_looks_at_few_logs_and_all_passes_of_an_hour_at_all() {
+    fn a_monitor_run_checks_few_logs_and_all_runs_of_an_hour_check_all() {
         let share = |newest, pause| i64::from(share(InstanceId(newest), pause));
         let seconds = |s| Some(Duration::from_secs(s));
         assert_eq!(share(10, seconds(30)), LEAST_SHARE);

@@ -107,7 +107,7 @@ async fn one_that_is_always_wanted_can_be_destroyed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_of_a_destroyed_instance_is_ended_by_a_pass() {
+async fn a_process_of_a_destroyed_instance_is_ended_by_a_monitor_run() {
     let fixture = Fixture::new();
     fixture.create("a", true).await.unwrap();
     let instance = launch_spec::instance(
@@ -126,7 +126,7 @@ async fn a_process_of_a_destroyed_instance_is_ended_by_a_pass() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_done_work_is_taken_up_by_the_next_pass_too() {
+async fn half_done_work_is_also_continued_by_the_next_monitor_run() {
     let fixture = Fixture::new();
     fixture.create("a", true).await.unwrap();
     fixture.ask(force("a")).await.unwrap();

@@ -14,7 +14,7 @@ async fn populate(fixture: &Fixture) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sleepers_keep_no_task_and_a_pass_asks_none_of_them() {
+async fn sleepers_keep_no_task_and_a_monitor_run_asks_none_of_them() {
     let fixture = Fixture::new();
     populate(&fixture).await;
     fixture.create("up", false).await.unwrap();
@@ -59,7 +59,7 @@ async fn names_that_nobody_chose_are_different_also_when_asked_for_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_logs_of_all_sleepers_are_seen_to_after_a_few_passes() {
+async fn the_logs_of_all_sleepers_are_checked_after_a_few_monitor_runs() {
     let fixture = Fixture::new();
     fixture.world.set_serving();
     populate(&fixture).await;
