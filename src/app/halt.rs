@@ -6,7 +6,6 @@ use std::path::Path;
 use super::boot::know_again;
 use super::dispatch::dispatch;
 use super::drivers::{Drivers, own_service};
-use super::installation::open_store;
 use super::lock;
 use crate::config::{Config, in_force};
 use crate::host::{fs, process};
@@ -15,11 +14,13 @@ use crate::service::outcome::{HaltReport, Outcome};
 use crate::service::places;
 use crate::service::request::Request;
 use crate::store::InstanceStore;
+use crate::store::sqlite::SqliteStore;
 
 /// Whether there is a server, or an instance that is recorded as running.
 fn runs_without_folder(config: &Config) -> Result<bool, ServiceError> {
-    let live = open_store(config)?
-        .busy()
+    // Opened for reading: only the holder of the owner's lock migrates it.
+    let live = SqliteStore::open_readonly(&config.database())
+        .and_then(|store| store.busy())
         .map_err(crate::service::error::store)?;
     Ok(lock::serving(config).is_some()
         || live
