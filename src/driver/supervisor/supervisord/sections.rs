@@ -53,7 +53,8 @@ impl Sections {
         self.dir.join(format!("{name}.{}", self.extension))
     }
 
-    /// Compares the file with this text.
+    /// Compares the file with this text. Comments of a section do not count: a service whose
+    /// comments alone another version of acc has reworded is not restarted.
     pub(super) fn compare(
         &self,
         name: &str,
@@ -61,7 +62,7 @@ impl Sections {
     ) -> Result<SectionMatch, SupervisorError> {
         let path = self.path(name);
         match fs::read(&path) {
-            Ok(found) if found == text.as_ref() => Ok(SectionMatch::Same),
+            Ok(found) if self.is_same(&found, text.as_ref()) => Ok(SectionMatch::Same),
             Ok(_) => Ok(SectionMatch::Other),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(SectionMatch::Missing),
             Err(source) => Err(SupervisorError::File {
@@ -70,6 +71,14 @@ impl Sections {
                 source,
             }),
         }
+    }
+
+    fn is_same(&self, found: &[u8], text: &[u8]) -> bool {
+        fn settings(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+            text.split(|byte| *byte == b'\n')
+                .filter(|line| !line.starts_with(b";"))
+        }
+        found == text || self.extension == "conf" && settings(found).eq(settings(text))
     }
 
     /// Writes the file, readable by acc and supervisord only: it may contain secrets.
@@ -188,6 +197,16 @@ mod tests {
         sections.write("b", "y").unwrap();
         assert_eq!(sections.compare("a", "x").unwrap(), SectionMatch::Same);
         assert_eq!(sections.compare("a", "z").unwrap(), SectionMatch::Other);
+        assert_eq!(
+            sections.compare("a", "; why\nx").unwrap(),
+            SectionMatch::Same,
+            "a comment is no setting"
+        );
+        assert_eq!(sections.compare("a", "x\ny").unwrap(), SectionMatch::Other);
+        // A request for a launcher has no comments.
+        let specs = Sections::of_specs(dir.path().join("launch"));
+        specs.write("a", "x").unwrap();
+        assert_eq!(specs.compare("a", ";\nx").unwrap(), SectionMatch::Other);
         assert_eq!(sections.names().unwrap(), ["a", "b"]);
         let message = format!(
             "CANT_REREAD: Invalid user name x in section 'program:b' (file: '{}')",
