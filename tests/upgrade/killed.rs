@@ -24,9 +24,8 @@ pub fn kill_worker(fixture: &Fixture) {
             format!("{now:?}"),
         )
     });
-    // The new worker answers on the control socket, for which the command waits: until then the
-    // worker dies with its master.
-    fixture.acc(&["config", "show"]).ok();
+    // The new worker answers a reload on the control socket: until then it dies with its master.
+    fixture.acc(&["reload"]).ok();
 }
 
 pub fn a_killed_worker_is_replaced_and_no_client_is_refused(combination: Combination) {
