@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 
 use super::drivers::{Drivers, wrong_templates};
 use super::edge::{accepting, front, io_threads, start_edge};
-use super::installation::open_store_patiently;
+use super::installation::{keep_log, open_store_patiently};
 use super::lock::{self, OwnerLock};
 use super::master::{Channel, Inheritance, MasterChannel, Sockets, Word, current};
 use super::reload::{Reloader, note_in_force};
@@ -338,9 +338,12 @@ async fn until_the_end(
             }
             // The master makes the sockets again and passes them to the next worker.
             () = world.sockets_wanted() => current.say(Word::Upgrade),
-            _ = signals.hup.recv() => if let Err(e) = reloader.run().await {
-                error!("could not reload the settings: {e}");
-            },
+            _ = signals.hup.recv() => {
+                keep_log(&config);
+                if let Err(e) = reloader.run().await {
+                    error!("could not reload the settings: {e}");
+                }
+            }
         }
     }
 }

@@ -228,7 +228,15 @@ pub fn one_that_goes_into_the_background_is_told(combination: Combination) {
         return;
     }
     let away = "if os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)";
-    for (name, before, after) in [("early", "", away), ("late", away, "")] {
+    // The first process has ended before the other one answers: `create` waits only a moment for
+    // that, which a busy host may not keep.
+    let alone = "\
+        def lives(pid):\n\
+        \x20   try: return open('/proc/%d/stat' % pid).read().rpartition(')')[2].split()[0] not in 'ZX'\n\
+        \x20   except OSError: return False\n";
+    let once_listening =
+        format!("{alone}first = os.getpid()\n{away}\nwhile lives(first): time.sleep(0.001)");
+    for (name, before, after) in [("early", "", once_listening.as_str()), ("late", away, "")] {
         model(&fixture, name, before, after);
         let done = fixture
             .acc(&["create", "shop", "--model", name])

@@ -16,10 +16,9 @@ use super::signals::{MasterSignals, let_signals_in};
 use super::sockets::Sockets;
 use super::state::Master;
 use super::worker::{self, Worker};
-use crate::app::installation::note_boot;
+use crate::app::installation::{keep_log, note_boot};
 use crate::config::{Booted, Config};
-use crate::driver::supervisor::SERVER;
-use crate::host::{append, fs};
+use crate::host::fs;
 use crate::service::error::ServiceError;
 use crate::service::places;
 
@@ -115,7 +114,8 @@ impl Master {
                 return Ok(());
             }
             let happened = self.next(&mut followed).await;
-            self.keep_log();
+            // A worker inherits the output, so this precedes the start of one.
+            keep_log(&self.config);
             match happened {
                 Happened::End => self.end(),
                 Happened::Reload => self.serving.iter().for_each(|w| w.signal(Signal::SIGHUP)),
@@ -134,14 +134,6 @@ impl Master {
                 // SIGCHLD reports the end of a child.
                 Happened::FromServing(_) | Happened::FromComing(_) => {}
             }
-        }
-    }
-
-    /// Writes to the server's log itself if the supervisor that did so has died. A worker inherits
-    /// the output, so this precedes the start of one.
-    fn keep_log(&self) {
-        if let Ok(true) = append::take_output_if_unread(&self.config.own_log(SERVER)) {
-            info!("the supervisor that wrote this log has died; the server continues");
         }
     }
 
