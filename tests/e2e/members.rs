@@ -31,7 +31,7 @@ while True:
 fn model(fixture: &Fixture, name: &str, before: &str, after: &str) {
     let dir = fixture.model(
         name,
-        "command = [\"python3\", \"-u\", \"app.py\", \"{{ socket }}\"]\n",
+        "health = \"/\"\ncommand = [\"python3\", \"-u\", \"app.py\", \"{{ socket }}\"]\n",
     );
     std::fs::create_dir_all(dir.join("files")).unwrap();
     std::fs::write(
