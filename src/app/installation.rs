@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use crate::config::accounts::Accounts;
 use crate::config::{Booted, Config};
-use crate::driver::supervisor::SERVER;
 use crate::host::clock::{Clock as _, SystemClock};
+use crate::host::fs;
 use crate::host::limits::OpenFiles;
-use crate::host::{append, fs};
 use crate::service::error::ServiceError;
 use crate::store::StoreError;
 use crate::store::sqlite::SqliteStore;
@@ -43,13 +42,6 @@ pub(super) fn note_boot(config: &Config, booted: Booted) -> Result<(), ServiceEr
         fs::write_atomic(&path, text.as_bytes(), 0o644).map_err(failed(path))?;
     }
     Ok(())
-}
-
-/// Writes to the server's log itself if the supervisor that did so has died.
-pub(super) fn keep_log(config: &Config) {
-    if let Ok(true) = append::take_output_if_unread(&config.own_log(SERVER)) {
-        tracing::info!("the supervisor that wrote this log has died; the server continues");
-    }
 }
 
 /// The database of this installation.

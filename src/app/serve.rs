@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 
 use super::drivers::{Drivers, wrong_templates};
 use super::edge::{accepting, front, io_threads, start_edge};
-use super::installation::{keep_log, open_store_patiently};
+use super::installation::open_store_patiently;
 use super::lock::{self, OwnerLock};
 use super::master::{Channel, Inheritance, MasterChannel, Sockets, Word, current};
 use super::reload::{Reloader, note_in_force};
@@ -26,6 +26,7 @@ use super::verbs::ControlVerbs;
 use super::world::world;
 use crate::config::{Booted, Config};
 use crate::control;
+use crate::driver::supervisor::SERVER;
 use crate::host::reclaim;
 use crate::host::{append, process};
 use crate::interface::cli::Reload;
@@ -339,7 +340,7 @@ async fn until_the_end(
             // The master makes the sockets again and passes them to the next worker.
             () = world.sockets_wanted() => current.say(Word::Upgrade),
             _ = signals.hup.recv() => {
-                keep_log(&config);
+                append::keep_log(&config.own_log(SERVER));
                 if let Err(e) = reloader.run().await {
                     error!("could not reload the settings: {e}");
                 }
@@ -351,7 +352,7 @@ async fn until_the_end(
 /// The master has died: this worker continues to serve and waits for the next one.
 fn report_orphaned(config: &Config) {
     // Its output may go to a pipe whose reader died with the master.
-    if let Err(error) = append::take_output(&config.own_log("server")) {
+    if let Err(error) = append::take_output(&config.own_log(SERVER)) {
         warn!(%error, "could not open the server's log");
     }
     warn!("the master has died: this worker continues to serve until another one takes it over");

@@ -10,9 +10,20 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::untrusted;
 
+/// Writes to this log itself if the supervisor that did so has died, and says so there.
+pub fn keep_log(path: &Path) {
+    match take_output_if_unread(path) {
+        Ok(true) => {
+            tracing::info!("the supervisor that wrote this log has died; the server continues")
+        }
+        Ok(false) => {}
+        Err(e) => tracing::warn!("could not write to its own log: {e}"),
+    }
+}
+
 /// If no process reads this process's standard error any more, redirects it and standard output to
 /// the end of this file; returns `true` if it did.
-pub fn take_output_if_unread(path: &Path) -> io::Result<bool> {
+fn take_output_if_unread(path: &Path) -> io::Result<bool> {
     let stderr = rustix::stdio::stderr();
     let mut ask = [PollFd::new(&stderr, PollFlags::empty())];
     rustix::event::poll(

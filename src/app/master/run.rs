@@ -16,9 +16,10 @@ use super::signals::{MasterSignals, let_signals_in};
 use super::sockets::Sockets;
 use super::state::Master;
 use super::worker::{self, Worker};
-use crate::app::installation::{keep_log, note_boot};
+use crate::app::installation::note_boot;
 use crate::config::{Booted, Config};
-use crate::host::fs;
+use crate::driver::supervisor::SERVER;
+use crate::host::{append, fs};
 use crate::service::error::ServiceError;
 use crate::service::places;
 
@@ -115,7 +116,7 @@ impl Master {
             }
             let happened = self.next(&mut followed).await;
             // A worker inherits the output, so this precedes the start of one.
-            keep_log(&self.config);
+            append::keep_log(&self.config.own_log(SERVER));
             match happened {
                 Happened::End => self.end(),
                 Happened::Reload => self.serving.iter().for_each(|w| w.signal(Signal::SIGHUP)),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{Booted, Config};
+use crate::config::Booted;
 use crate::domain::event_kind::EventKind;
 use crate::driver::supervisor::{Ensured, SERVER, Service};
 use crate::host::append;
@@ -29,7 +29,8 @@ pub(in crate::service) async fn keep(world: &Arc<World>, thorough: bool, run: &m
             // The successor of a supervisor that died finds this server by its record, which is
             // renewed by asking.
             let _ = world.own_services.service(service.name).await;
-            reopen_log(&config);
+            // A server that has outlived its supervisor has no reader for its output.
+            append::keep_log(&config.own_log(SERVER));
         } else if booted == Booted::InBackground {
             // The next master takes over the worker of one that was killed.
             run.lines.extend(ensure(world, service).await);
@@ -101,16 +102,5 @@ async fn ensure(world: &Arc<World>, service: &Service) -> Option<MonitorLine> {
             MonitorAction::Error,
             chain(&e),
         )),
-    }
-}
-
-/// A server that has outlived its supervisor has no reader for its output.
-fn reopen_log(config: &Config) {
-    match append::take_output_if_unread(&config.own_log(SERVER)) {
-        Ok(true) => {
-            tracing::info!("the supervisor that wrote this log has died; the server continues")
-        }
-        Ok(false) => {}
-        Err(e) => tracing::warn!("could not write to its own log: {e}"),
     }
 }

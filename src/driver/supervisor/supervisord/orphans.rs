@@ -57,7 +57,7 @@ impl Supervisord {
 
     /// Records a service that runs with this command although no record names it, so that it is not
     /// started twice. Several of acc's own server may run, and its lock tells which one serves.
-    pub(super) fn record_unrecorded(&self, service: &Service) -> Result<bool, SupervisorError> {
+    pub(super) fn record_running(&self, service: &Service) -> Result<bool, SupervisorError> {
         let path = self.service_path(service.name);
         if service.name == SERVER
             || self.survivor(service.name)?.is_some()
@@ -93,7 +93,7 @@ impl Supervisord {
     ) -> Result<Vec<&'static str>, SupervisorError> {
         let mut found = Vec::new();
         for service in services {
-            self.record_unrecorded(service)?;
+            self.record_running(service)?;
             let (path, before) = (
                 self.service_path(service.name),
                 self.survivor_path(service.name),

@@ -204,7 +204,7 @@ impl Supervisord {
         if self.find_service(service.name).await?.is_some() {
             return Ok(Ensured::Already);
         }
-        if self.record_unrecorded(service)? {
+        if self.record_running(service)? {
             self.set_aside(service.name)?;
             return Ok(Ensured::Already);
         }
