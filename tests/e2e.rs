@@ -159,6 +159,7 @@ suite! {
         the_server_makes_everything_again_by_itself
         commands_right_after_it_find_what_runs
         a_boot_finds_what_runs_without_a_server
+        a_halt_after_everything_is_gone_holds
     }
     places {
         other_places_than_before_are_refused

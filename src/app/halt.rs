@@ -53,6 +53,20 @@ fn is_halted(config: &Config) -> Result<bool, ServiceError> {
 
 const HINT: &str = "run this command as root or as the user who booted acc";
 
+/// Removes the record of the boot: from then on nothing of acc is started again.
+fn forget_boot(config: &Config) -> Result<(), ServiceError> {
+    for path in [config.home_booted_file(), config.booted_file()] {
+        fs::remove_file(&path).map_err(|e| {
+            ServiceError::because(
+                format!("could not remove `{}`", path.display()),
+                &e,
+                "check its owner and mode",
+            )
+        })?;
+    }
+    Ok(())
+}
+
 /// Halts acc.
 pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
     places::may_rule(config)?;
@@ -60,6 +74,8 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
     let failed =
         |e| ServiceError::failed(chain(&e), "try again; `acc doctor` shows what is running");
     if is_halted(config)? {
+        // All of acc may have been killed, and its run folder removed.
+        forget_boot(config)?;
         return Ok(HaltReport {
             already: true,
             stopped: 0,
@@ -87,15 +103,7 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
         _ => 0,
     };
     // From now on no process is restarted.
-    for path in [config.home_booted_file(), config.booted_file()] {
-        fs::remove_file(&path).map_err(|e| {
-            ServiceError::because(
-                format!("could not remove `{}`", path.display()),
-                &e,
-                "check its owner and mode",
-            )
-        })?;
-    }
+    forget_boot(config)?;
     // The server first: it would restart the others.
     for service in &services {
         drivers

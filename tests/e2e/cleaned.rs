@@ -322,3 +322,18 @@ fn systemd_skips_the_locked_run_folder() {
         ..Default::default()
     });
 }
+
+/// All processes are killed and the run folder is removed: a halt then is still a halt.
+pub fn a_halt_after_everything_is_gone_holds(combination: Combination) {
+    let Some(fixture) = Fixture::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
+    processes::end_all(&fixture.dir);
+    fs::remove_dir_all(fixture.run()).unwrap();
+    let booted = fixture.home().join("booted");
+    assert!(booted.exists());
+    fixture.acc(&["halt"]).ok();
+    assert!(!booted.exists(), "acc would be started again");
+    fixture.assert_nothing_runs();
+    fixture.acc(&["boot"]).ok();
+}
