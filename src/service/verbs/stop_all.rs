@@ -21,6 +21,8 @@ pub(in crate::service) async fn run(world: &Arc<World>) -> Result<Outcome, Servi
 
 async fn all(world: &Arc<World>) -> Result<usize, ServiceError> {
     let mut stops = tokio::task::JoinSet::new();
+    // A wake answers its requests before its row is written.
+    world.written().await;
     for row in world
         .read(|store| store.busy())
         .await
