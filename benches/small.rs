@@ -17,7 +17,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use acc::config::env::Env;
-use acc::domain::instance::{DesiredState, Launch, Process};
+use acc::domain::instance::{DesiredState, Launch, Process, RunId};
 use acc::domain::lifecycle::{Cause, Event, Limits, Machine, Requests, step};
 use acc::domain::name::{HostName, InstanceName};
 use acc::domain::rule::{Facts, Rule, judge};
@@ -56,10 +56,10 @@ fn lifecycle(c: &mut Criterion) {
         Event::Wake(Cause::Request),
         Event::Spawned {
             run: 1,
-            process: Process {
+            run_id: RunId::from(Process {
                 pid: 7,
                 start_time: 1,
-            },
+            }),
             answers: false,
         },
         Event::Ready { run: 1 },

@@ -110,7 +110,7 @@ impl Probe for TestProbe {
             _ => Ok(None),
         }
     }
-    fn at_once(&self, _: &ProbeTarget, _: Process) -> Option<Readiness> {
+    fn at_once(&self, _: &ProbeTarget, _: Option<Process>) -> Option<Readiness> {
         self.at_once.load(Ordering::SeqCst).then(Readiness::default)
     }
     async fn ready(

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 
 use crate::config::Config;
-use crate::domain::instance::Listen;
+use crate::domain::instance::{Listen, RunId};
 use crate::domain::lifecycle::Phase;
 use crate::domain::model::{Model, Param};
 use crate::domain::name::{InstanceId, InstanceName};
@@ -179,8 +179,9 @@ fn view(config: &Config, row: &Row, masks: &mut Masks) -> InstanceView {
             .stored
             .phase
             .is_live()
-            .then_some(row.stored.process)
+            .then_some(row.stored.run_id.as_ref())
             .flatten()
+            .and_then(RunId::process)
             .map(|p| p.pid),
         owner: row.owner.clone(),
         idle_timeout_s: row.idle.unwrap_or(config.idle.timeout).as_secs_f64(),

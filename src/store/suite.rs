@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::sqlite::SqliteStore;
 use super::*;
 use crate::domain::event_kind::EventKind;
-use crate::domain::instance::{DesiredState, Exit, Launch, Process};
+use crate::domain::instance::{DesiredState, Exit, Launch, Process, RunId};
 use crate::domain::lifecycle::{Failure, Machine, Phase, Stored};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::domain::operation::OperationKind;
@@ -86,10 +86,10 @@ fn rows_come_back_as_they_went_in() {
             phase: Phase::Failed,
             desired: DesiredState::Up,
             run: 3,
-            process: Some(Process {
+            run_id: Some(RunId::from(Process {
                 pid: 4,
                 start_time: 5,
-            }),
+            })),
             since: Timestamp(6),
             quiet_since: Timestamp(7),
             failures: 2,
@@ -126,6 +126,36 @@ fn rows_come_back_as_they_went_in() {
             (row.log_mark, row.checked_at, row.clock),
             ((1, 2, 3), Timestamp(4), Some(12))
         );
+    });
+}
+
+#[test]
+fn each_kind_of_run_comes_back_after_any_other() {
+    on_each(|store| {
+        let id = add(store, "a", None, &[]).unwrap();
+        let process = |pid| Some(RunId::from(Process { pid, start_time: 5 }));
+        let other = |text| Some(RunId::new(text));
+        for run_id in [
+            process(4),
+            other("vm-1"),
+            other(""),
+            process(6),
+            None,
+            other("vm-2"),
+            None,
+        ] {
+            let mut stored = Machine::creating(DesiredState::Auto, Timestamp(0)).stored();
+            stored.run_id = run_id.clone();
+            let save = Save {
+                stored: &stored,
+                boot: "b1",
+                woke_at: None,
+                active_at: None,
+                clock: 12,
+            };
+            store.save(id, &save).unwrap();
+            assert_eq!(store.by_id(id).unwrap().unwrap().stored.run_id, run_id);
+        }
     });
 }
 
@@ -203,10 +233,7 @@ fn another_boot_means_nothing_runs() {
         let id = add(store, "a", None, &[]).unwrap();
         let mut stored = Machine::creating(DesiredState::Auto, Timestamp(0)).stored();
         stored.phase = Phase::Awake;
-        stored.process = Some(Process {
-            pid: 1,
-            start_time: 1,
-        });
+        stored.run_id = Some(RunId::new("vm-1"));
         store
             .save(
                 id,
@@ -222,10 +249,7 @@ fn another_boot_means_nothing_runs() {
         assert_eq!(store.forget_other_boots("b1").unwrap(), 0);
         assert_eq!(store.forget_other_boots("b2").unwrap(), 1);
         let row = store.by_id(id).unwrap().unwrap();
-        assert_eq!(
-            (row.stored.phase, row.stored.process),
-            (Phase::Asleep, None)
-        );
+        assert_eq!((row.stored.phase, row.stored.run_id), (Phase::Asleep, None));
     });
 }
 

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,60 @@ pub struct Process {
     pub pid: i32,
     /// Start time in clock ticks since boot: field 22 of `/proc/PID/stat`, see proc(5).
     pub start_time: u64,
+}
+
+/// Which run of an instance is meant, in the words of the runner that started it. acc compares and
+/// keeps it; only that runner reads it, so that a runner may start something else than a process of this host.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RunId(RunIdKind);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum RunIdKind {
+    Process(Process),
+    Other(Arc<str>),
+}
+
+impl RunId {
+    /// The id of a run that is no process of this host. The runner chooses the text; no two runs
+    /// of one boot have the same.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(RunIdKind::Other(text.into()))
+    }
+
+    /// The first process of the run, if it is one of this host: who asks the kernel of this host
+    /// about the run needs it.
+    #[must_use]
+    pub fn process(&self) -> Option<Process> {
+        match self.0 {
+            RunIdKind::Process(process) => Some(process),
+            RunIdKind::Other(_) => None,
+        }
+    }
+
+    /// The text of [`Self::new`].
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match &self.0 {
+            RunIdKind::Process(_) => None,
+            RunIdKind::Other(text) => Some(text),
+        }
+    }
+}
+
+impl From<Process> for RunId {
+    fn from(process: Process) -> Self {
+        Self(RunIdKind::Process(process))
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            RunIdKind::Process(process) => write!(f, "process {}", process.pid),
+            RunIdKind::Other(text) => f.write_str(text),
+        }
+    }
 }
 
 /// What runs an instance, as its model says: a word, so that also one that this acc does not have

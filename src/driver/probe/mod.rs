@@ -88,9 +88,9 @@ pub trait Probe: Send + Sync {
         let _ = target;
     }
 
-    /// Tries once, right after the start of this process, whether it answers already. `None`: not
-    /// yet, or one attempt cannot tell.
-    fn at_once(&self, target: &ProbeTarget, process: Process) -> Option<Readiness> {
+    /// Tries once, right after the start of this process, whether it answers already; without a
+    /// process, whether anything of its account does. `None`: not yet, or one attempt cannot tell.
+    fn at_once(&self, target: &ProbeTarget, process: Option<Process>) -> Option<Readiness> {
         let _ = (target, process);
         None
     }

@@ -287,7 +287,7 @@ impl Probe for SocketProbe {
         }
     }
 
-    fn at_once(&self, target: &ProbeTarget, process: Process) -> Option<Readiness> {
+    fn at_once(&self, target: &ProbeTarget, process: Option<Process>) -> Option<Readiness> {
         let Listen::Unix(path) = &target.listen else {
             return None;
         };
@@ -298,7 +298,7 @@ impl Probe for SocketProbe {
         std::thread::yield_now();
         unix_connect::connect(path).ok().filter(|stream| {
             self.listeners
-                .is_own_unix(stream, path, Some(process), &target.account, false)
+                .is_own_unix(stream, path, process, &target.account, false)
         })?;
         self.open_to_edge(target);
         Some(Readiness::default())

@@ -331,9 +331,15 @@ async fn one_look_finds_who_listens_by_then_and_waits_for_nobody() {
     let dir = dir();
     let path = dir.path().join("s");
     let probe = SocketProbe::default();
-    assert!(probe.at_once(&unix(path.clone(), None), me()).is_none());
+    assert!(
+        probe
+            .at_once(&unix(path.clone(), None), Some(me()))
+            .is_none()
+    );
     let listener = UnixListener::bind(&path).unwrap();
-    probe.at_once(&unix(path.clone(), None), me()).unwrap();
+    probe
+        .at_once(&unix(path.clone(), None), Some(me()))
+        .unwrap();
     let (mut accepted, _) = listener.accept().await.unwrap();
     assert_eq!(
         accepted.read(&mut [0]).await.unwrap(),
@@ -355,7 +361,7 @@ async fn one_look_finds_who_listens_by_then_and_waits_for_nobody() {
         unix(path, Some("/health")),
         tcp(free_port().await, None),
     ] {
-        assert!(probe.at_once(&target, me()).is_none(), "{target:?}");
+        assert!(probe.at_once(&target, Some(me())).is_none(), "{target:?}");
     }
 }
 

@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use crate::domain::instance::RunnerKind;
+use crate::domain::instance::{Process, RunId, RunnerKind};
+use crate::domain::name::InstanceName;
 
 /// Why a supervisor failed.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,14 @@ pub enum SupervisorError {
         kind: RunnerKind,
         /// Those there are.
         known: String,
+    },
+    /// The run is of another runner, which starts no process of this host.
+    #[error("`{name}` runs as `{run_id}`, which is no process of this host")]
+    OtherRunner {
+        /// The instance.
+        name: InstanceName,
+        /// Its run.
+        run_id: RunId,
     },
     /// It refused the start, or the program cannot be run.
     #[error("could not start `{name}`: {why}")]
@@ -46,4 +55,17 @@ pub enum SupervisorError {
     /// The program of the supervisor itself is missing, too old or does not start.
     #[error("{0}")]
     Unusable(String),
+}
+
+/// The process of this run, for a runner of processes.
+///
+/// # Errors
+/// The run is of another runner.
+pub(super) fn process_of(name: &InstanceName, run_id: &RunId) -> Result<Process, SupervisorError> {
+    run_id
+        .process()
+        .ok_or_else(|| SupervisorError::OtherRunner {
+            name: name.clone(),
+            run_id: run_id.clone(),
+        })
 }

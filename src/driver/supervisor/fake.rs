@@ -1,5 +1,5 @@
-//! A supervisor in memory for tests of its callers: its processes are numbers, which end when a
-//! test says so.
+//! A supervisor in memory for tests of its callers: its runs end when a test says so. They are no
+//! processes of this host, so that what asks for more than a runner offers fails with it.
 //!
 //! It passes the same suite as the real ones where no process is needed. A test can make it fail,
 //! delay starts, make it unreachable, and let processes ignore their stop signal.
@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::domain::account::Account;
-use crate::domain::instance::{Exit, Process};
+use crate::domain::instance::{Exit, Process, RunId};
 use crate::domain::name::InstanceName;
 
 use super::locks::Locks;
@@ -21,7 +21,7 @@ use super::{Capabilities, Ensured, OwnServices, Program, Runner, Service, Superv
 /// Pids start above the highest one of any kernel, so that a mistake signals no process.
 const FIRST_PID: i32 = 100_000_000;
 
-type Hook = Box<dyn Fn(&Program, Process) + Send + Sync>;
+type Hook = Box<dyn Fn(&Program) + Send + Sync>;
 
 /// The fake supervisor.
 #[derive(Default)]
@@ -34,16 +34,17 @@ pub struct Fake {
 struct FakeProcesses {
     calls: Vec<String>,
     accounts: Vec<(InstanceName, Account)>,
-    running: BTreeMap<InstanceName, Process>,
+    running: BTreeMap<InstanceName, RunId>,
     services: BTreeMap<String, Process>,
-    /// Every process ever started, with how it ended.
-    ends: HashMap<i32, watch::Sender<Option<Exit>>>,
+    /// Every run ever started, with how it ended.
+    ends: HashMap<RunId, watch::Sender<Option<Exit>>>,
     failures: VecDeque<String>,
     stubborn: HashSet<InstanceName>,
     start_delay: Duration,
     unreachable: bool,
     on_start: Option<Hook>,
     capabilities: Option<Capabilities>,
+    processes: bool,
     made: i32,
 }
 
@@ -92,16 +93,21 @@ impl Fake {
         self.state().capabilities = Some(capabilities);
     }
 
+    /// Its runs are processes from now on, for callers that ask the kernel about them.
+    pub fn run_processes(&self) {
+        self.state().processes = true;
+    }
+
     /// Is called at each start, for instance to begin listening in the instance's stead.
-    pub fn on_start(&self, hook: impl Fn(&Program, Process) + Send + Sync + 'static) {
+    pub fn on_start(&self, hook: impl Fn(&Program) + Send + Sync + 'static) {
         self.state().on_start = Some(Box::new(hook));
     }
 
     /// Ends the instance's process in this way; does nothing if none runs.
     pub fn exit(&self, name: &InstanceName, exit: Exit) {
-        let process = self.state().running.get(name).copied();
-        if let Some(process) = process {
-            self.end(name, process, exit);
+        let run_id = self.state().running.get(name).cloned();
+        if let Some(run_id) = run_id {
+            self.end(name, &run_id, exit);
         }
     }
 
@@ -155,12 +161,12 @@ impl Fake {
         Ok(())
     }
 
-    fn end(&self, name: &InstanceName, process: Process, exit: Exit) {
+    fn end(&self, name: &InstanceName, run_id: &RunId, exit: Exit) {
         let mut state = self.state();
-        if state.running.get(name) == Some(&process) {
+        if state.running.get(name) == Some(run_id) {
             state.running.remove(name);
         }
-        if let Some(end) = state.ends.get(&process.pid) {
+        if let Some(end) = state.ends.get(run_id) {
             // The first end counts, as with real processes.
             end.send_if_modified(|reported| reported.is_none() && reported.replace(exit).is_none());
         }
@@ -170,12 +176,10 @@ impl Fake {
 impl FakeProcesses {
     fn make_process(&mut self) -> Process {
         self.made += 1;
-        let process = Process {
+        Process {
             pid: FIRST_PID + self.made,
             start_time: u64::from(self.made.unsigned_abs()),
-        };
-        self.ends.insert(process.pid, watch::Sender::new(None));
-        process
+        }
     }
 }
 
@@ -185,12 +189,12 @@ impl Runner for Fake {
         self.state().capabilities.unwrap_or(Capabilities::LAUNCHED)
     }
 
-    async fn start(&self, program: &Program) -> Result<Process, SupervisorError> {
+    async fn start(&self, program: &Program) -> Result<RunId, SupervisorError> {
         let _held = self.locks.lock(program.name.as_str()).await;
         let delay = {
             let state = self.state();
             if let Some(running) = state.running.get(&program.name) {
-                return Ok(*running);
+                return Ok(running.clone());
             }
             state.start_delay
         };
@@ -206,32 +210,37 @@ impl Runner for Fake {
             });
         }
         let process = state.make_process();
-        state.running.insert(program.name.clone(), process);
+        let run_id = match state.processes {
+            true => RunId::from(process),
+            false => RunId::new(&format!("fake-{}", state.made)),
+        };
+        state.ends.insert(run_id.clone(), watch::Sender::new(None));
+        state.running.insert(program.name.clone(), run_id.clone());
         if let Some(hook) = &state.on_start {
-            hook(program, process);
+            hook(program);
         }
-        Ok(process)
+        Ok(run_id)
     }
 
-    async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
+    async fn find(&self, name: &InstanceName) -> Result<Option<RunId>, SupervisorError> {
         self.reachable()?;
-        Ok(self.state().running.get(name).copied())
+        Ok(self.state().running.get(name).cloned())
     }
 
-    async fn running(&self) -> Result<Vec<(InstanceName, Process)>, SupervisorError> {
+    async fn running(&self) -> Result<Vec<(InstanceName, RunId)>, SupervisorError> {
         self.reachable()?;
         Ok(self
             .state()
             .running
             .iter()
-            .map(|(name, process)| (name.clone(), *process))
+            .map(|(name, run_id)| (name.clone(), run_id.clone()))
             .collect())
     }
 
-    async fn terminate(&self, program: &Program, process: Process) -> Result<(), SupervisorError> {
+    async fn terminate(&self, program: &Program, run_id: &RunId) -> Result<(), SupervisorError> {
         self.note_of("terminate", &program.name, &program.account);
         if !self.state().stubborn.contains(&program.name) {
-            self.end(&program.name, process, Exit::Signal(program.stop_signal));
+            self.end(&program.name, run_id, Exit::Signal(program.stop_signal));
         }
         Ok(())
     }
@@ -240,10 +249,10 @@ impl Runner for Fake {
         &self,
         name: &InstanceName,
         account: &Account,
-        process: Process,
+        run_id: &RunId,
     ) -> Result<(), SupervisorError> {
         self.note_of("kill", name, account);
-        self.end(name, process, Exit::Signal(libc::SIGKILL));
+        self.end(name, run_id, Exit::Signal(libc::SIGKILL));
         Ok(())
     }
 
@@ -251,15 +260,10 @@ impl Runner for Fake {
         &self,
         name: &InstanceName,
         account: &Account,
-        process: Process,
+        run_id: &RunId,
     ) -> Result<Exit, SupervisorError> {
         self.note_of("wait", name, account);
-        let Some(mut end) = self
-            .state()
-            .ends
-            .get(&process.pid)
-            .map(watch::Sender::subscribe)
-        else {
+        let Some(mut end) = self.state().ends.get(run_id).map(watch::Sender::subscribe) else {
             return Ok(Exit::Unknown);
         };
         let exit = end
@@ -345,23 +349,23 @@ mod tests {
         );
         fake.delay_starts(Duration::from_secs(3));
         let before = tokio::time::Instant::now();
-        let process = fake.start(&a).await.unwrap();
+        let run_id = fake.start(&a).await.unwrap();
         assert_eq!(before.elapsed(), Duration::from_secs(3));
         fake.make_stubborn(&a.name, true);
-        fake.terminate(&a, process).await.unwrap();
-        assert_eq!(fake.find(&a.name).await.unwrap(), Some(process));
+        fake.terminate(&a, &run_id).await.unwrap();
+        assert_eq!(fake.find(&a.name).await.unwrap(), Some(run_id.clone()));
         fake.make_unreachable(true);
         assert!(matches!(
             fake.find(&a.name).await,
             Err(SupervisorError::Unreachable { .. })
         ));
         let waiting = tokio::spawn({
-            let (fake, name) = (Arc::clone(&fake), a.name.clone());
-            async move { fake.wait(&name, &Account::SameAsAcc, process).await }
+            let (fake, name, run_id) = (Arc::clone(&fake), a.name.clone(), run_id.clone());
+            async move { fake.wait(&name, &Account::SameAsAcc, &run_id).await }
         });
         tokio::task::yield_now().await;
         fake.exit(&a.name, Exit::Code(4));
-        fake.kill(&a.name, &a.account, process).await.unwrap();
+        fake.kill(&a.name, &a.account, &run_id).await.unwrap();
         assert_eq!(
             waiting.await.unwrap().unwrap(),
             Exit::Code(4),

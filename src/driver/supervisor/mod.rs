@@ -26,11 +26,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::domain::account::Account;
-use crate::domain::instance::{Exit, Process};
+use crate::domain::instance::{Exit, RunId};
 use crate::domain::name::InstanceName;
 use crate::host::limits::{GroupLimits, ProcessLimits};
 pub use acc_launch::{LaunchRequest, launch};
 pub use error::SupervisorError;
+use error::process_of;
 pub use own_services::{Ensured, OwnServices, SERVER, Service};
 pub use runners::Runners;
 
@@ -101,29 +102,29 @@ pub trait Runner: Send + Sync {
     /// What it can do, which never changes.
     fn capabilities(&self) -> Capabilities;
 
-    /// Starts the program and returns its process at once, without waiting for it to be ready. One
+    /// Starts the program and returns its run at once, without waiting for it to be ready. One
     /// that runs already under this name is returned as it is.
-    async fn start(&self, program: &Program) -> Result<Process, SupervisorError>;
+    async fn start(&self, program: &Program) -> Result<RunId, SupervisorError>;
 
-    /// The process that runs under this name; `None` only when the supervisor is sure that there is
+    /// The run under this name; `None` only when the supervisor is sure that there is
     /// none.
-    async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError>;
+    async fn find(&self, name: &InstanceName) -> Result<Option<RunId>, SupervisorError>;
 
-    /// All processes of instances it knows to run.
-    async fn running(&self) -> Result<Vec<(InstanceName, Process)>, SupervisorError>;
+    /// All instances it knows to run.
+    async fn running(&self) -> Result<Vec<(InstanceName, RunId)>, SupervisorError>;
 
     /// Sends the stop signal to all processes of the instance. An ended one is success.
-    async fn terminate(&self, program: &Program, process: Process) -> Result<(), SupervisorError>;
+    async fn terminate(&self, program: &Program, run_id: &RunId) -> Result<(), SupervisorError>;
 
     /// Kills all processes of the instance, which runs under this account. An ended one is success.
     async fn kill(
         &self,
         name: &InstanceName,
         account: &Account,
-        process: Process,
+        run_id: &RunId,
     ) -> Result<(), SupervisorError>;
 
-    /// Resolves when the process has ended, with how, and nothing else of the instance is left, which
+    /// Resolves when the run has ended, with how, and nothing else of the instance is left, which
     /// runs under this account. If
     /// [`Self::terminate`] asked for the end, the others are waited for until [`Self::kill`]; else
     /// they are killed. Noticed at once (pidfd).
@@ -131,7 +132,7 @@ pub trait Runner: Send + Sync {
         &self,
         name: &InstanceName,
         account: &Account,
-        process: Process,
+        run_id: &RunId,
     ) -> Result<Exit, SupervisorError>;
 
     /// Ends what instances under these accounts have left that are not among `live`: processes whose
@@ -158,12 +159,12 @@ pub trait Runner: Send + Sync {
     /// those of `live` stay.
     async fn tidy(&self, live: &[InstanceName]) -> Result<(), SupervisorError>;
 
-    /// Writes down again which process this instance's is, when its record was taken away under it
-    /// by a cleaner of temporary folders; `true`: it was. One that has ended is not written down.
+    /// Writes the record of this run again, when a cleaner of temporary folders took it away;
+    /// `true`: it did. One that has ended is not written down.
     async fn restore_record(
         &self,
         _name: &InstanceName,
-        _process: Process,
+        _run_id: &RunId,
         _log: &Path,
     ) -> Result<bool, SupervisorError> {
         Ok(false)

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::domain::instance::Process;
 use fixture::Fixture;
 
 /// A program with an empty environment.
@@ -78,8 +79,8 @@ async fn a_start_returns_a_live_process_and_a_second_start_the_same(fixture: Fix
     assert_eq!(s.find(&a.name).await.unwrap(), None);
     assert_eq!(s.running().await.unwrap(), []);
     let first = s.start(&a).await.unwrap();
-    assert!(fixture.is_alive(first));
-    assert_eq!(s.find(&a.name).await.unwrap(), Some(first));
+    assert!(fixture.is_alive(&first));
+    assert_eq!(s.find(&a.name).await.unwrap(), Some(first.clone()));
     assert_eq!(s.start(&a).await.unwrap(), first);
     assert_eq!(s.running().await.unwrap(), [(a.name.clone(), first)]);
 }
@@ -103,36 +104,36 @@ async fn two_starts_at_once_are_one(fixture: Fixture) {
 
 async fn an_end_by_itself_is_noticed_with_its_code(fixture: Fixture) {
     let (s, a) = (fixture.runner(), obedient("a", &fixture, 7));
-    let process = s.start(&a).await.unwrap();
+    let run = s.start(&a).await.unwrap();
     let waiting = tokio::spawn({
-        let (s, name) = (Arc::clone(&s), a.name.clone());
-        async move { s.wait(&name, &Account::SameAsAcc, process).await.unwrap() }
+        let (s, name, run) = (Arc::clone(&s), a.name.clone(), run.clone());
+        async move { s.wait(&name, &Account::SameAsAcc, &run).await.unwrap() }
     });
     fixture.finish(&a.name, Exit::Code(7));
     assert_eq!(waiting.await.unwrap(), Exit::Code(7));
     assert_eq!(s.find(&a.name).await.unwrap(), None);
     assert_eq!(s.running().await.unwrap(), []);
     let second = s.start(&a).await.unwrap();
-    assert_ne!(second, process);
-    assert!(fixture.is_alive(second));
+    assert_ne!(second, run);
+    assert!(fixture.is_alive(&second));
 }
 
 async fn terminate_ends_it_and_an_ended_process_is_success(fixture: Fixture) {
     let (s, a) = (fixture.runner(), obedient("a", &fixture, 0));
-    let process = s.start(&a).await.unwrap();
-    s.terminate(&a, process).await.unwrap();
+    let run = s.start(&a).await.unwrap();
+    s.terminate(&a, &run).await.unwrap();
     assert_eq!(
-        s.wait(&a.name, &a.account, process).await.unwrap(),
+        s.wait(&a.name, &a.account, &run).await.unwrap(),
         Exit::Signal(libc::SIGTERM)
     );
-    assert!(!fixture.is_alive(process));
-    s.terminate(&a, process).await.unwrap();
-    s.kill(&a.name, &a.account, process).await.unwrap();
+    assert!(!fixture.is_alive(&run));
+    s.terminate(&a, &run).await.unwrap();
+    s.kill(&a.name, &a.account, &run).await.unwrap();
     assert_eq!(s.find(&a.name).await.unwrap(), None);
     // A signal meant for the ended one does not reach its successor.
     let next = s.start(&a).await.unwrap();
-    s.terminate(&a, process).await.unwrap();
-    s.kill(&a.name, &a.account, process).await.unwrap();
+    s.terminate(&a, &run).await.unwrap();
+    s.kill(&a.name, &a.account, &run).await.unwrap();
     assert_eq!(s.find(&a.name).await.unwrap(), Some(next));
 }
 
@@ -142,18 +143,18 @@ async fn a_process_that_does_not_listen_needs_a_kill(fixture: Fixture) {
     fixture.make_fifo("a");
     let a = program("a", fixture.dir(), &["/bin/sh", "-c", script]);
     fixture.make_stubborn(&a.name);
-    let process = s.start(&a).await.unwrap();
+    let run = s.start(&a).await.unwrap();
     fixture.wait_for_file("ready").await;
-    s.terminate(&a, process).await.unwrap();
+    s.terminate(&a, &run).await.unwrap();
     let waited = tokio::time::timeout(
         Duration::from_millis(200),
-        s.wait(&a.name, &a.account, process),
+        s.wait(&a.name, &a.account, &run),
     )
     .await;
     assert!(waited.is_err(), "{waited:?}");
-    s.kill(&a.name, &a.account, process).await.unwrap();
+    s.kill(&a.name, &a.account, &run).await.unwrap();
     assert_eq!(
-        s.wait(&a.name, &a.account, process).await.unwrap(),
+        s.wait(&a.name, &a.account, &run).await.unwrap(),
         Exit::Signal(libc::SIGKILL)
     );
 }
@@ -161,14 +162,14 @@ async fn a_process_that_does_not_listen_needs_a_kill(fixture: Fixture) {
 async fn forget_may_be_repeated_and_a_start_follows(fixture: Fixture) {
     let (s, a) = (fixture.runner(), obedient("a", &fixture, 0));
     s.forget(&a.name, &a.account).await.unwrap();
-    let process = s.start(&a).await.unwrap();
-    s.kill(&a.name, &a.account, process).await.unwrap();
-    s.wait(&a.name, &a.account, process).await.unwrap();
+    let run = s.start(&a).await.unwrap();
+    s.kill(&a.name, &a.account, &run).await.unwrap();
+    s.wait(&a.name, &a.account, &run).await.unwrap();
     s.forget(&a.name, &a.account).await.unwrap();
     s.forget(&a.name, &a.account).await.unwrap();
     assert_eq!(fixture.traces("a"), Vec::<std::path::PathBuf>::new());
     assert_eq!(s.find(&a.name).await.unwrap(), None);
-    assert!(fixture.is_alive(s.start(&a).await.unwrap()));
+    assert!(fixture.is_alive(&s.start(&a).await.unwrap()));
 }
 
 async fn names_do_not_get_in_each_others_way(fixture: Fixture) {
@@ -178,11 +179,11 @@ async fn names_do_not_get_in_each_others_way(fixture: Fixture) {
     assert_ne!(pa, pb);
     assert_eq!(
         s.running().await.unwrap(),
-        [(a.name.clone(), pa), (b.name.clone(), pb)]
+        [(a.name.clone(), pa.clone()), (b.name.clone(), pb.clone())]
     );
     fixture.finish(&a.name, Exit::Code(1));
     assert_eq!(
-        s.wait(&a.name, &a.account, pa).await.unwrap(),
+        s.wait(&a.name, &a.account, &pa).await.unwrap(),
         Exit::Code(1)
     );
     assert_eq!(s.find(&b.name).await.unwrap(), Some(pb));
@@ -191,11 +192,11 @@ async fn names_do_not_get_in_each_others_way(fixture: Fixture) {
 async fn tidy_leaves_the_running_alone(fixture: Fixture) {
     let (s, a) = (fixture.runner(), obedient("a", &fixture, 0));
     s.tidy(&[]).await.unwrap();
-    let process = s.start(&a).await.unwrap();
+    let run = s.start(&a).await.unwrap();
     s.tidy(&[]).await.unwrap();
     s.tidy(std::slice::from_ref(&a.name)).await.unwrap();
-    assert_eq!(s.find(&a.name).await.unwrap(), Some(process));
-    assert!(fixture.is_alive(process));
+    assert_eq!(s.find(&a.name).await.unwrap(), Some(run.clone()));
+    assert!(fixture.is_alive(&run));
 }
 
 async fn services_are_ensured_found_and_stopped(fixture: Fixture) {
@@ -221,7 +222,7 @@ async fn services_are_ensured_found_and_stopped(fixture: Fixture) {
     fixture.wait_for_file("up").await;
     assert_eq!(s.ensure_service(&nginx).await.unwrap(), Ensured::Already);
     let process = s.service("nginx").await.unwrap().unwrap();
-    assert!(fixture.is_alive(process));
+    assert!(fixture.is_alive(&process));
     assert_eq!(
         fixture.runner().running().await.unwrap(),
         [],
@@ -232,7 +233,7 @@ async fn services_are_ensured_found_and_stopped(fixture: Fixture) {
     assert_eq!(s.ensure_service(&nginx).await.unwrap(), Ensured::Already);
     assert_eq!(s.service("nginx").await.unwrap(), Some(process));
     s.stop_service(&nginx).await.unwrap();
-    assert!(!fixture.is_alive(process));
+    assert!(!fixture.is_alive(&process));
     assert_eq!(s.service("nginx").await.unwrap(), None);
     assert_eq!(s.ensure_service(&nginx).await.unwrap(), Ensured::Started);
     s.stop_service(&nginx).await.unwrap();

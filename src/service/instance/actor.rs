@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::domain::instance::Process;
+use crate::domain::instance::RunId;
 use crate::domain::lifecycle::{self, Effect, Event, Note, Phase};
 use crate::domain::time::Timestamp;
 use crate::driver::activity::Target;
@@ -100,7 +100,7 @@ impl Actor {
 
     /// The database says that something runs: asks what. As long as that is unknown, every request
     /// is refused with that reason.
-    async fn find_out(&mut self) -> Option<Process> {
+    async fn find_out(&mut self) -> Option<RunId> {
         let name = self.handle.instance.name.clone();
         loop {
             match revive::find(&self.ctx, &self.handle.launched()).await {
@@ -252,12 +252,12 @@ impl Actor {
     }
 
     fn watch(&mut self, run: u64) {
-        let Some(process) = self.machine.process() else {
+        let Some(run_id) = self.machine.run_id().cloned() else {
             return;
         };
         // It was found again, as a monitor run does that finds its gate closed: one that waits for
         // its end is enough.
-        if self.watched.replace((run, process)) == Some((run, process)) {
+        if self.watched.replace((run, run_id.clone())) == Some((run, run_id.clone())) {
             return;
         }
         let (ctx, outbox, name) = (
@@ -270,7 +270,7 @@ impl Actor {
         let (kind, account) = (launched.launch.runner.clone(), launched.account.clone());
         tokio::spawn(async move {
             loop {
-                let wait = async { ctx.runners.of(&kind)?.wait(&name, &account, process).await };
+                let wait = async { ctx.runners.of(&kind)?.wait(&name, &account, &run_id).await };
                 let ended = tokio::select! {
                     biased;
                     // Its pid file is no longer ours to remove.
@@ -315,7 +315,8 @@ impl Actor {
         let (ctx, outbox) = (self.ctx.clone(), self.outbox.clone());
         let probe_target = launch_spec::probe_target(&self.ctx, &self.handle.launched());
         let handle = Arc::downgrade(&self.handle);
-        let (process, notify_socket) = (self.machine.process(), self.notify_socket.take());
+        let process = self.machine.run_id().and_then(RunId::process);
+        let notify_socket = self.notify_socket.take();
         let task = tokio::spawn(async move {
             let answered = ctx.probe.ready(&probe_target, process, notify_socket).await;
             let event = match &answered {
@@ -397,7 +398,7 @@ impl Actor {
     }
 
     async fn signal(&self, kill: bool) {
-        let Some(process) = self.machine.process() else {
+        let Some(run_id) = self.machine.run_id() else {
             return;
         };
         let launched = self.handle.launched();
@@ -405,8 +406,8 @@ impl Actor {
         let signalled = async {
             let runner = self.ctx.runner(&launched)?;
             match kill {
-                false => runner.terminate(&program, process).await,
-                true => runner.kill(&program.name, &program.account, process).await,
+                false => runner.terminate(&program, run_id).await,
+                true => runner.kill(&program.name, &program.account, run_id).await,
             }
         };
         if let Err(e) = signalled.await {

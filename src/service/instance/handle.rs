@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::instance::{Instance, Listen, Process};
+use crate::domain::instance::{Instance, Listen, RunId};
 use crate::domain::lifecycle::{Answer, Denied, Event, Machine, Phase};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::domain::time::{Timestamp, WallTime};
@@ -223,19 +223,21 @@ impl Handle {
 
     /// The gate of the current run.
     pub(in crate::service) fn gate(&self, run: u64) -> Gate {
-        self.gate_to(&self.launched(), run, self.shown().process())
+        self.gate_to(&self.launched(), run, self.shown().run_id())
     }
 
     /// The gate of a machine that is awake.
     pub(in crate::service) fn gate_of(&self, machine: &Machine) -> Gate {
-        self.gate_to(&self.launched(), machine.run(), machine.process())
+        self.gate_to(&self.launched(), machine.run(), machine.run_id())
     }
 
     /// Only for TCP the process matters: a unix socket is known by its owner.
-    fn gate_to(&self, launched: &Instance, run: u64, process: Option<Process>) -> Gate {
+    fn gate_to(&self, launched: &Instance, run: u64, run_id: Option<&RunId>) -> Gate {
         Gate {
             name: self.instance.name.clone(),
-            process: process.filter(|_| matches!(launched.listen, Listen::Tcp(_))),
+            process: run_id
+                .and_then(RunId::process)
+                .filter(|_| matches!(launched.listen, Listen::Tcp(_))),
             listen: launched.listen.clone(),
             run,
             account: launched.account.clone(),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use crate::domain::event_kind::EventKind;
-use crate::domain::instance::{Instance, Launch, Process, RunnerKind};
+use crate::domain::instance::{Instance, Launch, RunId, RunnerKind};
 use crate::domain::model::ListenKind;
 use crate::driver::probe::{NotifySocket, Obstacle};
 use crate::driver::supervisor::{Program, SupervisorError};
@@ -32,7 +32,7 @@ pub(in crate::service) enum Ground {
     /// Nothing in the way of this program; where it will be heard.
     Clear(Box<Program>, Option<NotifySocket>),
     /// The instance itself: started earlier, when the answer of the supervisor was lost.
-    Own(Process),
+    Own(RunId),
 }
 
 /// Clears the way for a start. An error says what is in the way, and why nothing can be done about
@@ -59,7 +59,7 @@ pub(in crate::service) async fn clear(
         };
         let why = obstacle.to_string();
         match (revive::find(ctx, &instance).await, obstacle) {
-            (Ok(Some(process)), _) => return Ok(Ground::Own(process)),
+            (Ok(Some(run_id)), _) => return Ok(Ground::Own(run_id)),
             (Ok(None), Obstacle::Port(_)) if tries < TRIES => tries += 1,
             (Ok(None), Obstacle::Socket(_)) if tries < TRIES => {
                 tries += 1;
@@ -195,7 +195,7 @@ pub(in crate::service) async fn start(
     ctx: &Arc<Context>,
     kind: &RunnerKind,
     program: &Program,
-) -> Result<Process, SupervisorError> {
+) -> Result<RunId, SupervisorError> {
     let runner = ctx.runners.of(kind)?;
     let give_up = ctx
         .now()

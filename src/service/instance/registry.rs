@@ -51,7 +51,7 @@ impl Entering {
         if row.boot != ctx.boot {
             (stored.since, stored.quiet_since, stored.retry_at) =
                 (ctx.now(), ctx.now(), Timestamp(0));
-            stored.process = None;
+            stored.run_id = None;
         }
         let (handle, messages) = Handle::new(
             Machine::restore(stored),

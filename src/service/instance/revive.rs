@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::config::Booted;
-use crate::domain::instance::{Instance, Process};
+use crate::domain::instance::{Instance, RunId};
 use crate::driver::supervisor::{Ensured, SupervisorError};
 use crate::service::context::Context;
 use crate::service::error::chain;
@@ -20,7 +20,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(10);
 /// First and longest pause before it is asked again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
-/// The process that runs under this name. A supervisor that has died, or lost its socket, is
+/// What runs under this name. A supervisor that has died, or lost its socket, is
 /// brought back, and asked again until it answers or [`BACK_WITHIN`] has passed.
 ///
 /// # Errors
@@ -28,7 +28,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_m
 pub(in crate::service) async fn find(
     ctx: &Context,
     instance: &Instance,
-) -> Result<Option<Process>, SupervisorError> {
+) -> Result<Option<RunId>, SupervisorError> {
     let runner = ctx.runner(instance)?;
     let give_up = ctx.now().after(BACK_WITHIN.min(ctx.config().wake.timeout));
     let mut pause = PAUSE.0;
@@ -63,23 +63,23 @@ pub(in crate::service) async fn revive(ctx: &Context) -> Option<MonitorLine> {
     }
 }
 
-/// The database says which process an instance has, and this acc has just begun: its pid file may
-/// have been taken away.
+/// The database says what runs an instance, and this acc has just begun: the record of its runner
+/// (a pid file) may have been taken away.
 pub(in crate::service) async fn restore_record(ctx: &Context, handle: &Handle) {
-    let (name, process) = (&handle.instance.name, handle.machine().process());
-    let Some(process) = process else { return };
+    let (name, run_id) = (&handle.instance.name, handle.machine().run_id().cloned());
+    let Some(run_id) = run_id else { return };
     let (launched, log) = (handle.launched(), ctx.config().app_log(name.as_str()));
     let restored = async {
         let runner = ctx.runner(&launched)?;
-        runner.restore_record(name, process, &log).await
+        runner.restore_record(name, &run_id, &log).await
     };
     match restored.await {
         Ok(true) => {
-            tracing::warn!(instance = %name, pid = process.pid, "its pid file was missing; wrote it again")
+            tracing::warn!(instance = %name, "the record of {run_id} was missing; wrote it again")
         }
         Ok(false) => {}
         Err(e) => {
-            tracing::warn!(instance = %name, "could not write its pid file again: {}", chain(&e))
+            tracing::warn!(instance = %name, "could not write the record of {run_id} again: {}", chain(&e))
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::domain::instance::{Exit, Listen, Process};
+use crate::domain::instance::{Exit, Listen, RunId};
 use crate::domain::lifecycle::{Event, Failure, Phase};
 use crate::domain::time::Timestamp;
 use crate::driver::probe::{NotifySocket, Readiness};
@@ -67,15 +67,15 @@ pub(in crate::service) async fn begin(
             handle.stamps().call(called, ctx.clock.micros());
             started
         }
-        Ok(Ground::Own(process)) => Ok(process),
+        Ok(Ground::Own(run_id)) => Ok(run_id),
         Err(why) => Err(why),
     };
     let _ = ctx.reached("effect.spawned");
     let event = match started {
-        Ok(process) => Event::Spawned {
+        Ok(run_id) => Event::Spawned {
             run,
-            process,
-            answers: notify_socket.is_none() && answers_already(ctx, &handle, process),
+            answers: notify_socket.is_none() && answers_already(ctx, &handle, &run_id),
+            run_id,
         },
         Err(why) => Event::StartFailed {
             run,
@@ -102,7 +102,7 @@ fn reason(error: SupervisorError) -> String {
 pub(in crate::service) async fn waits_for(ctx: &Context, handle: &Handle) -> String {
     let (phase, process) = {
         let machine = handle.machine();
-        (machine.phase(), machine.process())
+        (machine.phase(), machine.run_id().and_then(RunId::process))
     };
     if phase != Phase::Waking {
         return String::new();
@@ -137,10 +137,9 @@ pub(in crate::service) async fn never_began(
 }
 
 /// Does it answer as soon as it is started? Then no wait for readiness is needed.
-fn answers_already(ctx: &Context, handle: &Handle, process: Process) -> bool {
-    let answered = ctx
-        .probe
-        .at_once(&launch_spec::probe_target(ctx, &handle.launched()), process);
+fn answers_already(ctx: &Context, handle: &Handle, run_id: &RunId) -> bool {
+    let probe_target = launch_spec::probe_target(ctx, &handle.launched());
+    let answered = ctx.probe.at_once(&probe_target, run_id.process());
     answered
         .map(|answered| note_answer(ctx, handle, &answered))
         .is_some()

@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::domain::instance::Process;
+use crate::domain::instance::RunId;
 use crate::domain::lifecycle::{
     self, Answer, Cause, Effect, Event, Limits, Machine, Note, Phase, Step,
 };
@@ -42,8 +42,8 @@ pub(in crate::service) struct Actor {
     pub(in crate::service) timer: Option<(Instant, u64)>,
     pub(in crate::service) permit: Option<OwnedSemaphorePermit>,
     pub(in crate::service) notify_socket: Option<NotifySocket>,
-    /// The run and the process whose end is waited for, or was.
-    pub(in crate::service) watched: Option<(u64, Process)>,
+    /// The run whose end is waited for, or was.
+    pub(in crate::service) watched: Option<(u64, RunId)>,
     pub(in crate::service) unsaved: bool,
     /// A write that takes so long that it was not waited for.
     pub(in crate::service) writing: Option<Written<()>>,
@@ -150,7 +150,7 @@ impl Actor {
         tickets.requests.follow(&machine);
         let awake = machine.phase() == Phase::Awake;
         let same = tickets.gate.is_some()
-            && (self.machine.run(), self.machine.process()) == (machine.run(), machine.process());
+            && (self.machine.run(), self.machine.run_id()) == (machine.run(), machine.run_id());
         if !(awake && same) {
             tickets.gate = awake.then(|| Arc::new(self.handle.gate_of(&machine)));
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::instance::Listen;
+use crate::domain::instance::{Listen, RunId};
 use crate::domain::lifecycle::{Event, Phase};
 use crate::service::instance::handle::{Handle, Snapshot};
 use crate::service::launch_spec;
@@ -83,7 +83,7 @@ async fn stop_displaced(
     let mut asked = Vec::new();
     for handle in awake {
         let seen = handle.snapshot();
-        let process = handle.machine().process();
+        let process = handle.machine().run_id().and_then(RunId::process);
         asked.extend(process.map(|process| {
             (
                 handle.clone(),

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::instance::Process;
+use crate::domain::instance::RunId;
 use crate::domain::lifecycle::{Event, Phase};
 use crate::domain::name::InstanceName;
 use crate::driver::edge::Gate;
@@ -34,8 +34,8 @@ pub(in crate::service) async fn reconcile(world: &Arc<World>, run: &mut MonitorR
     for runner in world.runners.all() {
         match runner.running().await {
             Ok(running) => {
-                for (name, process) in running {
-                    strays(world, runner, &name, process, run).await;
+                for (name, run_id) in running {
+                    strays(world, runner, &name, run_id, run).await;
                 }
             }
             Err(e) => run
@@ -93,8 +93,8 @@ async fn gates(world: &Arc<World>, open: &BTreeSet<String>, run: &mut MonitorRun
             ));
         }
         if handle.known() && !open.contains(name) {
-            let process = handle.machine().process();
-            handle.tell_if(snapshot, Event::Found(process));
+            let run_id = handle.machine().run_id().cloned();
+            handle.tell_if(snapshot, Event::Found(run_id));
             run.lines.push(MonitorLine::new(
                 name,
                 MonitorAction::Repaired,
@@ -160,7 +160,7 @@ async fn strays(
     world: &Arc<World>,
     runner: &Arc<dyn Runner>,
     name: &InstanceName,
-    process: Process,
+    run_id: RunId,
     run: &mut MonitorRun,
 ) {
     // Made, or removed, just now: then this is no stray.
@@ -179,7 +179,7 @@ async fn strays(
                 world,
                 runner,
                 name,
-                process,
+                &run_id,
                 "ended a process without an instance",
                 run,
             )
@@ -191,7 +191,7 @@ async fn strays(
                 world,
                 runner,
                 name,
-                process,
+                &run_id,
                 "ended a process of a destroyed instance",
                 run,
             )
@@ -203,9 +203,9 @@ async fn strays(
             };
             let seen = handle.snapshot();
             // Asked again: it may have ended, and another come, since all were listed.
-            let still = matches!(runner.find(name).await, Ok(Some(found)) if found == process);
+            let still = matches!(runner.find(name).await, Ok(Some(found)) if found == run_id);
             if !seen.phase.is_live() && still {
-                handle.tell_if(seen, Event::Found(Some(process)));
+                handle.tell_if(seen, Event::Found(Some(run_id)));
                 run.lines.push(MonitorLine::new(
                     name.as_str(),
                     MonitorAction::Repaired,
@@ -220,13 +220,13 @@ async fn end_stray(
     world: &World,
     runner: &Arc<dyn Runner>,
     name: &InstanceName,
-    process: Process,
+    run_id: &RunId,
     what: &str,
     run: &mut MonitorRun,
 ) {
     let account = launch_spec::account(world);
-    let killed = runner.kill(name, &account, process).await.is_ok();
-    let ended = runner.wait(name, &account, process);
+    let killed = runner.kill(name, &account, run_id).await.is_ok();
+    let ended = runner.wait(name, &account, run_id);
     let _ = tokio::time::timeout(END_WITHIN, ended).await;
     if killed && runner.forget(name, &account).await.is_ok() {
         run.lines.push(MonitorLine::new(

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::domain::instance::Process;
+use crate::domain::instance::RunId;
 use crate::domain::name::InstanceName;
 use crate::driver::supervisor::{SERVER, SupervisorError};
 use crate::service::error::chain;
@@ -18,15 +18,15 @@ use crate::service::outcome::{MonitorAction, MonitorLine, MonitorRun};
 use crate::service::places;
 use crate::service::world::World;
 
-/// Those of whose process the server knows.
-pub(in crate::service) fn running(world: &World) -> Vec<(Arc<Handle>, Process)> {
+/// Those that run, as far as the server knows.
+pub(in crate::service) fn running(world: &World) -> Vec<(Arc<Handle>, RunId)> {
     let known = world
         .registry
         .all()
         .into_iter()
         .filter(|handle| handle.known());
     known
-        .filter_map(|handle| Some((handle.clone(), handle.machine().process()?)))
+        .filter_map(|handle| Some((handle.clone(), handle.machine().run_id()?.clone())))
         .collect()
 }
 
@@ -95,12 +95,12 @@ pub(in crate::service) async fn keep(world: &Arc<World>, run: &mut MonitorRun) {
 /// Which process each instance and service is: how many were written down again.
 async fn records(world: &World, config: &Config) -> Result<usize, SupervisorError> {
     let mut count = 0;
-    for (handle, process) in running(world) {
+    for (handle, run_id) in running(world) {
         let name = &handle.instance.name;
         count += usize::from(
             world
                 .runner(&handle.launched())?
-                .restore_record(name, process, &config.app_log(name.as_str()))
+                .restore_record(name, &run_id, &config.app_log(name.as_str()))
                 .await?,
         );
     }

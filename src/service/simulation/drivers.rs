@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use super::host::{DRAIN, Host, IDLE, Manner, NAMES, Proc, State, Why};
 use crate::domain::account::Account;
-use crate::domain::instance::{Exit, Listen, Process};
+use crate::domain::instance::{Exit, Listen, Process, RunId};
 use crate::domain::name::InstanceName;
 use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::{Activity, ActivityError, Seen, Target};
@@ -40,11 +40,11 @@ fn who_listens(listen: &Listen) -> usize {
         .unwrap())
 }
 
-fn identity(pid: i32) -> Process {
-    Process {
+fn identity(pid: i32) -> RunId {
+    RunId::from(Process {
         pid,
         start_time: u64::from(pid.unsigned_abs()),
-    }
+    })
 }
 
 impl Clock for Drivers {
@@ -184,7 +184,7 @@ impl Probe for Drivers {
         }
     }
 
-    fn at_once(&self, probe_target: &ProbeTarget, _: Process) -> Option<Readiness> {
+    fn at_once(&self, probe_target: &ProbeTarget, _: Option<Process>) -> Option<Readiness> {
         let mut s = self.0.state();
         let now = s.now;
         s.process(who_listens(&probe_target.listen))

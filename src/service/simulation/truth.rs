@@ -3,7 +3,7 @@
 use super::actions::Life;
 use super::drivers::who as number;
 use super::host::{DRAIN, IDLE, NAMES, State, WAKE, Why};
-use crate::domain::instance::DesiredState;
+use crate::domain::instance::{DesiredState, RunId};
 use crate::domain::lifecycle::Phase;
 use crate::service::request::Request;
 use crate::store::sqlite::SqliteStore;
@@ -219,7 +219,14 @@ impl State {
         match stored.phase {
             Phase::Awake if process.is_none_or(|p| !p.1) => Some("nothing answers".into()),
             Phase::Awake if nginx && !open => Some("its gate is closed".into()),
-            Phase::Awake if stored.process.map(|p| p.pid) != process.map(|p| p.0) => {
+            Phase::Awake
+                if stored
+                    .run_id
+                    .as_ref()
+                    .and_then(RunId::process)
+                    .map(|p| p.pid)
+                    != process.map(|p| p.0) =>
+            {
                 Some("another process runs".into())
             }
             Phase::Awake if idle && stored.desired != DesiredState::Up => Some("it is idle".into()),

@@ -23,6 +23,7 @@ async fn each_reaches_its_own_account_by_program_probe_and_gate() {
         });
         all.push((handle, account));
     }
+    fixture.supervisor.run_processes();
     for (handle, account) in &all {
         let name = &handle.instance.name;
         let ticket = pass(&fixture.world, name.as_str()).await.unwrap();

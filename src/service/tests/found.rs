@@ -165,7 +165,7 @@ async fn a_start_whose_answer_was_lost_is_found_again() {
         &find_row(&*fixture.world.store, &"a".into()).unwrap(),
     )
     .unwrap();
-    let process = fixture
+    let run_id = fixture
         .supervisor
         .start(&launch_spec::program(&fixture.world, &instance))
         .await
@@ -175,8 +175,8 @@ async fn a_start_whose_answer_was_lost_is_found_again() {
     fixture.written().await;
     let row = find_row(&*fixture.world.store, &"a".into()).unwrap();
     assert_eq!(
-        (row.stored.phase, row.stored.process),
-        (Phase::Awake, Some(process))
+        (row.stored.phase, row.stored.run_id),
+        (Phase::Awake, Some(run_id))
     );
 }
 

@@ -144,15 +144,15 @@ async fn a_changed_model_counts_from_then_on_and_that_is_said() {
 async fn its_own_process_is_no_thief_and_not_knowing_moves_nothing() {
     let (fixture, before) = robbed(TCP, None).await;
     let instance = launch_spec::instance(&fixture.world, &row(&fixture)).unwrap();
-    let process = fixture
+    let run_id = fixture
         .supervisor
         .start(&launch_spec::program(&fixture.world, &instance))
         .await
         .unwrap();
     fixture.ask(start("a")).await.unwrap();
     assert_eq!(
-        (row(&fixture).port, row(&fixture).stored.process),
-        (Some(before), Some(process))
+        (row(&fixture).port, row(&fixture).stored.run_id),
+        (Some(before), Some(run_id))
     );
     let (fixture, before) = robbed(TCP, None).await;
     fixture.supervisor.make_unreachable(true);

@@ -190,7 +190,7 @@ async fn starts_wait_their_turn() {
     let seen = running.clone();
     fixture
         .supervisor
-        .on_start(move |_, _| *seen.lock().unwrap() += 1);
+        .on_start(move |_| *seen.lock().unwrap() += 1);
     let tasks: Vec<_> = (0..most * 2)
         .map(|n| {
             let world = fixture.world.clone();

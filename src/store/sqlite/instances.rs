@@ -6,7 +6,7 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, params};
 
 use super::{SqliteStore, encode};
-use crate::domain::instance::{DesiredState, Launch, Process};
+use crate::domain::instance::{DesiredState, Launch, Process, RunId};
 use crate::domain::lifecycle::{Phase, Stored};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::domain::operation::OperationKind;
@@ -17,7 +17,7 @@ use crate::store::{
 
 const COLUMNS: &str = "id, name, model, port, params, launch, launch_key, owner, idle_ms, created_at, last_wake_at, \
      last_active_at, wakes, phase, desired, run, pid, pid_start, boot, since, quiet_since, failures, failure, retry_at, log_mark, \
-     checked_at, clock, (SELECT group_concat(host, ' ') FROM (SELECT host FROM hosts WHERE instance = instances.id ORDER BY place))";
+     checked_at, clock, run_id, (SELECT group_concat(host, ' ') FROM (SELECT host FROM hosts WHERE instance = instances.id ORDER BY place))";
 
 const HAS_NAME: &str = "SELECT 1 FROM instances WHERE name = ?1";
 const RELAUNCH: &str = "UPDATE instances SET launch = ?2, launch_key = ?3 WHERE id = ?1";
@@ -159,10 +159,11 @@ impl InstanceStore for SqliteStore {
 
     fn save(&self, id: InstanceId, save: &Save<'_>) -> Result<(), StoreError> {
         let s = save.stored;
+        let process = s.run_id.as_ref().and_then(RunId::process);
         let connection = self.writer()?;
         self.prepared(
             &connection,
-            "UPDATE instances SET phase = ?2, desired = ?3, run = ?4, pid = ?5, pid_start = ?6, boot = ?7, since = ?8, quiet_since = ?9, \
+            "UPDATE instances SET phase = ?2, desired = ?3, run = ?4, pid = ?5, pid_start = ?6, run_id = ?16, boot = ?7, since = ?8, quiet_since = ?9, \
                  failures = ?10, failure = ?11, retry_at = ?12, last_wake_at = coalesce(?13, last_wake_at), \
                  wakes = wakes + (?13 IS NOT NULL), last_active_at = coalesce(?14, last_active_at), clock = ?15 \
                  WHERE id = ?1",
@@ -173,8 +174,8 @@ impl InstanceStore for SqliteStore {
                 s.phase.as_str(),
                 s.desired.as_str(),
                 i64::try_from(s.run).unwrap_or(i64::MAX),
-                s.process.map(|p| p.pid),
-                s.process.map(|p| i64::try_from(p.start_time).unwrap_or(0)),
+                process.map(|p| p.pid),
+                process.map(|p| i64::try_from(p.start_time).unwrap_or(0)),
                 save.boot,
                 stamp(s.since),
                 stamp(s.quiet_since),
@@ -184,6 +185,7 @@ impl InstanceStore for SqliteStore {
                 save.woke_at.map(|t| t.0),
                 save.active_at.map(|t| t.0),
                 save.clock,
+                s.run_id.as_ref().and_then(RunId::text),
             ])
         })
         .map(|_| ())
@@ -235,7 +237,7 @@ impl InstanceStore for SqliteStore {
         self.durably(|tx| {
             self.change(
                 tx,
-                "UPDATE instances SET phase = 'asleep', pid = NULL, pid_start = NULL WHERE boot <> ?1 AND \
+                "UPDATE instances SET phase = 'asleep', pid = NULL, pid_start = NULL, run_id = NULL WHERE boot <> ?1 AND \
                  phase IN ('waking', 'awake', 'draining', 'stopping')",
                 [boot],
             )
@@ -373,6 +375,20 @@ fn unsigned(n: i64) -> u64 {
     u64::try_from(n).unwrap_or(0)
 }
 
+/// Of a process from its two columns, else from the one of its text.
+fn read_run_id(r: &rusqlite::Row<'_>) -> rusqlite::Result<Option<RunId>> {
+    let run_id = match (r.get::<_, Option<i32>>(16)?, r.get::<_, Option<i64>>(17)?) {
+        (Some(pid), Some(start)) => Some(RunId::from(Process {
+            pid,
+            start_time: unsigned(start),
+        })),
+        _ => r
+            .get::<_, Option<String>>(27)?
+            .map(|text| RunId::new(&text)),
+    };
+    Ok(run_id)
+}
+
 fn read_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
     let bad = |what: &str| {
         rusqlite::Error::FromSqlConversionFailure(
@@ -384,14 +400,7 @@ fn read_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
     let name: String = r.get(1)?;
     let phase: String = r.get(13)?;
     let desired: String = r.get(14)?;
-    let process = match (r.get::<_, Option<i32>>(16)?, r.get::<_, Option<i64>>(17)?) {
-        (Some(pid), Some(start)) => Some(Process {
-            pid,
-            start_time: unsigned(start),
-        }),
-        _ => None,
-    };
-    let hosts: Option<String> = r.get(27)?;
+    let hosts: Option<String> = r.get(28)?;
     Ok(Row {
         id: InstanceId(r.get(0)?),
         name: InstanceName::parse(&name).map_err(|_| bad("name"))?,
@@ -417,7 +426,7 @@ fn read_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
             phase: Phase::parse(&phase).ok_or_else(|| bad("phase"))?,
             desired: DesiredState::parse(&desired).ok_or_else(|| bad("desired"))?,
             run: unsigned(r.get(15)?),
-            process,
+            run_id: read_run_id(r)?,
             since: Timestamp(unsigned(r.get(19)?)),
             quiet_since: Timestamp(unsigned(r.get(20)?)),
             failures: r.get(21)?,

@@ -36,7 +36,7 @@ impl OperationStore for SqliteStore {
 
     fn condemn(&self, id: InstanceId, why: &str) -> Result<(), StoreError> {
         self.durably(|tx| {
-            self.change(tx, "UPDATE instances SET phase = 'destroyed', pid = NULL, pid_start = NULL WHERE id = ?1", [id.0])?;
+            self.change(tx, "UPDATE instances SET phase = 'destroyed', pid = NULL, pid_start = NULL, run_id = NULL WHERE id = ?1", [id.0])?;
             let sql = "UPDATE operations SET step = 'undo', result = coalesce(result, ?2) WHERE instance = ?1 AND state = 'running'";
             self.change(tx, sql, params![id.0, why]).map(drop)
         })

@@ -1,7 +1,7 @@
 //! What can happen to an instance: the input of [`super::step`]. It decides nothing.
 
 use super::phase::{Cause, Failure};
-use crate::instance::{DesiredState, Exit, Process};
+use crate::instance::{DesiredState, Exit, RunId};
 use crate::time::Timestamp;
 
 /// What can happen to an instance.
@@ -28,8 +28,8 @@ pub enum Event {
     Spawned {
         /// Of this run.
         run: u64,
-        /// The process.
-        process: Process,
+        /// What its runner calls it.
+        run_id: RunId,
         /// It answers already: it was ready before the supervisor returned.
         answers: bool,
     },
@@ -91,5 +91,5 @@ pub enum Event {
     },
     /// After a restart of acc: what the supervisor reports as running. "Could not ask" is not an
     /// event.
-    Found(Option<Process>),
+    Found(Option<RunId>),
 }

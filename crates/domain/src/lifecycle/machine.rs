@@ -10,7 +10,7 @@ use super::effect::Effect;
 use super::limits::Limits;
 use super::phase::{Cause, Drain, Failure, Phase};
 use crate::idle;
-use crate::instance::{DesiredState, Process};
+use crate::instance::{DesiredState, RunId};
 use crate::time::Timestamp;
 
 /// After this long awake, a death is not part of a crash loop.
@@ -33,7 +33,7 @@ pub struct Machine {
     pub(super) desired: DesiredState,
     pub(super) retiring: bool,
     pub(super) run: u64,
-    pub(super) process: Option<Process>,
+    pub(super) run_id: Option<RunId>,
     pub(super) tickets: u32,
     pub(super) demand: Option<Cause>,
     pub(super) cause: Cause,
@@ -60,8 +60,8 @@ pub struct Stored {
     pub desired: DesiredState,
     /// Number of the current or last run.
     pub run: u64,
-    /// Its process.
-    pub process: Option<Process>,
+    /// What its runner calls this run.
+    pub run_id: Option<RunId>,
     /// When the phase began.
     pub since: Timestamp,
     /// When it was last in use.
@@ -102,7 +102,7 @@ impl Machine {
             phase: Phase::Creating,
             desired,
             run: 0,
-            process: None,
+            run_id: None,
             since: now,
             quiet_since: now,
             failures: 0,
@@ -119,7 +119,7 @@ impl Machine {
             desired: stored.desired,
             retiring: false,
             run: stored.run,
-            process: stored.process,
+            run_id: stored.run_id,
             tickets: 0,
             demand: None,
             cause: Cause::Unknown,
@@ -153,7 +153,7 @@ impl Machine {
             phase: self.phase,
             desired: self.desired,
             run: self.run,
-            process: self.process,
+            run_id: self.run_id.clone(),
             since: self.since,
             quiet_since: self.quiet_since,
             failures: self.failures,
@@ -177,10 +177,10 @@ impl Machine {
     pub fn run(&self) -> u64 {
         self.run
     }
-    /// The process of this run, if known.
+    /// What the runner calls this run, if it is known to run.
     #[must_use]
-    pub fn process(&self) -> Option<Process> {
-        self.process
+    pub fn run_id(&self) -> Option<&RunId> {
+        self.run_id.as_ref()
     }
     /// Requests that acc itself let through and that have not ended.
     #[must_use]

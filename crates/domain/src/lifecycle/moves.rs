@@ -6,7 +6,7 @@ use super::effect::{Effect, Note};
 use super::limits::Limits;
 use super::machine::{Answer, BACK_OFF, Machine, STABLE, Step};
 use super::phase::{Cause, Denied, Drain, Failure, Phase};
-use crate::instance::{DesiredState, Exit, Process};
+use crate::instance::{DesiredState, Exit, RunId};
 use crate::time::Timestamp;
 
 impl Machine {
@@ -84,7 +84,7 @@ impl Machine {
         self.may_wake()?;
         let mut next = self.go(Phase::Waking, now);
         next.run += 1;
-        next.process = None;
+        next.run_id = None;
         next.demand = None;
         next.cause = cause;
         next.failed_run = None;
@@ -96,13 +96,13 @@ impl Machine {
     /// The supervisor has started the process, which may answer already.
     pub(super) fn spawned(
         &self,
-        process: Process,
+        run_id: RunId,
         answers: bool,
         now: Timestamp,
         l: &Limits,
     ) -> Result<Step, Denied> {
         let mut next = self.clone();
-        next.process = Some(process);
+        next.run_id = Some(run_id);
         if answers {
             next.answered(now, [Effect::Watch])
         } else {
@@ -216,7 +216,7 @@ impl Machine {
         let served = matches!(self.phase, Phase::Awake | Phase::Draining);
         if served && failure == Failure::Died(Exit::Code(0)) {
             let mut next = self.go(Phase::Asleep, now);
-            next.process = None;
+            next.run_id = None;
             next.failures = 0;
             return next.with([
                 Effect::Persist,
@@ -235,7 +235,7 @@ impl Machine {
             next.retry_at = now;
         }
         next.phase = Phase::Failed;
-        next.process = None;
+        next.run_id = None;
         next.with([
             Effect::Persist,
             Effect::CloseGate,
@@ -263,7 +263,7 @@ impl Machine {
     /// The process of a stop has ended.
     pub(super) fn stopped(&self, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
         let mut next = self.go(Phase::Asleep, now);
-        next.process = None;
+        next.run_id = None;
         if self.failed_run == Some(self.run) {
             if self.demand == Some(Cause::Operator) && self.may_wake().is_ok() {
                 return next.start(Cause::Operator, now, l);

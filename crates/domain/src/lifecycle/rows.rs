@@ -62,9 +62,9 @@ fn asleep(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step
         Event::Destroy => m.destroy(now),
         Event::Sleep { .. } | Event::Reset => m.stay(),
         // Nothing should run, yet something does: it is stopped, and never served.
-        Event::Found(Some(process)) => {
+        Event::Found(Some(run_id)) => {
             let mut next = m.go(Phase::Stopping, now);
-            next.process = Some(*process);
+            next.run_id = Some(run_id.clone());
             next.stop_now(now, l, [Effect::CloseGate, Effect::Watch])
         }
         Event::Found(None)
@@ -91,11 +91,11 @@ fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step
         Event::Sleep { .. } => m.stopping_for(Drain::Operator, now).stop_now(now, l, []),
         Event::Spawned {
             run,
-            process,
+            run_id,
             answers,
-        } if *run == m.run => m.spawned(*process, *answers, now, l),
+        } if *run == m.run => m.spawned(run_id.clone(), *answers, now, l),
         Event::Ready { run } if *run == m.run => m.answered(now, []),
-        Event::StartFailed { run, failure } if *run == m.run && m.process.is_none() => {
+        Event::StartFailed { run, failure } if *run == m.run && m.run_id.is_none() => {
             m.ended(failure.clone(), now)
         }
         Event::StartFailed { run, failure } if *run == m.run => m.fail(failure, now, l),
@@ -108,14 +108,14 @@ fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step
             now,
             l,
         ),
-        Event::Found(Some(process)) => {
+        Event::Found(Some(run_id)) => {
             let mut next = m.clone();
-            next.process = Some(*process);
+            next.run_id = Some(run_id.clone());
             next.since_spawn(now, l)
         }
         Event::Found(None) => {
             let mut next = m.go(Phase::Asleep, now);
-            next.process = None;
+            next.run_id = None;
             next.with([Effect::Persist, Effect::CloseGate])
         }
         Event::Destroy => Err(Denied::NotAsleep(m.phase)),
@@ -154,9 +154,9 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step,
             used,
         } if *run == m.run => checked(m, *in_flight, *used, now, l),
         Event::Exited { run, exit } if *run == m.run => m.ended(Failure::Died(*exit), now),
-        Event::Found(Some(process)) => {
+        Event::Found(Some(run_id)) => {
             let mut next = m.clone();
-            next.process = Some(*process);
+            next.run_id = Some(run_id.clone());
             next.with([Effect::Persist, Effect::Watch, Effect::OpenGate])
         }
         Event::Found(None) => m.ended(Failure::Died(Exit::Unknown), now),
@@ -230,9 +230,9 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<St
         Event::Exited { run, exit } if *run == m.run => m.ended(Failure::Died(*exit), now),
         // After a crash of acc the reason of the drain is unknown: nothing may be cut, so it serves
         // again.
-        Event::Found(Some(process)) => {
+        Event::Found(Some(run_id)) => {
             let mut next = m.clone();
-            next.process = Some(*process);
+            next.run_id = Some(run_id.clone());
             next.back_to_awake([Effect::Watch])
         }
         Event::Found(None) => m.ended(Failure::Died(Exit::Unknown), now),
@@ -290,10 +290,10 @@ fn stopping(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<St
             next.with([])
         }
         Event::Exited { run, .. } if *run == m.run => m.stopped(now, l),
-        Event::StartFailed { run, .. } if *run == m.run && m.process.is_none() => m.stopped(now, l),
-        Event::Spawned { run, process, .. } if *run == m.run => {
+        Event::StartFailed { run, .. } if *run == m.run && m.run_id.is_none() => m.stopped(now, l),
+        Event::Spawned { run, run_id, .. } if *run == m.run => {
             let mut next = m.clone();
-            next.process = Some(*process);
+            next.run_id = Some(run_id.clone());
             next.stop_now(now, l, [Effect::Watch])
         }
         Event::Timer { armed, .. } if *armed == m.armed => {
@@ -307,9 +307,9 @@ fn stopping(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<St
                 Effect::Record(Note::Killed),
             ])
         }
-        Event::Found(Some(process)) => {
+        Event::Found(Some(run_id)) => {
             let mut next = m.clone();
-            next.process = Some(*process);
+            next.run_id = Some(run_id.clone());
             next.stop_now(now, l, [Effect::CloseGate, Effect::Watch])
         }
         Event::Found(None) => m.stopped(now, l),
@@ -346,9 +346,9 @@ fn failed(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step
             next.with([Effect::Persist])
         }
         Event::Destroy => m.destroy(now),
-        Event::Found(Some(process)) => {
+        Event::Found(Some(run_id)) => {
             let mut next = m.go(Phase::Stopping, now);
-            next.process = Some(*process);
+            next.run_id = Some(run_id.clone());
             next.failed_run = Some(m.run);
             next.stop_now(now, l, [Effect::CloseGate, Effect::Watch])
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::instance::{DesiredState, Exit, Process};
+use crate::instance::{DesiredState, Exit, RunId};
 use table::{sample, sample_events};
 use walks::{any_event, of_run};
 
@@ -23,10 +23,10 @@ const LIMITS: Limits = Limits {
     drain_streams: Duration::from_secs(2),
     stop: Duration::from_secs(10),
 };
-const PROCESS: Process = Process {
-    pid: 7,
-    start_time: 1,
-};
+/// Of a runner without processes of this host: nothing here may need one.
+fn the_run() -> RunId {
+    RunId::new("vm-4")
+}
 
 fn at(s: u64) -> Timestamp {
     Timestamp(1_000_000 + s * 1000)
@@ -109,7 +109,7 @@ fn to_awake() -> Vec<(u64, Event)> {
             0,
             Event::Spawned {
                 run: 1,
-                process: PROCESS,
+                run_id: the_run(),
                 answers: false,
             },
         ),
@@ -122,7 +122,7 @@ fn who_asked_for_a_wake_that_another_acc_began_is_not_known() {
     let begun = walk(&[(0, Event::Created), (0, Event::Wake(Cause::Request))]).next;
     let found = step(
         &Machine::restore(begun.stored()),
-        &Event::Found(Some(PROCESS)),
+        &Event::Found(Some(the_run())),
         at(1),
         &LIMITS,
     )
@@ -197,7 +197,7 @@ fn a_start_that_fails_backs_off_and_the_operator_may_try_at_once() {
             &machine,
             &Event::Spawned {
                 run,
-                process: PROCESS,
+                run_id: the_run(),
                 answers: false,
             },
             at(now),
@@ -286,7 +286,7 @@ fn one_that_dies_is_woken_by_the_next_request_but_a_crash_loop_is_not() {
                 2,
                 Event::Spawned {
                     run: 2,
-                    process: PROCESS,
+                    run_id: the_run(),
                     answers: false,
                 },
             ),
@@ -311,7 +311,7 @@ fn after_a_restart_of_acc_what_runs_decides() {
         phase,
         desired: DesiredState::Auto,
         run: 4,
-        process: Some(PROCESS),
+        run_id: Some(the_run()),
         since: at(0),
         quiet_since: at(0),
         failures: 0,
@@ -328,7 +328,7 @@ fn after_a_restart_of_acc_what_runs_decides() {
     ] {
         let machine = Machine::restore(stored(phase));
         assert_eq!(
-            step(&machine, &Event::Found(Some(PROCESS)), at(9), &LIMITS)
+            step(&machine, &Event::Found(Some(the_run())), at(9), &LIMITS)
                 .unwrap()
                 .next
                 .phase(),

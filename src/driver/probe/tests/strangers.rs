@@ -74,7 +74,7 @@ async fn a_stranger_on_the_unix_socket_is_not_the_instance() {
         .unwrap();
     let _stranger = UnixListener::bind(&path).unwrap();
     let target = unix(path.clone(), None);
-    assert!(probe.at_once(&target, process).is_none());
+    assert!(probe.at_once(&target, Some(process)).is_none());
     assert!(
         timeout(
             Duration::from_millis(300),

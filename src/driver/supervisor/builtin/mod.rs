@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::domain::account::Account;
-use crate::domain::instance::{Exit, Process};
+use crate::domain::instance::{Exit, Process, RunId};
 use crate::domain::name::InstanceName;
 use crate::host::fs::make_dir;
 use crate::host::process;
@@ -29,7 +29,9 @@ use crate::host::spawn::UserIds;
 use super::launcher;
 use super::locks::Locks;
 use super::members::{FirstProcess, InstanceMembers, Membership};
-use super::{Capabilities, Program, Runner, SupervisorError, pid_file, preflight, program_path};
+use super::{
+    Capabilities, Program, Runner, SupervisorError, pid_file, preflight, process_of, program_path,
+};
 
 /// How long a launcher without a waiting task may take to become its program, and the pause between
 /// two checks.
@@ -259,11 +261,11 @@ impl Runner for Builtin {
         Capabilities::LAUNCHED
     }
 
-    async fn start(&self, program: &Program) -> Result<Process, SupervisorError> {
+    async fn start(&self, program: &Program) -> Result<RunId, SupervisorError> {
         let _held = self.locks.lock(program.name.as_str()).await;
         let pid_path = self.pid_path(&program.name);
         if let Some(running) = Self::living(program.name.as_str(), &pid_path).await? {
-            return Ok(running);
+            return Ok(running.into());
         }
         let entry = self.members.enter(program, self).await?;
         let env = entry.environment(&program.env);
@@ -285,25 +287,28 @@ impl Runner for Builtin {
         };
         self.spawn(&start)
             .await
+            .map(RunId::from)
             .map_err(|e| preflight::explain(program).map_or(e, failed))
     }
 
-    async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
+    async fn find(&self, name: &InstanceName) -> Result<Option<RunId>, SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
-        Self::living(name.as_str(), &self.pid_path(name)).await
+        let living = Self::living(name.as_str(), &self.pid_path(name)).await?;
+        Ok(living.map(RunId::from))
     }
 
-    async fn running(&self) -> Result<Vec<(InstanceName, Process)>, SupervisorError> {
+    async fn running(&self) -> Result<Vec<(InstanceName, RunId)>, SupervisorError> {
         let mut found = Vec::new();
         for name in pid_file::instances(&self.pid_dir)? {
-            if let Some(process) = self.find(&name).await? {
-                found.push((name, process));
+            if let Some(run_id) = self.find(&name).await? {
+                found.push((name, run_id));
             }
         }
         Ok(found)
     }
 
-    async fn terminate(&self, program: &Program, process: Process) -> Result<(), SupervisorError> {
+    async fn terminate(&self, program: &Program, run_id: &RunId) -> Result<(), SupervisorError> {
+        let process = process_of(&program.name, run_id)?;
         let name = &program.name;
         // By now its group may be the next run's.
         if !process::is_same(process).map_err(|e| unreachable(name.as_str(), e))? {
@@ -317,8 +322,9 @@ impl Runner for Builtin {
         &self,
         name: &InstanceName,
         account: &Account,
-        process: Process,
+        run_id: &RunId,
     ) -> Result<(), SupervisorError> {
+        let process = process_of(name, run_id)?;
         signal(name.as_str(), process, libc::SIGKILL)?;
         let _held = self.locks.lock(name.as_str()).await;
         // Never a process that was started under this name since.
@@ -337,8 +343,9 @@ impl Runner for Builtin {
         &self,
         name: &InstanceName,
         account: &Account,
-        process: Process,
+        run_id: &RunId,
     ) -> Result<Exit, SupervisorError> {
+        let process = process_of(name, run_id)?;
         let asked = |e: io::Error| unreachable(name.as_str(), e);
         let held = process::hold(process).map_err(asked)?;
         let exit = tokio::select! {
@@ -391,9 +398,10 @@ impl Runner for Builtin {
     async fn restore_record(
         &self,
         name: &InstanceName,
-        process: Process,
+        run_id: &RunId,
         log: &Path,
     ) -> Result<bool, SupervisorError> {
+        let process = process_of(name, run_id)?;
         let _held = self.locks.lock(name.as_str()).await;
         pid_file::restore(&self.pid_path(name), process, log)
     }

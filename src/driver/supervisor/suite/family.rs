@@ -71,13 +71,13 @@ async fn those_in_a_session_of_their_own_end_with_it(fixture: Fixture) {
     let s = fixture.supervisor();
     let a = with_far(&fixture, "", "exec sleep 1000", "exec sleep 1000");
     for by_kill in [false, true] {
-        let process = s.start(&a).await.unwrap();
+        let run = s.start(&a).await.unwrap();
         let far = far(&fixture).await;
         assert!(lives(far));
         if by_kill {
-            s.kill(&a.name, &a.account, process).await.unwrap()
+            s.kill(&a.name, &a.account, &run).await.unwrap()
         } else {
-            s.terminate(&a, process).await.unwrap()
+            s.terminate(&a, &run).await.unwrap()
         }
         let signal = if by_kill {
             libc::SIGKILL
@@ -85,7 +85,7 @@ async fn those_in_a_session_of_their_own_end_with_it(fixture: Fixture) {
             libc::SIGTERM
         };
         assert_eq!(
-            s.wait(&a.name, &a.account, process).await.unwrap(),
+            s.wait(&a.name, &a.account, &run).await.unwrap(),
             Exit::Signal(signal)
         );
         assert!(!lives(far), "its end was reported while it had a process");
@@ -101,26 +101,26 @@ async fn those_that_ignore_the_signal_are_killed(fixture: Fixture) {
         "while :; do sleep 1000; done",
         "exec sleep 1000",
     );
-    let process = s.start(&a).await.unwrap();
+    let run = s.start(&a).await.unwrap();
     let far = far(&fixture).await;
-    s.terminate(&a, process).await.unwrap();
+    s.terminate(&a, &run).await.unwrap();
     let waited = tokio::time::timeout(
         Duration::from_millis(300),
-        s.wait(&a.name, &a.account, process),
+        s.wait(&a.name, &a.account, &run),
     )
     .await;
     assert!(waited.is_err() && lives(far), "{waited:?}");
-    s.kill(&a.name, &a.account, process).await.unwrap();
-    s.wait(&a.name, &a.account, process).await.unwrap();
+    s.kill(&a.name, &a.account, &run).await.unwrap();
+    s.wait(&a.name, &a.account, &run).await.unwrap();
     assert!(!lives(far));
 }
 
 async fn what_the_first_process_leaves_is_killed(fixture: Fixture) {
     let s = fixture.supervisor();
     let a = with_far(&fixture, "trap \"\" TERM HUP;", "exec sleep 1000", "exit 4");
-    let process = s.start(&a).await.unwrap();
+    let run = s.start(&a).await.unwrap();
     assert_eq!(
-        s.wait(&a.name, &a.account, process).await.unwrap(),
+        s.wait(&a.name, &a.account, &run).await.unwrap(),
         Exit::Code(4)
     );
     assert!(!lives(far(&fixture).await));
@@ -134,11 +134,11 @@ async fn those_with_work_to_finish_are_given_time(fixture: Fixture) {
         "while :; do sleep 0.02; done",
         "exec sleep 1000",
     );
-    let process = s.start(&a).await.unwrap();
+    let run = s.start(&a).await.unwrap();
     let far = far(&fixture).await;
-    s.terminate(&a, process).await.unwrap();
+    s.terminate(&a, &run).await.unwrap();
     assert_eq!(
-        s.wait(&a.name, &a.account, process).await.unwrap(),
+        s.wait(&a.name, &a.account, &run).await.unwrap(),
         Exit::Signal(libc::SIGTERM)
     );
     assert_eq!(
@@ -164,8 +164,8 @@ async fn what_was_left_when_nobody_looked_is_ended(fixture: Fixture) {
         []
     );
     // As when acc is killed, and then the first process.
-    process::signal_one(first, libc::SIGKILL).unwrap();
-    gone(first.pid).await;
+    process::signal_one(first.process().unwrap(), libc::SIGKILL).unwrap();
+    gone(first.process().unwrap().pid).await;
     assert!(lives(far));
     let next = fixture.again();
     assert_eq!(
@@ -181,7 +181,7 @@ async fn what_was_left_when_nobody_looked_is_ended(fixture: Fixture) {
         matches!(ended.as_slice(), [(name, 1 | 2)] if *name == a.name),
         "{ended:?}"
     );
-    assert!(!lives(far) && fixture.is_alive(beside));
+    assert!(!lives(far) && fixture.is_alive(&beside));
     assert_eq!(next.sweep(&[], ACC).await.unwrap(), []);
 }
 
@@ -190,14 +190,14 @@ async fn an_earlier_run_is_ended_before_the_next_start(fixture: Fixture) {
     let a = with_far(&fixture, "", "exec sleep 1000", "exec sleep 1000");
     let first = s.start(&a).await.unwrap();
     let before = far(&fixture).await;
-    process::signal_one(first, libc::SIGKILL).unwrap();
-    gone(first.pid).await;
+    process::signal_one(first.process().unwrap(), libc::SIGKILL).unwrap();
+    gone(first.process().unwrap().pid).await;
     let next = fixture.again();
     assert_eq!(next.find(&a.name).await.unwrap(), None);
     let second = next.start(&a).await.unwrap();
-    assert!(fixture.is_alive(second) && !lives(before));
-    next.kill(&a.name, &a.account, second).await.unwrap();
-    next.wait(&a.name, &a.account, second).await.unwrap();
+    assert!(fixture.is_alive(&second) && !lives(before));
+    next.kill(&a.name, &a.account, &second).await.unwrap();
+    next.wait(&a.name, &a.account, &second).await.unwrap();
 }
 
 async fn who_forks_against_the_kill_loses(fixture: Fixture) {
@@ -208,15 +208,12 @@ async fn who_forks_against_the_kill_loses(fixture: Fixture) {
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
         ..program("a", fixture.dir(), &["/bin/sh", "-c", script])
     };
-    let process = s.start(&a).await.unwrap();
+    let run = s.start(&a).await.unwrap();
     assert_eq!(fixture.count(&a.name).await, 1);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    s.kill(&a.name, &a.account, process).await.unwrap();
-    let ended = tokio::time::timeout(
-        Duration::from_secs(10),
-        s.wait(&a.name, &a.account, process),
-    )
-    .await;
+    s.kill(&a.name, &a.account, &run).await.unwrap();
+    let ended =
+        tokio::time::timeout(Duration::from_secs(10), s.wait(&a.name, &a.account, &run)).await;
     ended.expect("it went on").unwrap();
     assert_eq!(s.sweep(&[], ACC).await.unwrap(), []);
 }
@@ -226,14 +223,14 @@ async fn who_else_waits_for_an_earlier_run_is_not_in_the_way(fixture: Fixture) {
     let s = fixture.supervisor();
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..8 {
-        let process = s.start(&a).await.unwrap();
+        let run = s.start(&a).await.unwrap();
         for _ in 0..3 {
-            let (s, name) = (s.clone(), a.name.clone());
-            waiting.spawn(async move { s.wait(&name, &Account::SameAsAcc, process).await });
+            let (s, name, run) = (s.clone(), a.name.clone(), run.clone());
+            waiting.spawn(async move { s.wait(&name, &Account::SameAsAcc, &run).await });
         }
-        s.kill(&a.name, &a.account, process).await.unwrap();
+        s.kill(&a.name, &a.account, &run).await.unwrap();
         assert_eq!(
-            s.wait(&a.name, &a.account, process).await.unwrap(),
+            s.wait(&a.name, &a.account, &run).await.unwrap(),
             Exit::Signal(libc::SIGKILL)
         );
     }
@@ -241,9 +238,9 @@ async fn who_else_waits_for_an_earlier_run_is_not_in_the_way(fixture: Fixture) {
     while let Some(waited) = waiting.join_next().await {
         waited.unwrap().unwrap();
     }
-    assert!(fixture.is_alive(last));
-    s.kill(&a.name, &a.account, last).await.unwrap();
-    s.wait(&a.name, &a.account, last).await.unwrap();
+    assert!(fixture.is_alive(&last));
+    s.kill(&a.name, &a.account, &last).await.unwrap();
+    s.wait(&a.name, &a.account, &last).await.unwrap();
 }
 
 async fn a_neighbour_is_left_alone(fixture: Fixture) {
@@ -254,16 +251,16 @@ async fn a_neighbour_is_left_alone(fixture: Fixture) {
     );
     let (first, neighbour) = (s.start(&a).await.unwrap(), s.start(&b).await.unwrap());
     let far = far(&fixture).await;
-    s.kill(&a.name, &a.account, first).await.unwrap();
-    s.wait(&a.name, &a.account, first).await.unwrap();
-    assert!(!lives(far) && fixture.is_alive(neighbour));
+    s.kill(&a.name, &a.account, &first).await.unwrap();
+    s.wait(&a.name, &a.account, &first).await.unwrap();
+    assert!(!lives(far) && fixture.is_alive(&neighbour));
     // Nor does what was meant for an ended run reach the next.
     let second = s.start(&a).await.unwrap();
-    s.kill(&a.name, &a.account, first).await.unwrap();
-    s.terminate(&a, first).await.unwrap();
-    assert!(fixture.is_alive(second));
-    s.wait(&a.name, &a.account, first).await.unwrap();
-    assert!(fixture.is_alive(second));
-    s.kill(&a.name, &a.account, second).await.unwrap();
-    s.wait(&a.name, &a.account, second).await.unwrap();
+    s.kill(&a.name, &a.account, &first).await.unwrap();
+    s.terminate(&a, &first).await.unwrap();
+    assert!(fixture.is_alive(&second));
+    s.wait(&a.name, &a.account, &first).await.unwrap();
+    assert!(fixture.is_alive(&second));
+    s.kill(&a.name, &a.account, &second).await.unwrap();
+    s.wait(&a.name, &a.account, &second).await.unwrap();
 }

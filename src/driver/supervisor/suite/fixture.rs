@@ -197,23 +197,25 @@ impl Fixture {
         self.dir.path().join("state/pid")
     }
 
-    pub(in super::super) fn is_alive(&self, process: Process) -> bool {
+    /// Does this run, or this process of a service, still run?
+    pub(in super::super) fn is_alive(&self, run: &(impl Clone + Into<RunId>)) -> bool {
+        let run_id = run.clone().into();
         match &self.fake {
-            Some(_) => futures_util::FutureExt::now_or_never(self.alive_in_fake(process)).unwrap(),
-            None => process::is_same(process).unwrap(),
+            Some(_) => futures_util::FutureExt::now_or_never(self.alive_in_fake(&run_id)).unwrap(),
+            None => process::is_same(run_id.process().unwrap()).unwrap(),
         }
     }
 
-    async fn alive_in_fake(&self, process: Process) -> bool {
+    async fn alive_in_fake(&self, run_id: &RunId) -> bool {
         let fake = self.fake.as_ref().unwrap();
         let service = fake.service("nginx").await.unwrap();
-        service == Some(process)
+        service.map(RunId::from).as_ref() == Some(run_id)
             || fake
                 .running()
                 .await
                 .unwrap()
                 .iter()
-                .any(|(_, p)| *p == process)
+                .any(|(_, running)| running == run_id)
     }
 
     /// A pipe that a program reads to wait for its end.

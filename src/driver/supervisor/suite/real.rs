@@ -55,10 +55,10 @@ async fn arrives(fixture: &Fixture, env: Vec<(String, String)>, args: Vec<String
     let mut a = program("a", fixture.dir(), &["/bin/sh", "-c", script, "sh"]);
     a.argv.extend(args);
     a.env = env;
-    let process = fixture.supervisor().start(&a).await.unwrap();
+    let run = fixture.supervisor().start(&a).await.unwrap();
     let exit = fixture
         .supervisor()
-        .wait(&a.name, &a.account, process)
+        .wait(&a.name, &a.account, &run)
         .await
         .unwrap();
     assert_eq!(exit, Exit::Code(0), "{:?}", fs::read_to_string(&a.log));
@@ -179,10 +179,10 @@ async fn output_goes_to_the_log(fixture: Fixture) {
         &["/bin/sh", "-c", "echo out; echo err >&2; exit 0"],
     );
     for times in 1..=2 {
-        let process = fixture.supervisor().start(&a).await.unwrap();
+        let run = fixture.supervisor().start(&a).await.unwrap();
         fixture
             .supervisor()
-            .wait(&a.name, &a.account, process)
+            .wait(&a.name, &a.account, &run)
             .await
             .unwrap();
         eventually("both lines in the log", async || {
@@ -198,23 +198,23 @@ async fn output_goes_to_the_log(fixture: Fixture) {
     );
     // Not by way of a supervisor, whose death would break it.
     let b = program("b", fixture.dir(), &["/bin/sleep", "60"]);
-    let process = fixture.supervisor().start(&b).await.unwrap();
+    let run = fixture.supervisor().start(&b).await.unwrap();
     for number in [1, 2] {
         eventually("output that goes directly to the log", async || {
-            let leads =
-                fs::read_link(format!("/proc/{}/fd/{number}", process.pid)).unwrap_or_default();
+            let leads = fs::read_link(format!("/proc/{}/fd/{number}", run.process().unwrap().pid))
+                .unwrap_or_default();
             (leads == b.log).then_some(())
         })
         .await;
     }
     fixture
         .supervisor()
-        .kill(&b.name, &b.account, process)
+        .kill(&b.name, &b.account, &run)
         .await
         .unwrap();
     fixture
         .supervisor()
-        .wait(&b.name, &b.account, process)
+        .wait(&b.name, &b.account, &run)
         .await
         .unwrap();
 }
@@ -242,12 +242,12 @@ async fn a_stop_ends_the_whole_group(fixture: Fixture) {
         ],
     );
     for by_kill in [false, true] {
-        let process = s.start(&a).await.unwrap();
+        let run = s.start(&a).await.unwrap();
         let child = pid_in(&read_eventually(fixture.dir().join("child")).await);
         if by_kill {
-            s.kill(&a.name, &a.account, process).await.unwrap()
+            s.kill(&a.name, &a.account, &run).await.unwrap()
         } else {
-            s.terminate(&a, process).await.unwrap()
+            s.terminate(&a, &run).await.unwrap()
         }
         let signal = if by_kill {
             libc::SIGKILL
@@ -255,7 +255,7 @@ async fn a_stop_ends_the_whole_group(fixture: Fixture) {
             libc::SIGTERM
         };
         assert_eq!(
-            s.wait(&a.name, &a.account, process).await.unwrap(),
+            s.wait(&a.name, &a.account, &run).await.unwrap(),
             Exit::Signal(signal)
         );
         gone(child).await;
@@ -267,17 +267,17 @@ async fn what_the_leader_leaves_behind_is_killed(fixture: Fixture) {
     let s = fixture.supervisor();
     let script = "(trap '' TERM HUP; exec sleep 1000) & echo $! > child; exit 4";
     let a = program("a", fixture.dir(), &["/bin/sh", "-c", script]);
-    let process = s.start(&a).await.unwrap();
+    let run = s.start(&a).await.unwrap();
     assert_eq!(
-        s.wait(&a.name, &a.account, process).await.unwrap(),
+        s.wait(&a.name, &a.account, &run).await.unwrap(),
         Exit::Code(4)
     );
     gone(pid_in(&read_eventually(fixture.dir().join("child")).await)).await;
     // The name is free again although a grandchild held the log open.
     let again = program("a", fixture.dir(), &["/bin/sh", "-c", "exit 5"]);
-    let process = s.start(&again).await.unwrap();
+    let run = s.start(&again).await.unwrap();
     assert_eq!(
-        s.wait(&a.name, &a.account, process).await.unwrap(),
+        s.wait(&a.name, &a.account, &run).await.unwrap(),
         Exit::Code(5)
     );
 }
@@ -291,8 +291,8 @@ async fn an_exit_at_once_is_an_exit_and_not_a_failed_start(fixture: Fixture) {
     ] {
         for _ in 0..5 {
             let a = program("a", fixture.dir(), &["/bin/sh", "-c", command]);
-            let process = s.start(&a).await.unwrap();
-            let reported = s.wait(&a.name, &a.account, process).await.unwrap();
+            let run = s.start(&a).await.unwrap();
+            let reported = s.wait(&a.name, &a.account, &run).await.unwrap();
             // supervisord can have reaped it before acc could read the exit status, and reports
             // only that a signal ended it, not which.
             let unreported = fixture.is_supervisord()
@@ -378,11 +378,11 @@ async fn a_process_that_runs_as_another_user_is_only_that(fixture: Fixture) {
             ],
         )
     };
-    let process = fixture.supervisor().start(&a).await.unwrap();
+    let run = fixture.supervisor().start(&a).await.unwrap();
     assert_eq!(
         fixture
             .supervisor()
-            .wait(&a.name, &a.account, process)
+            .wait(&a.name, &a.account, &run)
             .await
             .unwrap(),
         Exit::Code(0)
@@ -413,9 +413,9 @@ async fn a_changed_program_is_started_as_it_is_now(fixture: Fixture) {
             fixture.dir(),
             &["/bin/sh", "-c", &format!("exit {code}")],
         );
-        let process = s.start(&a).await.unwrap();
+        let run = s.start(&a).await.unwrap();
         assert_eq!(
-            s.wait(&a.name, &a.account, process).await.unwrap(),
+            s.wait(&a.name, &a.account, &run).await.unwrap(),
             Exit::Code(code)
         );
     }
@@ -424,17 +424,14 @@ async fn a_changed_program_is_started_as_it_is_now(fixture: Fixture) {
 async fn a_stop_right_after_the_start_is_not_lost(fixture: Fixture) {
     let (s, a) = (fixture.supervisor(), obedient("a", &fixture, 0));
     for round in 0..30 {
-        let process = s.start(&a).await.unwrap();
+        let run = s.start(&a).await.unwrap();
         if round % 2 == 0 {
-            s.kill(&a.name, &a.account, process).await.unwrap()
+            s.kill(&a.name, &a.account, &run).await.unwrap()
         } else {
-            s.terminate(&a, process).await.unwrap()
+            s.terminate(&a, &run).await.unwrap()
         }
-        let ended = tokio::time::timeout(
-            Duration::from_secs(10),
-            s.wait(&a.name, &a.account, process),
-        )
-        .await;
+        let ended =
+            tokio::time::timeout(Duration::from_secs(10), s.wait(&a.name, &a.account, &run)).await;
         assert_eq!(
             ended.unwrap().unwrap(),
             Exit::Signal(if round % 2 == 0 {
@@ -456,7 +453,7 @@ async fn many_start_at_once(fixture: Fixture) {
         .collect();
     let mut pids = std::collections::HashSet::new();
     for start in starts {
-        pids.insert(start.await.unwrap().pid);
+        pids.insert(start.await.unwrap().process().unwrap().pid);
     }
     assert_eq!(pids.len(), 40);
     assert_eq!(s.running().await.unwrap().len(), 40);
@@ -468,9 +465,9 @@ async fn builtin_inherits_nothing() {
     // A descriptor that acc may have inherited from its parent: not close-on-exec.
     let inherited = nix::unistd::dup(std::io::stdin()).unwrap();
     let a = obedient("a", &fixture, 0);
-    let process = fixture.supervisor().start(&a).await.unwrap();
+    let run = fixture.supervisor().start(&a).await.unwrap();
     fixture.count(&a.name).await;
-    let fds: Vec<(i32, PathBuf)> = fs::read_dir(format!("/proc/{}/fd", process.pid))
+    let fds: Vec<(i32, PathBuf)> = fs::read_dir(format!("/proc/{}/fd", run.process().unwrap().pid))
         .unwrap()
         .filter_map(|e| {
             e.ok().and_then(|e| {

@@ -25,7 +25,7 @@ use acc_launch::LaunchRequest;
 use async_trait::async_trait;
 
 use crate::domain::account::Account;
-use crate::domain::instance::{Exit, Process};
+use crate::domain::instance::{Exit, Process, RunId};
 use crate::domain::name::InstanceName;
 use crate::host::fs::make_dir;
 use crate::host::spawn::UserIds;
@@ -34,7 +34,7 @@ use crate::render::supervisord::{ProgramText, program as program_text};
 
 use super::launcher;
 use super::members::{FirstProcess, Membership};
-use super::{Capabilities, Program, Runner, SupervisorError, pid_file, preflight};
+use super::{Capabilities, Program, Runner, SupervisorError, pid_file, preflight, process_of};
 use group::{ENDED_AT_ONCE, Info, Launched, ProgramGroup, state, unreachable};
 pub use handle::{Supervisord, SupervisordSettings};
 use handle::{kernel, whole_seconds};
@@ -193,7 +193,7 @@ impl Supervisord {
     async fn unrecorded(
         &self,
         recorded: &[InstanceName],
-    ) -> Result<Vec<(InstanceName, Process)>, SupervisorError> {
+    ) -> Result<Vec<(InstanceName, RunId)>, SupervisorError> {
         let all = match self
             .daemon
             .client
@@ -222,7 +222,7 @@ impl Supervisord {
                 && !recorded.contains(&name)
                 && let Some(process) = self.adopt(&name, &info)?
             {
-                found.push((name, process));
+                found.push((name, process.into()));
             }
         }
         Ok(found)
@@ -276,11 +276,11 @@ impl Runner for Supervisord {
         Capabilities::LAUNCHED
     }
 
-    async fn start(&self, program: &Program) -> Result<Process, SupervisorError> {
+    async fn start(&self, program: &Program) -> Result<RunId, SupervisorError> {
         let _held = self.locks.lock(program.name.as_str()).await;
         let pid_path = self.pid_path(&program.name);
         if let Some(running) = pid_file::living(&pid_path)? {
-            return Ok(running);
+            return Ok(running.into());
         }
         let entry = self.members.enter(program, self).await?;
         let text = self.prepare(program, &entry)?;
@@ -297,26 +297,26 @@ impl Runner for Supervisord {
         };
         let held = process::hold(process).map_err(|e| kernel(program.name.as_str(), &e))?;
         self.held().insert(program.name.clone(), held);
-        Ok(process)
+        Ok(process.into())
     }
 
-    async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
+    async fn find(&self, name: &InstanceName) -> Result<Option<RunId>, SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
         if let Some(running) = pid_file::living(&self.pid_path(name))? {
-            return Ok(Some(running));
+            return Ok(Some(running.into()));
         }
         match self.group(name).info().await {
-            Ok(Some(info)) if info.pid > 0 => self.adopt(name, &info),
+            Ok(Some(info)) if info.pid > 0 => Ok(self.adopt(name, &info)?.map(RunId::from)),
             Ok(_) => Ok(None),
             Err(error) => self.daemon.gone_after(&error).map(|()| None),
         }
     }
 
-    async fn running(&self) -> Result<Vec<(InstanceName, Process)>, SupervisorError> {
+    async fn running(&self) -> Result<Vec<(InstanceName, RunId)>, SupervisorError> {
         let mut found = Vec::new();
         for name in pid_file::instances(&self.settings.pid_dir)? {
             if let Some(process) = pid_file::living(&self.pid_path(&name))? {
-                found.push((name, process));
+                found.push((name, process.into()));
             }
         }
         let recorded: Vec<InstanceName> = found.iter().map(|(name, _)| name.clone()).collect();
@@ -325,7 +325,8 @@ impl Runner for Supervisord {
         Ok(found)
     }
 
-    async fn terminate(&self, program: &Program, process: Process) -> Result<(), SupervisorError> {
+    async fn terminate(&self, program: &Program, run_id: &RunId) -> Result<(), SupervisorError> {
+        let process = process_of(&program.name, run_id)?;
         if !process::is_same(process).map_err(|e| kernel(program.name.as_str(), &e))? {
             return Ok(());
         }
@@ -343,8 +344,9 @@ impl Runner for Supervisord {
         &self,
         name: &InstanceName,
         account: &Account,
-        process: Process,
+        run_id: &RunId,
     ) -> Result<(), SupervisorError> {
+        let process = process_of(name, run_id)?;
         self.daemon.settled(process).await;
         signal(name, process, libc::SIGKILL)?;
         let _held = self.locks.lock(name.as_str()).await;
@@ -361,8 +363,9 @@ impl Runner for Supervisord {
         &self,
         name: &InstanceName,
         account: &Account,
-        process: Process,
+        run_id: &RunId,
     ) -> Result<Exit, SupervisorError> {
+        let process = process_of(name, run_id)?;
         // Waits on a copy: a caller that stops waiting must not release the process for the next
         // one.
         let held = self
@@ -454,9 +457,10 @@ impl Runner for Supervisord {
     async fn restore_record(
         &self,
         name: &InstanceName,
-        process: Process,
+        run_id: &RunId,
         log: &Path,
     ) -> Result<bool, SupervisorError> {
+        let process = process_of(name, run_id)?;
         let _held = self.locks.lock(name.as_str()).await;
         pid_file::restore(&self.pid_path(name), process, log)
     }

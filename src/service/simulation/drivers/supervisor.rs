@@ -109,13 +109,18 @@ impl State {
     }
 }
 
+/// The process of a run that [`identity`] made.
+fn pid_of(run_id: &RunId) -> i32 {
+    run_id.process().unwrap().pid
+}
+
 #[async_trait]
 impl Runner for Drivers {
     fn capabilities(&self) -> Capabilities {
         Capabilities::LAUNCHED
     }
 
-    async fn start(&self, program: &Program) -> Result<Process, SupervisorError> {
+    async fn start(&self, program: &Program) -> Result<RunId, SupervisorError> {
         let name = program.name.as_str();
         self.ask("start", name).await?;
         let who = who(name);
@@ -159,7 +164,7 @@ impl Runner for Drivers {
         }
     }
 
-    async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
+    async fn find(&self, name: &InstanceName) -> Result<Option<RunId>, SupervisorError> {
         self.ask("find", name.as_str()).await?;
         Ok(self
             .0
@@ -168,7 +173,7 @@ impl Runner for Drivers {
             .map(|p| identity(p.pid)))
     }
 
-    async fn running(&self) -> Result<Vec<(InstanceName, Process)>, SupervisorError> {
+    async fn running(&self) -> Result<Vec<(InstanceName, RunId)>, SupervisorError> {
         self.ask("running", "").await?;
         let mut s = self.0.state();
         let all: Vec<_> = (0..NAMES.len())
@@ -180,9 +185,9 @@ impl Runner for Drivers {
             .collect())
     }
 
-    async fn terminate(&self, program: &Program, process: Process) -> Result<(), SupervisorError> {
+    async fn terminate(&self, program: &Program, run_id: &RunId) -> Result<(), SupervisorError> {
         self.ask("terminate", program.name.as_str()).await?;
-        let (pid, who) = (process.pid, who(program.name.as_str()));
+        let (pid, who) = (pid_of(run_id), who(program.name.as_str()));
         {
             let mut s = self.0.state();
             s.may_signal(pid, false, self.0.profile.nginx);
@@ -215,14 +220,14 @@ impl Runner for Drivers {
         &self,
         name: &InstanceName,
         _account: &Account,
-        process: Process,
+        run_id: &RunId,
     ) -> Result<(), SupervisorError> {
         self.ask("kill", name.as_str()).await?;
         {
             let mut s = self.0.state();
-            s.may_signal(process.pid, true, self.0.profile.nginx);
+            s.may_signal(pid_of(run_id), true, self.0.profile.nginx);
             let now = s.now;
-            s.end(process.pid, now, Exit::Signal(9));
+            s.end(pid_of(run_id), now, Exit::Signal(9));
         }
         self.0.poke();
         self.0.done().await;
@@ -233,12 +238,13 @@ impl Runner for Drivers {
         &self,
         name: &InstanceName,
         _account: &Account,
-        process: Process,
+        run_id: &RunId,
     ) -> Result<Exit, SupervisorError> {
         self.ask("wait", name.as_str()).await?;
+        let pid = pid_of(run_id);
         let exit = self.0.until(|s| {
-            let gone = !s.procs.contains_key(&process.pid);
-            gone.then(|| s.ended.get(&process.pid).copied().unwrap_or(Exit::Unknown))
+            let gone = !s.procs.contains_key(&pid);
+            gone.then(|| s.ended.get(&pid).copied().unwrap_or(Exit::Unknown))
         });
         let exit = exit.await;
         self.0.done().await;

@@ -89,11 +89,11 @@ fn is_fact(event: &Event) -> bool {
 fn possible(model: &Model, machine: &Machine, event: &Event) -> bool {
     match event {
         Event::Spawned { run, .. } => {
-            *run == machine.run() && machine.process().is_none() && model.runs
+            *run == machine.run() && machine.run_id().is_none() && model.runs
         }
-        Event::Ready { .. } | Event::Exited { .. } => machine.process().is_some(),
+        Event::Ready { .. } | Event::Exited { .. } => machine.run_id().is_some(),
         Event::StartFailed { run, .. } => {
-            *run == machine.run() && model.runs && machine.process().is_none()
+            *run == machine.run() && model.runs && machine.run_id().is_none()
         }
         // Only the first event of a new acc; random walks belong to one.
         Event::Found(_) => false,

@@ -110,7 +110,7 @@ fn a_stop_before_the_spawn_is_reported_ends_what_comes_of_it() {
         &stopped.next,
         &Event::Spawned {
             run: 1,
-            process: PROCESS,
+            run_id: the_run(),
             answers: false,
         },
         at(1),

@@ -17,7 +17,7 @@ pub(super) fn sample_events() -> Vec<(&'static str, Event)> {
             "spawned",
             Event::Spawned {
                 run: 1,
-                process: PROCESS,
+                run_id: the_run(),
                 answers: false,
             },
         ),
@@ -25,7 +25,7 @@ pub(super) fn sample_events() -> Vec<(&'static str, Event)> {
             "spawned, answers",
             Event::Spawned {
                 run: 1,
-                process: PROCESS,
+                run_id: the_run(),
                 answers: true,
             },
         ),
@@ -64,7 +64,7 @@ pub(super) fn sample_events() -> Vec<(&'static str, Event)> {
                 why: "x".into(),
             },
         ),
-        ("found a process", Event::Found(Some(PROCESS))),
+        ("found a process", Event::Found(Some(the_run()))),
         ("found none", Event::Found(None)),
     ]
 }

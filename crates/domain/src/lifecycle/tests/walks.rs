@@ -25,7 +25,7 @@ proptest! {
             let samples = sample_events();
             let run = served.machine.run().saturating_sub(back.saturating_sub(1).min(1));
             let event = match samples.get(pick).map(|(_, e)| e.clone()) {
-                Some(Event::Spawned { .. }) if served.machine.process().is_some() => continue,
+                Some(Event::Spawned { .. }) if served.machine.run_id().is_some() => continue,
                 Some(event) => of_run(event, run),
                 None if pick == samples.len() => timer(&served.machine),
                 None if pick == samples.len() + 1 => {
@@ -58,10 +58,10 @@ fn is_wish(event: &Event) -> bool {
 pub(super) fn of_run(event: Event, run: u64) -> Event {
     match event {
         Event::Spawned {
-            process, answers, ..
+            run_id, answers, ..
         } => Event::Spawned {
             run,
-            process,
+            run_id,
             answers,
         },
         Event::Ready { .. } => Event::Ready { run },
@@ -134,7 +134,7 @@ fn check(
         prop_assert!(next.tickets() == 0);
     }
     // A run is given up only by its own end.
-    if before.process().is_some() && next.process().is_none() {
+    if before.run_id().is_some() && next.run_id().is_none() {
         let ended = matches!(event, Event::Exited { run, .. } if *run == before.run())
             || matches!(event, Event::Found(None));
         prop_assert!(ended, "{:?}", event);

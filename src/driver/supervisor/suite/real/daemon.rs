@@ -53,7 +53,7 @@ async fn boot_and_halt_may_be_repeated() {
         0o700
     );
     s.halt().await.unwrap();
-    assert!(!fixture.is_alive(daemon) && !fixture.is_alive(nginx));
+    assert!(!fixture.is_alive(&daemon) && !fixture.is_alive(&nginx));
     s.halt().await.unwrap();
     assert_eq!(s.service("nginx").await.unwrap(), None);
     assert_eq!(s.boot(&services).await.unwrap(), Ensured::Started);
@@ -86,7 +86,7 @@ async fn a_service_that_dies_is_started_again_and_a_changed_one_is_replaced() {
     ];
     assert_eq!(s.boot(&changed).await.unwrap(), Ensured::Already);
     let replaced = s.service("nginx").await.unwrap().unwrap();
-    assert!(replaced != next && !fixture.is_alive(next) && fixture.is_alive(replaced));
+    assert!(replaced != next && !fixture.is_alive(&next) && fixture.is_alive(&replaced));
     assert_eq!(
         s.service("server").await.unwrap(),
         Some(server),
@@ -94,7 +94,7 @@ async fn a_service_that_dies_is_started_again_and_a_changed_one_is_replaced() {
     );
     assert_eq!(s.boot(&changed[..1]).await.unwrap(), Ensured::Already);
     assert!(
-        !fixture.is_alive(server),
+        !fixture.is_alive(&server),
         "one that is not wanted any more is ended"
     );
     assert_eq!(s.service("server").await.unwrap(), None);
@@ -129,15 +129,15 @@ async fn what_was_started_just_before_a_crash_of_acc_is_adopted() {
     };
     let (a, b) = (obedient("a", &fixture, 0), obedient("b", &fixture, 0));
     for (program, by_find) in [(&a, true), (&b, false)] {
-        let process = fixture.supervisor().start(program).await.unwrap();
+        let run = fixture.supervisor().start(program).await.unwrap();
         fs::remove_file(fixture.pid_dir().join(format!("{}.pid", program.name))).unwrap();
         let next = fixture.again();
         if by_find {
-            assert_eq!(next.find(&program.name).await.unwrap(), Some(process));
+            assert_eq!(next.find(&program.name).await.unwrap(), Some(run.clone()));
         } else {
             assert_eq!(next.running().await.unwrap().len(), 2);
         }
-        assert_eq!(next.start(program).await.unwrap(), process);
+        assert_eq!(next.start(program).await.unwrap(), run);
         assert_eq!(fixture.traces(program.name.as_str()).len(), 2);
     }
     fs::remove_file(fixture.pid_dir().join("a.pid")).unwrap();
@@ -159,11 +159,11 @@ async fn sections_of_sleepers_are_bounded() {
     let s = fixture.supervisor();
     s.boot(&[]).await.unwrap();
     let live = obedient("live", &fixture, 0);
-    let process = s.start(&live).await.unwrap();
+    let run = s.start(&live).await.unwrap();
     for name in ["s1", "s2", "s3", "s4", "s2"] {
         let a = program(name, fixture.dir(), &["/bin/true"]);
-        let process = s.start(&a).await.unwrap();
-        s.wait(&a.name, &a.account, process).await.unwrap();
+        let run = s.start(&a).await.unwrap();
+        s.wait(&a.name, &a.account, &run).await.unwrap();
     }
     s.tidy(std::slice::from_ref(&live.name)).await.unwrap();
     let kept: Vec<&str> = ["live", "s1", "s2", "s3", "s4"]
@@ -175,9 +175,9 @@ async fn sections_of_sleepers_are_bounded() {
     for _ in 0..3 {
         s.tidy(&[]).await.unwrap();
     }
-    assert_eq!(s.find(&live.name).await.unwrap(), Some(process));
+    assert_eq!(s.find(&live.name).await.unwrap(), Some(run));
     let s1 = obedient("s1", &fixture, 0);
-    assert!(fixture.is_alive(s.start(&s1).await.unwrap()));
+    assert!(fixture.is_alive(&s.start(&s1).await.unwrap()));
 }
 
 #[tokio::test]
@@ -187,22 +187,26 @@ async fn a_section_that_became_wrong_is_in_nobodys_way() {
     };
     let s = fixture.supervisor();
     let a = program("a", fixture.dir(), &["/bin/true"]);
-    let process = s.start(&a).await.unwrap();
-    s.wait(&a.name, &a.account, process).await.unwrap();
+    let run = s.start(&a).await.unwrap();
+    s.wait(&a.name, &a.account, &run).await.unwrap();
     let text = fs::read_to_string(fixture.settings().dir.join("loaded/a.conf")).unwrap();
     let wrong = text.replace("startsecs = 0", "startsecs = many");
     fs::write(fixture.settings().dir.join("programs/a.conf"), wrong).unwrap();
     let b = obedient("b", &fixture, 0);
     s.start(&b).await.unwrap();
     assert!(!fixture.settings().dir.join("programs/a.conf").exists());
-    let process = s.start(&a).await.unwrap();
+    let run = s.start(&a).await.unwrap();
     assert_eq!(
-        s.wait(&a.name, &a.account, process).await.unwrap(),
+        s.wait(&a.name, &a.account, &run).await.unwrap(),
         Exit::Code(0)
     );
-    s.kill(&b.name, &b.account, s.find(&b.name).await.unwrap().unwrap())
-        .await
-        .unwrap();
+    s.kill(
+        &b.name,
+        &b.account,
+        &s.find(&b.name).await.unwrap().unwrap(),
+    )
+    .await
+    .unwrap();
     // And at boot.
     s.halt().await.unwrap();
     fs::write(
@@ -234,7 +238,7 @@ async fn a_section_that_is_refused_fails_alone() {
             (4, Err(SupervisorError::NotStarted { name, why })) => {
                 assert!(name == "a4" && why.contains("999"), "{name}: {why}")
             }
-            (n, started) => assert!(n != 4 && fixture.is_alive(started.unwrap()), "{n}"),
+            (n, started) => assert!(n != 4 && fixture.is_alive(&started.unwrap()), "{n}"),
         }
     }
     assert_eq!(s.running().await.unwrap().len(), 7);
@@ -254,7 +258,7 @@ async fn what_was_added_just_before_a_crash_of_acc_is_known_again() {
         return;
     };
     let a = obedient("a", &fixture, 0);
-    let process = fixture.supervisor().start(&a).await.unwrap();
+    let run = fixture.supervisor().start(&a).await.unwrap();
     let at = |folder: &str| fixture.settings().dir.join(folder).join("a.conf");
     // As if it had died between the two steps; an acc that kept all sections in one folder left
     // them so, too.
@@ -262,15 +266,15 @@ async fn what_was_added_just_before_a_crash_of_acc_is_known_again() {
     undone();
     fs::remove_file(fixture.pid_dir().join("a.pid")).unwrap();
     let next = fixture.again();
-    assert_eq!(next.start(&a).await.unwrap(), process, "not a second one");
+    assert_eq!(next.start(&a).await.unwrap(), run, "not a second one");
     assert_eq!(fixture.count(&a.name).await, 1);
-    next.kill(&a.name, &a.account, process).await.unwrap();
-    next.wait(&a.name, &a.account, process).await.unwrap();
+    next.kill(&a.name, &a.account, &run).await.unwrap();
+    next.wait(&a.name, &a.account, &run).await.unwrap();
     fs::write(at("programs"), "").unwrap();
     let changed = program("a", fixture.dir(), &["/bin/sh", "-c", "exit 7"]);
-    let process = next.start(&changed).await.unwrap();
+    let run = next.start(&changed).await.unwrap();
     assert_eq!(
-        next.wait(&a.name, &a.account, process).await.unwrap(),
+        next.wait(&a.name, &a.account, &run).await.unwrap(),
         Exit::Code(7)
     );
     assert!(at("loaded").exists() && !at("programs").exists());

@@ -27,10 +27,10 @@ fn teller(fixture: &Fixture) -> Program {
 }
 
 async fn reported(fixture: &Fixture, a: &Program) -> String {
-    let process = fixture.supervisor().start(a).await.unwrap();
+    let run = fixture.supervisor().start(a).await.unwrap();
     let exit = fixture
         .supervisor()
-        .wait(&a.name, &a.account, process)
+        .wait(&a.name, &a.account, &run)
         .await
         .unwrap();
     let text = eventually("all lines", async || {
@@ -86,14 +86,18 @@ async fn it_begins_in_a_session_of_its_own_without_rights(fixture: Fixture) {
         assert_eq!(line(&text, "oom "), [(own + 200).min(1000).to_string()]);
     }
     let a = obedient("a", &fixture, 0);
-    let process = fixture.supervisor().start(&a).await.unwrap();
+    let run = fixture.supervisor().start(&a).await.unwrap();
     eventually("a session of its own", async || {
-        (process::stat(process.pid).unwrap()?.session == process.pid).then_some(())
+        (process::stat(run.process().unwrap().pid).unwrap()?.session == run.process().unwrap().pid)
+            .then_some(())
     })
     .await;
     assert_eq!(
-        process::stat(process.pid).unwrap().unwrap().group,
-        process.pid
+        process::stat(run.process().unwrap().pid)
+            .unwrap()
+            .unwrap()
+            .group,
+        run.process().unwrap().pid
     );
 }
 
@@ -146,8 +150,8 @@ async fn all_its_processes_together_have_their_limits(fixture: Fixture) {
             .is_ok_and(|groups| groups.missing(limits).is_empty())
     };
     let ended = async |a: &Program| {
-        let process = s.start(a).await.unwrap();
-        s.wait(&a.name, &a.account, process).await.unwrap()
+        let run = s.start(a).await.unwrap();
+        s.wait(&a.name, &a.account, &run).await.unwrap()
     };
     let many = "i=0; while [ $i -lt 30 ]; do sleep 1000 & i=$((i+1)); done; exit 0";
     let few = GroupLimits {
@@ -214,21 +218,20 @@ async fn a_launcher_that_is_stopped_holds_up_nobody(fixture: Fixture) {
     };
     fs::create_dir_all(fixture.pid_dir()).unwrap();
     let a = obedient("a", &fixture, 0);
-    let stopped =
-        |process: Process| matches!(process::stat(process.pid), Ok(Some(seen)) if seen.stopped);
+    let stopped = |run: Process| matches!(process::stat(run.pid), Ok(Some(seen)) if seen.stopped);
     stop();
     if fixture.is_supervisord() {
         // supervisord does not wait for it: it is an instance that does not begin, and is killed as
         // any other.
-        let process = s.start(&a).await.unwrap();
+        let run = s.start(&a).await.unwrap();
         eventually("the launcher to be stopped", async || {
-            stopped(process).then_some(())
+            stopped(run.process().unwrap()).then_some(())
         })
         .await;
         s.start(&obedient("b", &fixture, 0)).await.unwrap();
-        s.kill(&a.name, &a.account, process).await.unwrap();
+        s.kill(&a.name, &a.account, &run).await.unwrap();
         assert_eq!(
-            s.wait(&a.name, &a.account, process).await.unwrap(),
+            s.wait(&a.name, &a.account, &run).await.unwrap(),
             Exit::Signal(libc::SIGKILL)
         );
     } else {
@@ -237,12 +240,12 @@ async fn a_launcher_that_is_stopped_holds_up_nobody(fixture: Fixture) {
             async move { s.start(&a).await }
         });
         let pid_file = fixture.pid_dir().join("a.pid");
-        let process = eventually("a record of the launcher", async || {
+        let run = eventually("a record of the launcher", async || {
             pid_file::living(&pid_file).unwrap()
         })
         .await;
         eventually("the launcher to be stopped", async || {
-            stopped(process).then_some(())
+            stopped(run).then_some(())
         })
         .await;
         s.start(&obedient("b", &fixture, 0)).await.unwrap();
@@ -251,13 +254,13 @@ async fn a_launcher_that_is_stopped_holds_up_nobody(fixture: Fixture) {
             error.starts_with("could not start `a`: it was stopped by a signal before"),
             "{error}"
         );
-        assert_eq!(process::by_pid(process.pid).unwrap(), None);
+        assert_eq!(process::by_pid(run.pid).unwrap(), None);
     }
     assert_eq!(s.find(&a.name).await.unwrap(), None);
-    let process = s.start(&a).await.unwrap();
+    let run = s.start(&a).await.unwrap();
     fixture.finish(&a.name, Exit::Code(0));
     assert_eq!(
-        s.wait(&a.name, &a.account, process).await.unwrap(),
+        s.wait(&a.name, &a.account, &run).await.unwrap(),
         Exit::Code(0)
     );
 }

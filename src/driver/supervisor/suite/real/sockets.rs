@@ -27,7 +27,7 @@ async fn a_socket_is_handed_over_and_ends_with_the_program(fixture: Fixture) {
     let a = listener("a", &fixture);
     let path = a.socket.clone().unwrap();
     for _ in 0..2 {
-        let process = s.start(&a).await.unwrap();
+        let run = s.start(&a).await.unwrap();
         // A supervisor may start it by way of another program.
         let mut waiting =
             eventually("a connection", async || UnixStream::connect(&path).ok()).await;
@@ -35,22 +35,23 @@ async fn a_socket_is_handed_over_and_ends_with_the_program(fixture: Fixture) {
             read_eventually(fixture.dir().join("reported")).await,
             b"1 acc its own\n"
         );
-        let handed = fs::read_link(format!("/proc/{}/fd/3", process.pid)).unwrap();
+        let handed = fs::read_link(format!("/proc/{}/fd/3", run.process().unwrap().pid)).unwrap();
         assert!(
             handed.to_str().unwrap().starts_with("socket:"),
             "{handed:?}"
         );
-        let others = fs::read_dir(format!("/proc/{}/fd", process.pid))
+        let others = fs::read_dir(format!("/proc/{}/fd", run.process().unwrap().pid))
             .unwrap()
             .filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
         assert!(others.filter(|fd| *fd > 3).all(|fd| {
-            fs::read_link(format!("/proc/{}/fd/{fd}", process.pid)).map_or(true, |to| to != handed)
+            fs::read_link(format!("/proc/{}/fd/{fd}", run.process().unwrap().pid))
+                .map_or(true, |to| to != handed)
         }));
         // No process accepts what waits there, and no other process has the socket: it is closed
         // with the process.
         fixture.finish(&a.name, Exit::Code(0));
         assert_eq!(
-            s.wait(&a.name, &a.account, process).await.unwrap(),
+            s.wait(&a.name, &a.account, &run).await.unwrap(),
             Exit::Code(0)
         );
         assert_eq!(
@@ -85,24 +86,24 @@ async fn a_socket_handed_to_another_user_is_that_users(fixture: Fixture) {
         umask: 0o007,
         ..program("a", fixture.dir(), &["/bin/sleep", "60"])
     };
-    let process = fixture.supervisor().start(&a).await.unwrap();
+    let run = fixture.supervisor().start(&a).await.unwrap();
     let stream = eventually("a connection", async || UnixStream::connect(&path).ok()).await;
     let listens = rustix::net::sockopt::socket_peercred(&stream).unwrap();
     assert_eq!(
         (listens.uid.as_raw(), listens.pid.as_raw_nonzero().get()),
-        (nobody.uid, process.pid)
+        (nobody.uid, run.process().unwrap().pid)
     );
     let found = fs::metadata(&path).unwrap();
     // Its group may connect: that of the edge, which the folder passes on (setgid).
     assert_eq!((found.uid(), found.mode() & 0o777), (nobody.uid, 0o770));
     fixture
         .supervisor()
-        .kill(&a.name, &a.account, process)
+        .kill(&a.name, &a.account, &run)
         .await
         .unwrap();
     fixture
         .supervisor()
-        .wait(&a.name, &a.account, process)
+        .wait(&a.name, &a.account, &run)
         .await
         .unwrap();
 }

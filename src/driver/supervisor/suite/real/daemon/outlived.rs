@@ -11,7 +11,7 @@ async fn children_of_a_killed_supervisord_are_found_and_not_started_twice() {
     let services = [service("nginx", &fixture, "exec sleep 1000")];
     s.boot(&services).await.unwrap();
     let a = obedient("a", &fixture, 0);
-    let process = s.start(&a).await.unwrap();
+    let run = s.start(&a).await.unwrap();
     let nginx = s.service("nginx").await.unwrap().unwrap();
     // What it writes later is lost: its output goes through supervisord.
     assert_eq!(fixture.count(&a.name).await, 1);
@@ -24,9 +24,9 @@ async fn children_of_a_killed_supervisord_are_found_and_not_started_twice() {
     let b = obedient("b", &fixture, 0);
     // Dead for certain: what has no record does not run. To start something is another matter.
     for s in [Arc::clone(&s), fixture.again()] {
-        assert_eq!(s.find(&a.name).await.unwrap(), Some(process));
+        assert_eq!(s.find(&a.name).await.unwrap(), Some(run.clone()));
         assert_eq!(s.find(&b.name).await.unwrap(), None);
-        assert_eq!(s.running().await.unwrap(), [(a.name.clone(), process)]);
+        assert_eq!(s.running().await.unwrap(), [(a.name.clone(), run.clone())]);
         assert_eq!(s.service("nginx").await.unwrap(), Some(nginx));
         assert!(matches!(
             s.start(&b).await,
@@ -39,13 +39,13 @@ async fn children_of_a_killed_supervisord_are_found_and_not_started_twice() {
         Some(nginx),
         "it continues, without a second one beside it"
     );
-    assert_eq!(s.find(&a.name).await.unwrap(), Some(process));
-    assert_eq!(s.start(&a).await.unwrap(), process);
+    assert_eq!(s.find(&a.name).await.unwrap(), Some(run.clone()));
+    assert_eq!(s.start(&a).await.unwrap(), run);
     assert_eq!(fixture.count(&a.name).await, 1);
-    s.terminate(&a, process).await.unwrap();
-    s.wait(&a.name, &a.account, process).await.unwrap();
+    s.terminate(&a, &run).await.unwrap();
+    s.wait(&a.name, &a.account, &run).await.unwrap();
     assert_eq!(s.find(&a.name).await.unwrap(), None);
-    assert_ne!(s.start(&a).await.unwrap(), process);
+    assert_ne!(s.start(&a).await.unwrap(), run);
 }
 
 async fn killed(fixture: &Fixture) {
@@ -85,7 +85,7 @@ async fn a_supervisord_that_died_comes_back_beside_what_outlived_it() {
     let mut both = [one.unwrap(), two.unwrap()];
     both.sort_by_key(|e| *e == Ensured::Started);
     assert_eq!(both, [Ensured::Already, Ensured::Started]);
-    assert!(fixture.is_alive(nginx) && fixture.is_alive(server));
+    assert!(fixture.is_alive(&nginx) && fixture.is_alive(&server));
     assert_eq!(
         s.service("nginx").await.unwrap(),
         Some(nginx),
@@ -98,7 +98,7 @@ async fn a_supervisord_that_died_comes_back_beside_what_outlived_it() {
     // The same again: there is never more than one that stands by.
     killed(&fixture).await;
     assert_eq!(s.revive(&services).await.unwrap(), Ensured::Started);
-    assert!(fixture.is_alive(nginx) && fixture.is_alive(server) && !fixture.is_alive(second));
+    assert!(fixture.is_alive(&nginx) && fixture.is_alive(&server) && !fixture.is_alive(&second));
     let third = eventually("the server that stands by", async || {
         s.service("server").await.unwrap().filter(|p| *p != server)
     })
@@ -108,7 +108,7 @@ async fn a_supervisord_that_died_comes_back_beside_what_outlived_it() {
     assert_eq!(s.service("nginx").await.unwrap(), Some(nginx));
     kill(nginx);
     eventually("the end of nginx", async || {
-        (!fixture.is_alive(nginx)).then_some(())
+        (!fixture.is_alive(&nginx)).then_some(())
     })
     .await;
     assert_eq!(
@@ -123,7 +123,7 @@ async fn a_supervisord_that_died_comes_back_beside_what_outlived_it() {
     for service in &services {
         s.stop_service(service).await.unwrap();
     }
-    assert!(!fixture.is_alive(server) && !fixture.is_alive(third));
+    assert!(!fixture.is_alive(&server) && !fixture.is_alive(&third));
     s.halt().await.unwrap();
     assert_eq!(s.revive(&services).await.unwrap(), Ensured::Already);
     assert!(fixture.daemon().is_none());
@@ -144,7 +144,7 @@ async fn what_outlived_its_supervisord_may_be_written_down_again() {
     for s in [s, fixture.again()] {
         assert_eq!(s.revive(&services).await.unwrap(), Ensured::Started);
         assert!(
-            fixture.is_alive(server),
+            fixture.is_alive(&server),
             "it was taken for the one that stands by"
         );
         killed(&fixture).await;
@@ -168,7 +168,7 @@ async fn what_outlived_its_supervisord_and_is_not_wanted_so_any_more_is_ended() 
         .unwrap();
     let next = s.service("nginx").await.unwrap().unwrap();
     assert!(
-        next != nginx && !fixture.is_alive(nginx),
+        next != nginx && !fixture.is_alive(&nginx),
         "it would hold the ports of its successor"
     );
 }
@@ -219,7 +219,7 @@ async fn one_without_its_socket_is_replaced_or_ended_and_what_it_runs_goes_on() 
     let s = fixture.supervisor();
     s.boot(&services).await.unwrap();
     let a = obedient("a", &fixture, 0);
-    let process = s.start(&a).await.unwrap();
+    let run = s.start(&a).await.unwrap();
     let nginx = s.service("nginx").await.unwrap().unwrap();
     for without_pid_file in [false, true] {
         for revived in [false, true] {
@@ -241,13 +241,13 @@ async fn one_without_its_socket_is_replaced_or_ended_and_what_it_runs_goes_on() 
             };
             assert_eq!(came.unwrap(), Ensured::Started);
             assert_ne!(fixture.daemon().unwrap(), before);
-            assert!(!fixture.is_alive(before), "there are two");
+            assert!(!fixture.is_alive(&before), "there are two");
             assert_eq!(
                 (
                     s.find(&a.name).await.unwrap(),
                     s.service("nginx").await.unwrap()
                 ),
-                (Some(process), Some(nginx))
+                (Some(run.clone()), Some(nginx))
             );
         }
     }
@@ -258,10 +258,10 @@ async fn one_without_its_socket_is_replaced_or_ended_and_what_it_runs_goes_on() 
         Ensured::Already
     );
     let last = fixture.daemon().unwrap();
-    s.terminate(&a, process).await.unwrap();
-    s.wait(&a.name, &a.account, process).await.unwrap();
+    s.terminate(&a, &run).await.unwrap();
+    s.wait(&a.name, &a.account, &run).await.unwrap();
     s.stop_service(&services[0]).await.unwrap();
     fs::remove_file(fixture.settings().socket).unwrap();
     fixture.again().halt().await.unwrap();
-    assert!(!fixture.is_alive(last) && !fixture.is_alive(nginx));
+    assert!(!fixture.is_alive(&last) && !fixture.is_alive(&nginx));
 }
