@@ -44,10 +44,10 @@ usage_error() {
 have() { command -v "$1" >/dev/null 2>&1; }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-engine='' prefix='' user_given='' port='' port_given=no binary='' demo=yes action=install purge=no packages=()
+edge_kind='' prefix='' user_given='' port='' port_given=no binary='' demo=yes action=install purge=no packages=()
 while [ $# -gt 0 ]; do
   case $1 in
-    --builtin) engine=builtin ;;
+    --builtin) edge_kind=builtin ;;
     --prefix) [ $# -ge 2 ] || usage_error "--prefix needs a folder"; prefix=$2; shift ;;
     --user) [ $# -ge 2 ] || usage_error "--user needs a name"; user_given=$2; shift ;;
     --port) [ $# -ge 2 ] || usage_error "--port needs a number"; port=$2 port_given=yes; shift ;;
@@ -85,7 +85,7 @@ trap clean_up EXIT
 decide_places() {
   local root=no
   [ "$(id -u)" -ne 0 ] || root=yes
-  [ -n "$engine" ] || { [ $root = yes ] && engine=nginx || engine=builtin; }
+  [ -n "$edge_kind" ] || { [ $root = yes ] && edge_kind=nginx || edge_kind=builtin; }
   [ -z "$user_given" ] || [ $root = yes ] || usage_error "--user needs root: everything runs as you"
   system=no user='' share=''
   if [ -n "$prefix" ]; then
@@ -94,7 +94,7 @@ decide_places() {
     bin=$prefix/bin/acc conf=$prefix/etc/config.toml home_dir=$prefix/home run_dir=$prefix/run
     # The path of a unix socket has at most 108 bytes: with the longest instance name, 29 are left for the run folder.
     [ ${#run_dir} -le 29 ] || run_dir=/tmp/acc-$(printf '%s' "$prefix" | cksum | cut -d' ' -f1)
-  elif [ "$engine" = nginx ] && [ $root = yes ]; then
+  elif [ "$edge_kind" = nginx ] && [ $root = yes ]; then
     system=yes user=${user_given:-acc} share=/usr/local/share
     bin=/usr/local/bin/acc conf=/etc/acc/config.toml home_dir=/var/lib/acc run_dir=/run/acc
   else
@@ -128,12 +128,12 @@ systemd_runs() { [ -d /run/systemd/system ] && have systemctl; }
 # Debian starts the service of a new package at once and enables it for the next boot. acc runs its own nginx and supervisord, so
 # both are prevented. The service of a package that was installed before is not changed.
 install_packages() {
-  local wanted=() p policy=/usr/sbin/policy-rc.d
+  local missing=() p policy=/usr/sbin/policy-rc.d
   for p in "$@"; do
-    [ "$(dpkg-query -W -f='${db:Status-Abbrev}' "$p" 2>/dev/null)" = 'ii ' ] || wanted+=("$p")
+    [ "$(dpkg-query -W -f='${db:Status-Abbrev}' "$p" 2>/dev/null)" = 'ii ' ] || missing+=("$p")
   done
-  [ ${#wanted[@]} -gt 0 ] || return 0
-  say "installing ${wanted[*]} with apt"
+  [ ${#missing[@]} -gt 0 ] || return 0
+  say "installing ${missing[*]} with apt"
   export DEBIAN_FRONTEND=noninteractive
   local ours=no ok=yes output
   output=$(mktemp)
@@ -144,10 +144,10 @@ install_packages() {
     chmod 755 $policy
     temporary+=("$policy")
   fi
-  { apt-get -qq update && apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 install "${wanted[@]}"; } >"$output" 2>&1 || ok=no
+  { apt-get -qq update && apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 install "${missing[@]}"; } >"$output" 2>&1 || ok=no
   [ $ours = no ] || rm -f $policy
-  [ $ok = yes ] || { tail -n 15 "$output" >&2; die "apt could not install ${wanted[*]}" "see the end of its output above"; }
-  for p in "${wanted[@]}"; do
+  [ $ok = yes ] || { tail -n 15 "$output" >&2; die "apt could not install ${missing[*]}" "see the end of its output above"; }
+  for p in "${missing[@]}"; do
     case $p in nginx* | supervisor) disable_service "${p%%-*}" ;; esac
   done
 }
@@ -325,11 +325,11 @@ prepare_config() {
     return
   fi
   [ $system = no ] || listen=0.0.0.0:$port
-  [ "$engine" = nginx ] || supervisor=builtin
+  [ "$edge_kind" = nginx ] || supervisor=builtin
   new_config=$(mktemp)
   temporary+=("$new_config")
   # The example shows every key, commented out; the chosen values replace those lines.
-  awk -v home="$home_dir" -v run="$run_dir" -v user="$user" -v edge="$engine" -v listen="$listen" -v supervisor="$supervisor" '
+  awk -v home="$home_dir" -v run="$run_dir" -v user="$user" -v edge="$edge_kind" -v listen="$listen" -v supervisor="$supervisor" '
     /^\[/ { section = $0; gsub(/[][]/, "", section) }
     section == "" && /^#home =/ { $0 = "home = \"" home "\"" }
     section == "" && /^#run =/ { $0 = "run = \"" run "\"" }
@@ -385,7 +385,7 @@ make_user() {
 # nginx's workers run as their own user, so that no instance can stop them; acc finds this user by its name (`edge.user`).
 edge_user=acc-edge
 make_edge_user() {
-  [ "$engine" = nginx ] && [ -n "$user" ] || return 0
+  [ "$edge_kind" = nginx ] && [ -n "$user" ] || return 0
   getent passwd $edge_user >/dev/null && return
   have useradd || { note "useradd is missing, so the system user $edge_user was not created: \`acc doctor\` shows which user nginx's workers run as"; return; }
   say "system user: $edge_user (nginx's workers run as this user)"
@@ -714,7 +714,7 @@ uninstall() {
   elif [ $system = no ] && [ "$user" = acc ] && getent passwd acc >/dev/null; then
     kept+=("the system user acc (\`userdel acc\` if no other installation needs it)")
   fi
-  if { [ $system = no ] || [ "$purge" = no ]; } && [ "$engine" = nginx ] && getent passwd $edge_user >/dev/null; then
+  if { [ $system = no ] || [ "$purge" = no ]; } && [ "$edge_kind" = nginx ] && getent passwd $edge_user >/dev/null; then
     kept+=("the system user $edge_user (\`userdel $edge_user\` if no other installation needs it)")
   fi
   rmdir "$(dirname "$conf")" 2>/dev/null
@@ -740,7 +740,7 @@ if [ $action = uninstall ]; then
   exit 0
 fi
 check_first
-[ "$engine" = builtin ] || need_packages
+[ "$edge_kind" = builtin ] || need_packages
 build
 prepare_config
 install_program

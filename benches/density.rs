@@ -352,9 +352,9 @@ fn rarely(pair: &Pair, table: &mut Table) {
         )
     });
     table.once("a thorough pass", "ms", Some(few), many, Goal::None);
-    for deed in ["halt", "boot"] {
-        let (few, many) = both(&|fixture| command(fixture.command(&[deed])));
-        table.once(format!("`acc {deed}`"), "ms", Some(few), many, Goal::None);
+    for verb in ["halt", "boot"] {
+        let (few, many) = both(&|fixture| command(fixture.command(&[verb])));
+        table.once(format!("`acc {verb}`"), "ms", Some(few), many, Goal::None);
     }
 }
 

@@ -25,8 +25,8 @@ use acc::interface::cli::{show, show_proof};
 use acc::prove::report::{Report, RequestFault, Spread, Streams, Strikes, Tally};
 use acc::service::instance::wake_timing::Phases;
 use acc::service::outcome::{
-    Deed, EventView, InstanceView, ListenView, ModelView, MonitorAction, MonitorLine, MonitorRun,
-    OperationView, Outcome,
+    EventView, InstanceChange, InstanceView, ListenView, ModelView, MonitorAction, MonitorLine,
+    MonitorRun, OperationView, Outcome,
 };
 use samples::{broken_proof, events, instances, models, operations, proof};
 
@@ -197,14 +197,14 @@ fn json_of_instances_and_events() {
 fn sentences() {
     let mut text = String::new();
     for did in [
-        Deed::Created,
-        Deed::Started,
-        Deed::Stopped,
-        Deed::Restarted,
-        Deed::Changed,
-        Deed::Reset,
-        Deed::Destroyed,
-        Deed::Purged,
+        InstanceChange::Created,
+        InstanceChange::Started,
+        InstanceChange::Stopped,
+        InstanceChange::Restarted,
+        InstanceChange::Changed,
+        InstanceChange::Reset,
+        InstanceChange::Destroyed,
+        InstanceChange::Purged,
     ] {
         for already in [false, true] {
             let instance = Box::new(instances().remove(0));

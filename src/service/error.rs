@@ -48,13 +48,13 @@ impl ServiceError {
         Self::new(ErrorKind::Failed, message, hint)
     }
 
-    /// `deed` did not work because of `error`, with the whole chain of its sources.
+    /// `message` did not work because of `error`, with the whole chain of its sources.
     pub fn because(
-        deed: impl std::fmt::Display,
+        message: impl std::fmt::Display,
         error: &dyn std::error::Error,
         hint: impl Into<String>,
     ) -> Self {
-        Self::failed(format!("{deed}: {}", chain(error)), hint)
+        Self::failed(format!("{message}: {}", chain(error)), hint)
     }
 }
 

@@ -38,7 +38,7 @@ pub enum Outcome {
     /// Done, or already so.
     Instance {
         /// What was done.
-        did: Deed,
+        did: InstanceChange,
         /// It was so already and nothing was done.
         already: bool,
         /// How long it took, in milliseconds.
@@ -91,7 +91,7 @@ pub enum Outcome {
 /// What a verb did to one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Deed {
+pub enum InstanceChange {
     /// Made it.
     Created,
     /// Woke it.

@@ -36,7 +36,7 @@ pub(super) async fn apply(ctx: &Context) -> Result<(), ServiceError> {
 }
 
 /// An error of the edge, with its way out.
-pub(super) fn edge(deed: &str, e: &EdgeError) -> ServiceError {
+pub(super) fn edge(message: &str, e: &EdgeError) -> ServiceError {
     let hint = match e {
         EdgeError::File { .. } => "check free space, owner and mode of that path",
         EdgeError::Refused { .. } => {
@@ -44,5 +44,5 @@ pub(super) fn edge(deed: &str, e: &EdgeError) -> ServiceError {
         }
         EdgeError::Unusable(_) => "run `acc doctor`",
     };
-    ServiceError::failed(format!("{deed}: {}", chain(e)), hint)
+    ServiceError::failed(format!("{message}: {}", chain(e)), hint)
 }

@@ -18,7 +18,8 @@ use crate::service::error::{self, ServiceError};
 use crate::service::launch_spec;
 use crate::service::lookup::find_row;
 use crate::service::outcome::{
-    Deed, EventView, InstanceView, ListenView, ModelView, OperationView, Outcome, ParamView,
+    EventView, InstanceChange, InstanceView, ListenView, ModelView, OperationView, Outcome,
+    ParamView,
 };
 use crate::service::request::{InstanceRef, ListFilter};
 use crate::store::{EventRow, Filter, Row, Store};
@@ -224,7 +225,7 @@ fn rfc3339(at: WallTime) -> String {
 pub(super) fn done(
     ctx: &Context,
     name: &InstanceName,
-    did: Deed,
+    did: InstanceChange,
     already: bool,
     since: Timestamp,
 ) -> Result<Outcome, ServiceError> {

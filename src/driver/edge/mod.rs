@@ -37,10 +37,10 @@ pub struct Route {
 #[derive(Debug, thiserror::Error)]
 pub enum EdgeError {
     /// A file of the edge could not be written, read, linked or removed.
-    #[error("could not {deed} `{path}`")]
+    #[error("could not {action} `{path}`")]
     File {
         /// The action: "write", "link", "remove", …
-        deed: &'static str,
+        action: &'static str,
         /// The file.
         path: PathBuf,
         /// The reason.

@@ -42,10 +42,10 @@ pub enum SupervisorError {
         why: String,
     },
     /// A file of the supervisor could not be written or read.
-    #[error("could not {deed} `{path}`")]
+    #[error("could not {action} `{path}`")]
     File {
         /// "write", "read", "remove".
-        deed: &'static str,
+        action: &'static str,
         /// Which.
         path: PathBuf,
         /// The reason.

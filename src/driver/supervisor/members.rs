@@ -182,7 +182,7 @@ impl InstanceMembers {
         };
         let group = cgroups.group(name.as_str());
         let failed = |source| SupervisorError::File {
-            deed: "make",
+            action: "make",
             path: cgroups.dir().join(name.as_str()),
             source,
         };

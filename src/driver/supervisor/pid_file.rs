@@ -50,7 +50,7 @@ pub(super) fn instances(pid_dir: &Path) -> Result<Vec<InstanceName>, SupervisorE
 /// All pid files, of instances and services; none if the folder is missing.
 pub(super) fn files(pid_dir: &Path) -> Result<Vec<PathBuf>, SupervisorError> {
     let failed = |source| SupervisorError::File {
-        deed: "read",
+        action: "read",
         path: pid_dir.to_owned(),
         source,
     };
@@ -75,7 +75,7 @@ pub(super) fn read(path: &Path) -> Result<Option<PidRecord>, SupervisorError> {
         Ok(text) => Ok(parse(&text)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(SupervisorError::File {
-            deed: "read",
+            action: "read",
             path: path.to_owned(),
             source,
         }),
@@ -177,7 +177,7 @@ pub(super) fn restore(path: &Path, process: Process, log: &Path) -> Result<bool,
     }
     let dir = path.parent().unwrap_or(Path::new("/"));
     make_dir(dir, 0o700).map_err(|source| SupervisorError::File {
-        deed: "make",
+        action: "make",
         path: dir.to_owned(),
         source,
     })?;
@@ -187,7 +187,7 @@ pub(super) fn restore(path: &Path, process: Process, log: &Path) -> Result<bool,
 /// Removes a pid file; a missing one is success.
 pub(super) fn remove(path: &Path) -> Result<(), SupervisorError> {
     crate::host::fs::remove_file(path).map_err(|source| SupervisorError::File {
-        deed: "remove",
+        action: "remove",
         path: path.to_owned(),
         source,
     })
@@ -206,7 +206,7 @@ pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Superv
         let _ = fs::remove_file(&beside);
     }
     written.map_err(|source| SupervisorError::File {
-        deed: "write",
+        action: "write",
         path: path.to_owned(),
         source,
     })

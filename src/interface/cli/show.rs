@@ -11,8 +11,8 @@ use crate::domain::lifecycle::Phase;
 use crate::domain::model::{ListenKind, Ready};
 use crate::domain::time::WallTime;
 use crate::service::outcome::{
-    Deed, EventView, InstanceView, ListenView, ModelView, MonitorLine, OperationView, Outcome,
-    ParamView,
+    EventView, InstanceChange, InstanceView, ListenView, ModelView, MonitorLine, OperationView,
+    Outcome, ParamView,
 };
 
 /// An empty table: no lines, columns set apart by two spaces.
@@ -400,26 +400,28 @@ pub fn sentence(outcome: &Outcome) -> String {
     }
 }
 
-fn instance_sentence(did: Deed, already: bool, took_ms: u64, i: &InstanceView) -> String {
+fn instance_sentence(did: InstanceChange, already: bool, took_ms: u64, i: &InstanceView) -> String {
     let name = clean(&i.name);
     let took = duration(Duration::from_millis(took_ms));
     let (phase, desired) = (i.phase.as_str(), i.desired.as_str());
     match (did, already) {
-        (Deed::Changed, true) => format!("the desired state of `{name}` is already {desired}"),
-        (Deed::Changed, false) => {
+        (InstanceChange::Changed, true) => {
+            format!("the desired state of `{name}` is already {desired}")
+        }
+        (InstanceChange::Changed, false) => {
             format!("the desired state of `{name}` is now {desired}; it is {phase}")
         }
-        (Deed::Reset, true) => format!("`{name}` has no failure to clear: it is {phase}"),
-        (Deed::Reset, false) => format!("cleared the failure of `{name}`"),
+        (InstanceChange::Reset, true) => format!("`{name}` has no failure to clear: it is {phase}"),
+        (InstanceChange::Reset, false) => format!("cleared the failure of `{name}`"),
         (_, true) => format!("`{name}` is already {phase}"),
-        (Deed::Created, false) => format!("created `{name}` in {took}: {phase}"),
-        (Deed::Destroyed, false) => format!(
+        (InstanceChange::Created, false) => format!("created `{name}` in {took}: {phase}"),
+        (InstanceChange::Destroyed, false) => format!(
             "destroyed `{name}`: files are kept in `{}` until `acc purge {name}`",
             clean(&i.dir)
         ),
-        (Deed::Started, false) => format!("started `{name}` in {took}"),
-        (Deed::Stopped, false) => format!("stopped `{name}` in {took}"),
-        (Deed::Restarted, false) => format!("restarted `{name}` in {took}"),
-        (Deed::Purged, false) => format!("purged `{name}` in {took}"),
+        (InstanceChange::Started, false) => format!("started `{name}` in {took}"),
+        (InstanceChange::Stopped, false) => format!("stopped `{name}` in {took}"),
+        (InstanceChange::Restarted, false) => format!("restarted `{name}` in {took}"),
+        (InstanceChange::Purged, false) => format!("purged `{name}` in {took}"),
     }
 }

@@ -13,8 +13,8 @@ use crate::service::error::ErrorKind;
 use crate::service::handle;
 use crate::service::handler::{EntryPoint, RequestCaller};
 use crate::service::outcome::{
-    BootReport, Deed, HaltReport, InstanceView, ListenView, MonitorAction, MonitorLine, MonitorRun,
-    Outcome,
+    BootReport, HaltReport, InstanceChange, InstanceView, ListenView, MonitorAction, MonitorLine,
+    MonitorRun, Outcome,
 };
 use crate::service::reads::Reader;
 use crate::service::request::Request;
@@ -40,18 +40,20 @@ impl Engine for Fake {
         match request {
             Request::Start { instance } => start(&instance.to_string()),
             Request::Create(new) => Ok(done(
-                Deed::Created,
+                InstanceChange::Created,
                 false,
                 new.name.as_deref().unwrap_or("hello"),
             )),
             Request::SetDesired { instance, .. } => {
-                Ok(done(Deed::Changed, false, &instance.to_string()))
+                Ok(done(InstanceChange::Changed, false, &instance.to_string()))
             }
             Request::Monitor { .. } if self.busy => Ok(Outcome::Busy),
             Request::Monitor { .. } => Ok(Outcome::Monitor(MonitorRun {
                 lines: self.pass.clone(),
             })),
-            Request::Stop { instance, .. } => Ok(done(Deed::Stopped, true, &instance.to_string())),
+            Request::Stop { instance, .. } => {
+                Ok(done(InstanceChange::Stopped, true, &instance.to_string()))
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -94,7 +96,7 @@ fn start(name: &str) -> Result<Outcome, ServiceError> {
         "gone" => ErrorKind::NotFound,
         "wrong" => ErrorKind::Invalid,
         "broken" => ErrorKind::Failed,
-        _ => return Ok(done(Deed::Started, false, name)),
+        _ => return Ok(done(InstanceChange::Started, false, name)),
     };
     Err(ServiceError::new(
         kind,
@@ -103,7 +105,7 @@ fn start(name: &str) -> Result<Outcome, ServiceError> {
     ))
 }
 
-fn done(did: Deed, already: bool, name: &str) -> Outcome {
+fn done(did: InstanceChange, already: bool, name: &str) -> Outcome {
     let instance = InstanceView {
         id: 1,
         name: name.to_owned(),

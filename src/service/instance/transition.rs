@@ -144,14 +144,14 @@ async fn until_stopped(
 
 /// A machine's refusal for the operator.
 pub(in crate::service) fn refused(
-    deed: &str,
+    verb: &str,
     name: &InstanceName,
     refused: Refused,
 ) -> ServiceError {
     let denied = match refused {
         Refused::Broken(e) => {
             return ServiceError {
-                message: format!("could not {deed} `{name}`: {}", e.message),
+                message: format!("could not {verb} `{name}`: {}", e.message),
                 ..e
             };
         }
@@ -166,20 +166,20 @@ pub(in crate::service) fn refused(
     };
     ServiceError::new(
         ErrorKind::Denied,
-        format!("could not {deed} `{name}`: {denied}"),
+        format!("could not {verb} `{name}`: {denied}"),
         hint,
     )
 }
 
 /// Another caller's stop, as an error for the operator.
-pub(in crate::service) fn stopped(deed: &str, name: &InstanceName) -> ServiceError {
-    let message = format!("could not {deed} `{name}`: it was stopped while it was starting");
+pub(in crate::service) fn stopped(verb: &str, name: &InstanceName) -> ServiceError {
+    let message = format!("could not {verb} `{name}`: it was stopped while it was starting");
     ServiceError::failed(message, format!("see `acc events {name}`"))
 }
 
 /// A failure for the operator.
 pub(in crate::service) fn failed(
-    deed: &str,
+    verb: &str,
     name: &InstanceName,
     failure: &Failure,
 ) -> ServiceError {
@@ -197,11 +197,11 @@ pub(in crate::service) fn failed(
         }
         _ => format!("see `acc logs {name}`"),
     };
-    // What failed is said by the deed.
+    // What failed is said by the verb.
     let why = if let Failure::NotStarted(why) = failure {
         why.clone()
     } else {
         failure.to_string()
     };
-    ServiceError::new(kind, format!("could not {deed} `{name}`: {why}"), hint)
+    ServiceError::new(kind, format!("could not {verb} `{name}`: {why}"), hint)
 }

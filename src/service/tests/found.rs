@@ -258,7 +258,10 @@ async fn nothing_is_started_that_cannot_be_written_down() {
     // It has ended; the row could not be written.
     assert_eq!(
         (did, instance.phase),
-        (crate::service::outcome::Deed::Stopped, Phase::Stopping)
+        (
+            crate::service::outcome::InstanceChange::Stopped,
+            Phase::Stopping
+        )
     );
     assert_eq!(fixture.supervisor.starts(&name("a")), 1);
     full.store(false, Ordering::SeqCst);

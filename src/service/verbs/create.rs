@@ -18,7 +18,7 @@ use crate::service::handler::EntryPoint;
 use crate::service::instance::free_port;
 use crate::service::instance::handle::Handle;
 use crate::service::instance::transition::{self, Settled};
-use crate::service::outcome::{Deed, Outcome};
+use crate::service::outcome::{InstanceChange, Outcome};
 use crate::service::request::NewInstance;
 use crate::service::verbs::{destroy, failed_logs, finish, purge, reached_step, start};
 use crate::service::view::done;
@@ -70,7 +70,7 @@ pub(in crate::service) async fn run(
     match build(world, &plan, id).await {
         Ok(()) => {
             let _ = world.reached("create.done");
-            done(world, &plan.name, Deed::Created, false, since)
+            done(world, &plan.name, InstanceChange::Created, false, since)
         }
         Err(e) => Err(undo(world, id, e).await),
     }

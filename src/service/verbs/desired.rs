@@ -8,7 +8,7 @@ use crate::domain::lifecycle::{Answer, Cause, Event, Phase};
 use crate::service::error::ServiceError;
 use crate::service::instance::transition::{self, Settled};
 use crate::service::lookup::find;
-use crate::service::outcome::{Deed, Outcome};
+use crate::service::outcome::{InstanceChange, Outcome};
 use crate::service::request::InstanceRef;
 use crate::service::view::done;
 use crate::service::world::World;
@@ -44,7 +44,7 @@ pub(in crate::service) async fn run(
     done(
         world,
         &name,
-        Deed::Changed,
+        InstanceChange::Changed,
         answer == Answer::Already,
         since,
     )
@@ -62,5 +62,11 @@ pub(in crate::service) async fn reset(
         .ask(Event::Reset)
         .await
         .map_err(|r| transition::refused("reset", name, r))?;
-    done(world, name, Deed::Reset, answer == Answer::Already, since)
+    done(
+        world,
+        name,
+        InstanceChange::Reset,
+        answer == Answer::Already,
+        since,
+    )
 }

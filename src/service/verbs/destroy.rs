@@ -13,7 +13,7 @@ use crate::service::handler::EntryPoint;
 use crate::service::instance::handle::Handle;
 use crate::service::instance::transition;
 use crate::service::lookup::find;
-use crate::service::outcome::{Deed, Outcome};
+use crate::service::outcome::{InstanceChange, Outcome};
 use crate::service::request::InstanceRef;
 use crate::service::verbs::{self, begin, fail, reached_step};
 use crate::service::view::done;
@@ -71,7 +71,7 @@ pub(in crate::service) async fn run(
     done(
         world,
         &name,
-        Deed::Destroyed,
+        InstanceChange::Destroyed,
         answer == Answer::Already,
         since,
     )
@@ -139,9 +139,10 @@ async fn leave(
 ) -> Result<(), ServiceError> {
     let forgotten = async { world.runners.of(kind)?.forget(name, account).await };
     forgotten.await.map_err(|e| {
-        let deed = format!("`{name}` is destroyed, but could not be removed from the supervisor");
+        let message =
+            format!("`{name}` is destroyed, but could not be removed from the supervisor");
         ServiceError::because(
-            deed,
+            message,
             &e,
             format!("run `acc destroy {name}` again; `acc monitor` also tries"),
         )

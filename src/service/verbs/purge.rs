@@ -13,7 +13,7 @@ use crate::host::{fs, removal};
 use crate::service::error::{ErrorKind, ServiceError};
 use crate::service::handler::EntryPoint;
 use crate::service::lookup::find_row;
-use crate::service::outcome::{Deed, Outcome};
+use crate::service::outcome::{InstanceChange, Outcome};
 use crate::service::request::InstanceRef;
 use crate::service::verbs::{begin, reached_step};
 use crate::service::world::World;
@@ -51,7 +51,7 @@ pub(in crate::service) async fn run(
     remove(world, &row).await?;
     let took_ms = millis(world.now().since(since));
     Ok(Outcome::Instance {
-        did: Deed::Purged,
+        did: InstanceChange::Purged,
         already: false,
         took_ms,
         instance,
@@ -70,19 +70,19 @@ fn could_not_remove(name: &InstanceName) -> String {
 /// step may be repeated.
 pub(in crate::service) async fn remove(world: &Arc<World>, row: &Row) -> Result<(), ServiceError> {
     let name = &row.name;
-    let deed = || could_not_remove(name);
+    let message = || could_not_remove(name);
     let kind = launch_spec::runner_kind(row);
     let account = launch_spec::account(world);
     let forgotten = async { world.runners.of(&kind)?.forget(name, &account).await };
     forgotten
         .await
-        .map_err(|e| ServiceError::because(deed(), &e, HINT))?;
+        .map_err(|e| ServiceError::because(message(), &e, HINT))?;
     world.reached("remove.supervisor")?;
     world
         .edge
         .forget(name)
         .await
-        .map_err(|e| ServiceError::because(deed(), &e, HINT))?;
+        .map_err(|e| ServiceError::because(message(), &e, HINT))?;
     world.reached("remove.gate")?;
     if row.port.is_some() || !row.hosts.is_empty() {
         routes::apply(world).await?;
@@ -118,10 +118,10 @@ pub(in crate::service) async fn remove(world: &Arc<World>, row: &Row) -> Result<
 /// logs.
 async fn remove_folders(world: &World, name: &InstanceName) -> Result<(), ServiceError> {
     let config = world.config();
-    let deed = || could_not_remove(name);
+    let message = || could_not_remove(name);
     let notify = config.notify_socket(name.as_str());
     fs::remove_file(&notify).map_err(|e| {
-        ServiceError::because(format!("{}: `{}`", deed(), notify.display()), &e, HINT)
+        ServiceError::because(format!("{}: `{}`", message(), notify.display()), &e, HINT)
     })?;
     for (dir, trash, step) in [
         (
@@ -146,7 +146,8 @@ async fn remove_folders(world: &World, name: &InstanceName) -> Result<(), Servic
         let removed = removed
             .await
             .unwrap_or_else(|e| Err(std::io::Error::other(e)));
-        removed.map_err(|e| ServiceError::because(format!("{}: `{shown}`", deed()), &e, HINT))?;
+        removed
+            .map_err(|e| ServiceError::because(format!("{}: `{shown}`", message()), &e, HINT))?;
         world.reached(step)?;
     }
     Ok(())

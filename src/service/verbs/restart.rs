@@ -6,7 +6,7 @@ use crate::domain::lifecycle::Cause;
 use crate::service::error::ServiceError;
 use crate::service::instance::transition::{self, Settled};
 use crate::service::lookup::find;
-use crate::service::outcome::{Deed, Outcome};
+use crate::service::outcome::{InstanceChange, Outcome};
 use crate::service::request::InstanceRef;
 use crate::service::verbs::start;
 use crate::service::view::done;
@@ -24,7 +24,7 @@ pub(in crate::service) async fn run(
     }
     transition::stop(world, &handle, false).await?;
     match transition::start(world, &handle, Cause::Operator).await? {
-        (_, Settled::There) => done(world, &name, Deed::Restarted, false, since),
+        (_, Settled::There) => done(world, &name, InstanceChange::Restarted, false, since),
         (_, Settled::Failed(failure)) => Err(transition::failed("restart", &name, &failure)),
         (_, Settled::Stopped) => Err(transition::stopped("restart", &name)),
     }

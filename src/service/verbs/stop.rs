@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::service::error::ServiceError;
 use crate::service::instance::transition;
 use crate::service::lookup::find;
-use crate::service::outcome::{Deed, Outcome};
+use crate::service::outcome::{InstanceChange, Outcome};
 use crate::service::request::InstanceRef;
 use crate::service::view::done;
 use crate::service::world::World;
@@ -18,5 +18,11 @@ pub(in crate::service) async fn run(
     let since = world.now();
     let handle = find(world, given).await?;
     let already = transition::stop(world, &handle, now).await?;
-    done(world, &handle.instance.name, Deed::Stopped, already, since)
+    done(
+        world,
+        &handle.instance.name,
+        InstanceChange::Stopped,
+        already,
+        since,
+    )
 }

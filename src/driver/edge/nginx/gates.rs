@@ -178,9 +178,9 @@ impl Gates {
     }
 }
 
-fn failed(deed: &'static str, path: &Path, source: io::Error) -> EdgeError {
+fn failed(action: &'static str, path: &Path, source: io::Error) -> EdgeError {
     EdgeError::File {
-        deed,
+        action,
         path: path.to_owned(),
         source,
     }

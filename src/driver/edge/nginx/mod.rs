@@ -423,9 +423,9 @@ impl Edge for Nginx {
     }
 }
 
-fn failed(deed: &'static str, path: &Path, source: io::Error) -> EdgeError {
+fn failed(action: &'static str, path: &Path, source: io::Error) -> EdgeError {
     EdgeError::File {
-        deed,
+        action,
         path: path.to_owned(),
         source,
     }

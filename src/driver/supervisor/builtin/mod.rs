@@ -92,9 +92,13 @@ impl Builtin {
     /// Starts the launcher, completes the pid file, and waits until the launcher has become the
     /// program.
     async fn spawn(&self, start: &Start<'_>) -> Result<Process, SupervisorError> {
-        let file_error = |deed, path: &Path| {
+        let file_error = |action, path: &Path| {
             let path = path.to_owned();
-            move |source| SupervisorError::File { deed, path, source }
+            move |source| SupervisorError::File {
+                action,
+                path,
+                source,
+            }
         };
         // The log is made and given to the user here; the launcher opens it again.
         rotate::open(start.log, self.log_max, start.user.as_ref())
@@ -146,7 +150,7 @@ impl Builtin {
         let mut waited = Duration::ZERO;
         loop {
             let text = unclaimed(path).map_err(|source| SupervisorError::File {
-                deed: "read",
+                action: "read",
                 path: path.to_owned(),
                 source,
             })?;

@@ -22,9 +22,13 @@ const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/launcher"));
 /// argument. Returns `acc` if the folder's file system does not allow execution.
 pub(in super::super) fn ensure(dir: &Path, acc: &[String]) -> Result<Vec<String>, SupervisorError> {
     let path = dir.join("launcher");
-    let failed = |deed, path: &PathBuf| {
+    let failed = |action, path: &PathBuf| {
         let path = path.clone();
-        move |source| SupervisorError::File { deed, path, source }
+        move |source| SupervisorError::File {
+            action,
+            path,
+            source,
+        }
     };
     let is_there = || {
         let found = fs::metadata(&path).ok()?;

@@ -69,7 +69,7 @@ impl Daemon {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return self.search(),
             Err(source) => {
                 return Err(SupervisorError::File {
-                    deed: "read",
+                    action: "read",
                     path: self.pid_file.clone(),
                     source,
                 });
@@ -138,7 +138,7 @@ impl Daemon {
                 let text = format!("{}\n", process.pid);
                 write_atomic(&self.pid_file, text.as_bytes(), 0o644).map_err(|source| {
                     SupervisorError::File {
-                        deed: "write",
+                        action: "write",
                         path: path(),
                         source,
                     }
@@ -249,7 +249,7 @@ impl Daemon {
 
     fn not_locked(&self, source: std::io::Error) -> SupervisorError {
         SupervisorError::File {
-            deed: "lock",
+            action: "lock",
             path: self.start_lock(),
             source,
         }
@@ -343,13 +343,13 @@ impl Daemon {
         for path in [self.client.socket(), &self.pid_file] {
             if let Some(dir) = path.parent() {
                 make_dir(dir, 0o755).map_err(|source| SupervisorError::File {
-                    deed: "make",
+                    action: "make",
                     path: dir.to_owned(),
                     source,
                 })?;
             }
             remove_file(path).map_err(|source| SupervisorError::File {
-                deed: "remove",
+                action: "remove",
                 path: path.to_owned(),
                 source,
             })?;

@@ -130,7 +130,7 @@ impl Supervisord {
     ) -> Result<(), SupervisorError> {
         let dir = path.parent().unwrap_or(&self.settings.pid_dir);
         make_dir(dir, 0o700).map_err(|source| SupervisorError::File {
-            deed: "make",
+            action: "make",
             path: dir.to_owned(),
             source,
         })?;

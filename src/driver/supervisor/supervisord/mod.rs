@@ -67,7 +67,7 @@ impl Supervisord {
         // The log is made and given to the user here, before any process writes to it.
         rotate::open(&p.log, self.settings.log_max, user.as_ref()).map_err(|source| {
             SupervisorError::File {
-                deed: "open",
+                action: "open",
                 path: p.log.clone(),
                 source,
             }
@@ -83,7 +83,7 @@ impl Supervisord {
             })?;
         let dir = &self.settings.pid_dir;
         make_dir(dir, 0o700).map_err(|source| SupervisorError::File {
-            deed: "make",
+            action: "make",
             path: dir.clone(),
             source,
         })?;

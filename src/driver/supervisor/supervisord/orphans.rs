@@ -75,7 +75,7 @@ impl Supervisord {
     pub(super) fn set_aside(&self, name: &str) -> Result<(), SupervisorError> {
         let path = self.service_path(name);
         std::fs::rename(&path, self.survivor_path(name)).map_err(|source| SupervisorError::File {
-            deed: "rename",
+            action: "rename",
             path,
             source,
         })

@@ -66,7 +66,7 @@ impl Sections {
             Ok(_) => Ok(SectionMatch::Other),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(SectionMatch::Missing),
             Err(source) => Err(SupervisorError::File {
-                deed: "read",
+                action: "read",
                 path,
                 source,
             }),
@@ -90,7 +90,7 @@ impl Sections {
     /// Makes the folder.
     pub(super) fn make(&self) -> Result<(), SupervisorError> {
         make_dir(&self.dir, 0o700).map_err(|source| SupervisorError::File {
-            deed: "make",
+            action: "make",
             path: self.dir.clone(),
             source,
         })
@@ -111,7 +111,7 @@ impl Sections {
         other.make()?;
         let (from, to) = (self.path(name), other.path(name));
         fs::rename(&from, &to).map_err(|source| SupervisorError::File {
-            deed: "rename",
+            action: "rename",
             path: from,
             source,
         })
@@ -120,7 +120,7 @@ impl Sections {
     /// All names, the least recently written first.
     pub(super) fn names(&self) -> Result<Vec<String>, SupervisorError> {
         let failed = |source| SupervisorError::File {
-            deed: "read",
+            action: "read",
             path: self.dir.clone(),
             source,
         };
@@ -175,7 +175,7 @@ pub(super) fn write_if_other(path: &Path, text: &str) -> Result<bool, Supervisor
     }
     crate::host::fs::write_atomic(path, text.as_bytes(), 0o600).map_err(|source| {
         SupervisorError::File {
-            deed: "write",
+            action: "write",
             path: path.to_owned(),
             source,
         }

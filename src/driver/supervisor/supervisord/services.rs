@@ -54,7 +54,7 @@ impl Supervisord {
         };
         if let Some(dir) = service.log.parent() {
             make_dir(dir, 0o755).map_err(|source| SupervisorError::File {
-                deed: "make",
+                action: "make",
                 path: dir.to_owned(),
                 source,
             })?;
@@ -78,7 +78,7 @@ impl Supervisord {
         let failed = |path: &PathBuf| {
             let path = path.clone();
             move |source| SupervisorError::File {
-                deed: "make",
+                action: "make",
                 path,
                 source,
             }

@@ -24,8 +24,8 @@ fn print(call: &mut CommandContext<'_>, report: &BootReport) -> std::io::Result<
     if report.already {
         call.ui.say("already running");
     }
-    for deed in &report.did {
-        call.ui.say(&format!("- {deed}"));
+    for line in &report.did {
+        call.ui.say(&format!("- {line}"));
     }
     if !report.listen.is_empty() {
         call.ui
