@@ -1,8 +1,10 @@
 //! Finds an instance by what a person or a client calls it: name, number or host.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::config::suggest::closest;
+use crate::domain::lifecycle::Phase;
 use crate::domain::name::{HostName, InstanceName};
 use crate::service::context::Context;
 use crate::service::error::{self, ServiceError};
@@ -52,6 +54,45 @@ pub(super) async fn find(
     let given = given.clone();
     let row = world.read(move |store| Ok(find_row(store, &given))).await;
     world.handle(&row.map_err(error::store)??).await
+}
+
+/// An instance that is live by its row or its task.
+pub(super) struct LiveInstance {
+    pub(super) name: InstanceName,
+    /// As the row, else the task, had it when it was read.
+    pub(super) phase: Phase,
+    /// Its handle, or why it has none.
+    pub(super) handle: Result<Arc<Handle>, ServiceError>,
+}
+
+/// All instances that are live. The task of an instance knows better than its row: a wake is
+/// published before it is written, and the write may wait or fail.
+pub(super) async fn live(world: &Arc<World>) -> Result<Vec<LiveInstance>, ServiceError> {
+    let rows = world.read(|store| store.busy()).await;
+    let mut live = Vec::new();
+    for row in rows.map_err(error::store)? {
+        if world.registry.phase(&row).is_live() {
+            live.push(LiveInstance {
+                handle: world.handle(&row).await,
+                phase: row.stored.phase,
+                name: row.name,
+            });
+        }
+    }
+    let mut known: BTreeSet<InstanceName> = live.iter().map(|one| one.name.clone()).collect();
+    for handle in world.registry.live() {
+        let name = handle.instance.name.clone();
+        if known.insert(name.clone()) {
+            let phase = handle.snapshot().phase;
+            let handle = Ok(handle);
+            live.push(LiveInstance {
+                name,
+                phase,
+                handle,
+            });
+        }
+    }
+    Ok(live)
 }
 
 /// The row of a host, also of the default domain.

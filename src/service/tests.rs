@@ -10,6 +10,7 @@ mod monitor;
 mod reads;
 mod refusals;
 mod registry;
+mod unwritten;
 mod wakes;
 
 use std::path::Path;

@@ -171,6 +171,7 @@ fn failure_of(handle: &Handle, now: Timestamp) -> Refusal {
 fn refusal(handle: &Handle, refused: &Refused) -> Refusal {
     match refused {
         Refused::Denied(denied) => Refusal::from(denied),
+        Refused::Halting => Refusal::Halting,
         Refused::Broken(e) => {
             warn!(instance = %handle.instance.name, "could not wake it: {e}");
             Refusal::Broken

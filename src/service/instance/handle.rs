@@ -44,6 +44,8 @@ pub enum Refused {
     Denied(Denied),
     /// It could not be written down, or the supervisor could not be asked.
     Broken(ServiceError),
+    /// Nothing is woken while acc halts.
+    Halting,
 }
 
 /// The reply to an event: whether something was done, and the run that will answer to it (the next

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
-use crate::domain::lifecycle::Machine;
+use crate::domain::lifecycle::{Machine, Phase};
 use crate::domain::name::{HostName, InstanceId};
 use crate::domain::time::Timestamp;
 use crate::driver::activity::LogMark;
@@ -152,6 +152,21 @@ impl Registry {
     /// All handles.
     pub(in crate::service) fn all(&self) -> Vec<Arc<Handle>> {
         self.maps().by_id.values().cloned().collect()
+    }
+
+    /// The handles of the instances that are live. A wake that was asked for before
+    /// [`Context::set_halting`] is seen by a later call: both take the lock of the tickets.
+    pub(in crate::service) fn live(&self) -> Vec<Arc<Handle>> {
+        let mut all = self.all();
+        all.retain(|handle| handle.machine().phase().is_live());
+        all
+    }
+
+    /// The phase of a row's instance: as its task has it, else as the row says. A row is behind
+    /// while a write is queued.
+    pub(in crate::service) fn phase(&self, row: &Row) -> Phase {
+        let handle = self.by_id(row.id);
+        handle.map_or(row.stored.phase, |handle| handle.snapshot().phase)
     }
 
     /// Resolves once an instance has a task, at once if one has.

@@ -137,6 +137,10 @@ impl Actor {
     ) -> Result<(Machine, Step), Refused> {
         let handle = self.handle.clone();
         let mut tickets = handle.tickets.lock();
+        // Checked under this lock, for `Registry::live`.
+        if matches!(event, Event::Wake(_)) && self.ctx.halting() {
+            return Err(Refused::Halting);
+        }
         let before = from(self.machine.with_requests(&tickets.requests));
         let step =
             lifecycle::step(&before, event, self.ctx.now(), limits).map_err(Refused::Denied)?;

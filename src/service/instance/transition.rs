@@ -155,6 +155,7 @@ pub(in crate::service) fn refused(
                 ..e
             };
         }
+        Refused::Halting => return halting(verb, name),
         Refused::Denied(denied) => denied,
     };
     let hint = match &denied {
@@ -168,6 +169,15 @@ pub(in crate::service) fn refused(
         ErrorKind::Denied,
         format!("could not {verb} `{name}`: {denied}"),
         hint,
+    )
+}
+
+/// acc is being halted: nothing is started any more.
+pub(in crate::service) fn halting(verb: &str, name: &InstanceName) -> ServiceError {
+    ServiceError::new(
+        ErrorKind::Denied,
+        format!("could not {verb} `{name}`: acc is stopping"),
+        "start acc again with `acc boot`",
     )
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::domain::lifecycle::Phase;
 use crate::service::error::ServiceError;
 use crate::service::instance::handle::Handle;
+use crate::service::lookup;
 use crate::service::monitor::run_folder;
 use crate::service::monitor::{housekeeping, idle, listeners, own_services, pinned, reconcile};
 use crate::service::outcome::{MonitorAction, MonitorLine, MonitorRun, Outcome};
@@ -86,20 +87,14 @@ pub fn report(outcome: Result<Outcome, ServiceError>) {
 /// Handles of all instances that are said to run, once it is known what does.
 async fn live(world: &Arc<World>, run: &mut MonitorRun) -> Result<Vec<Arc<Handle>>, ServiceError> {
     let mut handles: Vec<(Phase, Arc<Handle>)> = Vec::new();
-    for row in world
-        .read(|store| store.busy())
-        .await
-        .map_err(crate::service::error::store)?
-    {
-        if row.stored.phase.is_live() {
-            match world.handle(&row).await {
-                Ok(handle) => handles.push((row.stored.phase, handle)),
-                Err(e) => run.lines.push(MonitorLine::new(
-                    row.name.as_str(),
-                    MonitorAction::Error,
-                    e.message,
-                )),
-            }
+    for instance in lookup::live(world).await? {
+        match instance.handle {
+            Ok(handle) => handles.push((instance.phase, handle)),
+            Err(e) => run.lines.push(MonitorLine::new(
+                instance.name.as_str(),
+                MonitorAction::Error,
+                e.message,
+            )),
         }
     }
     let deadline = world.now().after(KNOW_WITHIN);

@@ -20,7 +20,7 @@ use crate::service::instance::handle::Handle;
 use crate::service::instance::transition::{self, Settled};
 use crate::service::outcome::{InstanceChange, Outcome};
 use crate::service::request::NewInstance;
-use crate::service::verbs::{destroy, failed_logs, finish, purge, reached_step, start};
+use crate::service::verbs::{destroy, failed_logs, finish, purge, reached_step};
 use crate::service::view::done;
 use crate::service::world::World;
 use crate::service::{access_logs, launch_spec, lookup, routes};
@@ -51,7 +51,7 @@ pub(in crate::service) async fn run(
     let (plan, _alone) = loop {
         let plan = plan(world, new).await?;
         if world.halting() {
-            return Err(start::halting("create", plan.name.as_str()));
+            return Err(transition::halting("create", &plan.name));
         }
         let alone = world.building(plan.name.as_str()).await;
         // A name that acc chose may have been taken meanwhile: then it chooses the next.

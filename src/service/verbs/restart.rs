@@ -8,7 +8,6 @@ use crate::service::instance::transition::{self, Settled};
 use crate::service::lookup::find;
 use crate::service::outcome::{InstanceChange, Outcome};
 use crate::service::request::InstanceRef;
-use crate::service::verbs::start;
 use crate::service::view::done;
 use crate::service::world::World;
 
@@ -20,7 +19,7 @@ pub(in crate::service) async fn run(
     let handle = find(world, given).await?;
     let name = handle.instance.name.clone();
     if world.halting() {
-        return Err(start::halting("restart", name.as_str()));
+        return Err(transition::halting("restart", &name));
     }
     transition::stop(world, &handle, false).await?;
     match transition::start(world, &handle, Cause::Operator).await? {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::service::error::ServiceError;
 use crate::service::instance::transition;
+use crate::service::lookup::{self, LiveInstance};
 use crate::service::outcome::Outcome;
 use crate::service::world::World;
 
@@ -19,19 +20,23 @@ pub(in crate::service) async fn run(world: &Arc<World>) -> Result<Outcome, Servi
     }
 }
 
+/// Stops until nothing is live: one that was being stopped may have been asked to start afterwards.
 async fn all(world: &Arc<World>) -> Result<usize, ServiceError> {
-    let mut stops = tokio::task::JoinSet::new();
-    // A wake answers its requests before its row is written.
-    world.written().await;
-    for row in world
-        .read(|store| store.busy())
-        .await
-        .map_err(crate::service::error::store)?
-    {
-        if !row.stored.phase.is_live() {
-            continue;
+    let mut stopped = 0;
+    loop {
+        let live = lookup::live(world).await?;
+        if live.is_empty() {
+            return Ok(stopped);
         }
-        let (world, handle) = (world.clone(), world.handle(&row).await?);
+        stopped += stop(world, live).await?;
+    }
+}
+
+/// Stops these at once. Returns how many were not asleep yet.
+async fn stop(world: &Arc<World>, live: Vec<LiveInstance>) -> Result<usize, ServiceError> {
+    let mut stops = tokio::task::JoinSet::new();
+    for instance in live {
+        let (world, handle) = (world.clone(), instance.handle?);
         stops.spawn(async move { transition::stop(&world, &handle, false).await });
     }
     let mut stopped = 0;
