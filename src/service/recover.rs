@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use crate::domain::operation::OperationKind;
 use crate::host::fs;
-use crate::service::error::ServiceError;
+use crate::service::error::{self, ServiceError};
 use crate::service::launch_spec;
 use crate::service::routes;
 use crate::service::verbs::{create, destroy, fail, purge};
@@ -27,7 +27,7 @@ pub fn tidy(world: &World) -> Result<(), ServiceError> {
     let slept = world
         .store
         .forget_other_boots(&world.boot)
-        .map_err(crate::service::error::store)?;
+        .map_err(error::store)?;
     if slept > 0 {
         info!("{slept} instances ran before this host was restarted; they are asleep now");
     }
@@ -68,12 +68,14 @@ async fn sweep(world: &Arc<World>) -> Result<(), ServiceError> {
     let busy = world
         .read(|store| store.busy())
         .await
-        .map_err(crate::service::error::store)?;
-    let live: Vec<_> = busy
+        .map_err(error::store)?;
+    let mut live: Vec<_> = busy
         .into_iter()
         .filter(|row| row.stored.phase.is_live())
         .map(|row| row.name)
         .collect();
+    // A server serves already: of one that was woken meanwhile the row may be behind.
+    live.extend(world.registry.live_names());
     for runner in world.runners.all() {
         match runner.sweep(&live, &launch_spec::accounts(world)).await {
             Ok(ended) => ended.iter().for_each(
@@ -92,16 +94,9 @@ pub(super) async fn resume(
     world: &Arc<World>,
 ) -> Result<Vec<(String, Result<&'static str, ServiceError>)>, ServiceError> {
     let mut taken_up = Vec::new();
-    for (id, _) in world
-        .store
-        .unfinished()
-        .map_err(crate::service::error::store)?
-    {
-        let Some(row) = world
-            .store
-            .by_id(id)
-            .map_err(crate::service::error::store)?
-        else {
+    for (id, _) in world.store.unfinished().map_err(error::store)? {
+        let find = || world.store.by_id(id).map_err(error::store);
+        let Some(row) = find()? else {
             // A worker of an earlier build removed it at the last moment of an upgrade.
             fail(world, id, "its instance was removed meanwhile".to_owned()).await?;
             continue;
@@ -110,11 +105,9 @@ pub(super) async fn resume(
             continue;
         };
         // Read again: the verb that worked on it may have ended between the check and the lock.
-        let unfinished = world
-            .store
-            .unfinished()
-            .map_err(crate::service::error::store)?;
-        let Some((_, kind)) = unfinished.into_iter().find(|(other, _)| *other == id) else {
+        let unfinished = world.store.unfinished().map_err(error::store)?;
+        let kind = unfinished.into_iter().find(|(other, _)| *other == id);
+        let (Some((_, kind)), Some(row)) = (kind, find()?) else {
             continue;
         };
         let done = match kind {
@@ -140,7 +133,7 @@ pub async fn adopt(world: &Arc<World>) -> Result<usize, ServiceError> {
     for row in world
         .read(|store| store.busy())
         .await
-        .map_err(crate::service::error::store)?
+        .map_err(error::store)?
     {
         if row.stored.phase.is_live() {
             match world.handle(&row).await {

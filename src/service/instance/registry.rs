@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
 use crate::domain::lifecycle::{Machine, Phase};
-use crate::domain::name::{HostName, InstanceId};
+use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::domain::time::Timestamp;
 use crate::driver::activity::LogMark;
 use crate::service::context::Context;
@@ -160,6 +160,12 @@ impl Registry {
         let mut all = self.all();
         all.retain(|handle| handle.machine().phase().is_live());
         all
+    }
+
+    /// The names of the instances that are live.
+    pub(in crate::service) fn live_names(&self) -> Vec<InstanceName> {
+        let live = self.live();
+        live.iter().map(|h| h.instance.name.clone()).collect()
     }
 
     /// The phase of a row's instance: as its task has it, else as the row says. A row is behind

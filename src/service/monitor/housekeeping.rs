@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::domain::name::{InstanceId, InstanceName};
+use crate::domain::name::InstanceId;
 use crate::domain::time::WallTime;
 use crate::host::removal;
 use crate::host::rotate::Trimmed;
@@ -30,13 +30,7 @@ const MOST_A_SECOND: i64 = 15;
 
 /// Does it all; what does not work is a line of the run.
 pub(in crate::service) async fn keep(world: &Arc<World>, run: &mut MonitorRun) {
-    let handles = world.registry.all();
-    let live: Vec<InstanceName> = handles
-        .iter()
-        .filter(|h| h.snapshot().phase.is_live())
-        .map(|h| h.instance.name.clone())
-        .collect();
-    drop(handles);
+    let live = world.registry.live_names();
     for runner in world.runners.all() {
         if let Err(e) = runner.tidy(&live).await {
             run.lines

@@ -8,7 +8,7 @@ mod idle;
 pub mod listeners;
 pub mod log_bound;
 pub(in crate::service) mod own_services;
-mod pinned;
+pub(in crate::service) mod pinned;
 mod reconcile;
 mod run;
 pub(in crate::service) mod run_folder;

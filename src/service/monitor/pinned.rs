@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use crate::domain::instance::DesiredState;
 use crate::domain::lifecycle::{Cause, Phase};
 use crate::service::error::chain;
 use crate::service::instance::transition::{self, Settled};
@@ -39,10 +40,12 @@ async fn start_pinned(world: &Arc<World>, row: &Row) -> Option<MonitorLine> {
         Ok(handle) => handle,
         Err(e) => return Some(MonitorLine::new(name, MonitorAction::Error, e.message)),
     };
-    let (phase, retry_at) = {
-        let machine = handle.machine();
-        (machine.phase(), machine.retry_at())
-    };
+    let machine = handle.machine();
+    // The row may be behind what the operator asked for since.
+    if machine.desired() != DesiredState::Up {
+        return None;
+    }
+    let (phase, retry_at) = (machine.phase(), machine.retry_at());
     // A failed one waits for its retry time silently: cron would mail each line every minute.
     if phase == Phase::Failed && world.now() < retry_at {
         return None;

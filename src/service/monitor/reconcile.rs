@@ -48,13 +48,7 @@ pub(in crate::service) async fn reconcile(world: &Arc<World>, run: &mut MonitorR
 
 /// Processes that an instance has left which does not run any more: acc died before their end.
 async fn sweep(world: &World, run: &mut MonitorRun) {
-    let handles = world.registry.all();
-    let live: Vec<InstanceName> = handles
-        .iter()
-        .filter(|h| h.snapshot().phase.is_live())
-        .map(|h| h.instance.name.clone())
-        .collect();
-    drop(handles);
+    let live = world.registry.live_names();
     for runner in world.runners.all() {
         match runner.sweep(&live, &launch_spec::accounts(world)).await {
             Ok(ended) => run.lines.extend(ended.iter().map(|(name, count)| {
@@ -133,8 +127,8 @@ async fn close_gate(world: &Arc<World>, name: &str, run: &mut MonitorRun) {
         }
         return;
     };
-    // Read again: it may have become awake since.
-    if row.stored.phase == Phase::Awake {
+    // It may have become awake since.
+    if world.registry.phase(&row).is_live() {
         return;
     }
     let gate = Gate {
@@ -146,7 +140,7 @@ async fn close_gate(world: &Arc<World>, name: &str, run: &mut MonitorRun) {
     };
     // Should it wake just now, its requests take the way through the wake server until the next
     // run: slower, not lost.
-    if !row.stored.phase.is_live() && world.edge.close(&gate).await.is_ok() {
+    if world.edge.close(&gate).await.is_ok() {
         run.lines.push(MonitorLine::new(
             name,
             MonitorAction::Repaired,

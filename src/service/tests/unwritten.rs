@@ -3,9 +3,13 @@
 
 use std::pin::pin;
 
+use futures_util::future::maybe_done;
 use futures_util::poll;
 
 use super::*;
+use crate::domain::lifecycle::Event;
+use crate::service::monitor::pinned;
+use crate::service::outcome::MonitorRun;
 
 /// Locks the database until this is dropped. Writes are done on a thread of their own.
 fn lock(fixture: &Fixture) -> rusqlite::Connection {
@@ -40,6 +44,31 @@ async fn a_halt_stops_one_that_was_woken_just_before() {
     drop(locked);
     assert_eq!(halt.await.unwrap(), Outcome::Quiesced { stopped: 1 });
     assert!(fixture.supervisor.running().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn one_that_is_pinned_no_more_is_not_started() {
+    let fixture = Fixture::new();
+    fixture.create("a", true).await.unwrap();
+    let handle = find(&fixture.world, &"a".into()).await.unwrap();
+    let desired = |desired| handle.ask(Event::SetDesired(desired));
+    desired(DesiredState::Up).await.unwrap();
+    let locked = lock(&fixture);
+    let mut unpin = pin!(desired(DesiredState::Auto));
+    while handle.machine().desired() == DesiredState::Up {
+        assert!(poll!(&mut unpin).is_pending());
+        tokio::task::yield_now().await;
+    }
+    let mut run = MonitorRun::default();
+    let mut bring_up = pin!(maybe_done(pinned::bring_up(&fixture.world, &mut run)));
+    assert!(poll!(&mut bring_up).is_pending());
+    until_read(&fixture).await;
+    let _ = poll!(&mut bring_up);
+    tokio::task::yield_now().await;
+    drop(locked);
+    unpin.await.unwrap();
+    bring_up.await;
+    assert_eq!(fixture.supervisor.starts(&name("a")), 0);
 }
 
 #[tokio::test(start_paused = true)]
