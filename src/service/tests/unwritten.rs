@@ -7,7 +7,7 @@ use futures_util::future::maybe_done;
 use futures_util::poll;
 
 use super::*;
-use crate::domain::lifecycle::Event;
+use crate::domain::lifecycle::{Event, Phase};
 use crate::service::monitor::pinned;
 use crate::service::outcome::MonitorRun;
 
@@ -44,6 +44,31 @@ async fn a_halt_stops_one_that_was_woken_just_before() {
     drop(locked);
     assert_eq!(halt.await.unwrap(), Outcome::Quiesced { stopped: 1 });
     assert!(fixture.supervisor.running().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_verb_with_nothing_to_do_reports_what_is_true() {
+    let fixture = Fixture::new();
+    let locked = woken_behind_its_row(&fixture).await;
+    let handle = find(&fixture.world, &"a".into()).await.unwrap();
+    let mut enable = pin!(fixture.ask(Request::SetDesired {
+        instance: "a".into(),
+        desired: DesiredState::Auto,
+    }));
+    assert!(poll!(&mut enable).is_pending());
+    until_read(&fixture).await;
+    assert!(poll!(&mut enable).is_pending());
+    // It has its answer when the next event has one.
+    handle.ask(Event::Reset).await.unwrap();
+    assert!(poll!(&mut enable).is_pending(), "it reports the row");
+    drop(locked);
+    let Outcome::Instance {
+        already, instance, ..
+    } = enable.await.unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!((already, instance.phase), (true, Phase::Awake));
 }
 
 #[tokio::test]

@@ -322,6 +322,7 @@ async fn build(world: &Arc<World>, plan: &Plan, id: InstanceId) -> Result<(), Se
             .reached("create.started")
             .map_err(|e| step(plan, "starting it", e))?;
     }
+    handle.caught_up(world).await;
     finish(world, id, "in service").await
 }
 

@@ -41,6 +41,7 @@ pub(in crate::service) async fn run(
         }
         DesiredState::Auto | DesiredState::Up | DesiredState::Down => {}
     }
+    handle.caught_up(world).await;
     done(
         world,
         &name,
@@ -62,6 +63,7 @@ pub(in crate::service) async fn reset(
         .ask(Event::Reset)
         .await
         .map_err(|r| transition::refused("reset", name, r))?;
+    handle.caught_up(world).await;
     done(
         world,
         name,

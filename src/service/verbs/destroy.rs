@@ -68,6 +68,7 @@ pub(in crate::service) async fn run(
         verbs::finish(world, id, RESULT).await?;
     }
     let _ = world.reached("destroy.done");
+    handle.caught_up(world).await;
     done(
         world,
         &name,
