@@ -108,6 +108,11 @@ pub async fn retire(world: &Arc<World>) {
             )
         }));
     }
+    end_writing(world).await;
+}
+
+/// Finishes the queued writes, or drops those that a slow database does not take in time.
+async fn end_writing(world: &World) {
     if tokio::time::timeout(PATIENCE, world.written())
         .await
         .is_err()
@@ -115,4 +120,7 @@ pub async fn retire(world: &Arc<World>) {
         warn!("the database is slow: some writes were not finished before the handover");
     }
     world.write_no_more();
+    // A write that is under way still waits for the lock of another program: it must not come after
+    // those of the next acc.
+    let _ = tokio::time::timeout(PATIENCE, world.written()).await;
 }

@@ -118,6 +118,8 @@ impl StoreThreads {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
     use crate::domain::time::WallTime;
     use crate::store::sqlite::SqliteStore;
@@ -170,5 +172,30 @@ mod tests {
         other.execute_batch("COMMIT").unwrap();
         written.await.unwrap();
         assert_eq!(kinds(&*writes.store), ["waits"]);
+    }
+
+    #[tokio::test]
+    async fn after_the_end_only_the_write_under_way_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("acc.db");
+        let writes = StoreThreads::new(Arc::new(SqliteStore::open(&path).unwrap()));
+        writes.start().unwrap();
+        let other = rusqlite::Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let (begins, begun) = oneshot::channel();
+        let under_way = writes.write(move |store| {
+            let _ = begins.send(());
+            store.record(WallTime(0), None, "", "under way".to_owned().into(), "")
+        });
+        let queued = note(&writes, "queued");
+        begun.await.unwrap();
+        writes.close();
+        let mut flushed = pin!(writes.flush());
+        assert!(futures_util::poll!(&mut flushed).is_pending());
+        drop(other);
+        flushed.await;
+        assert!(futures_util::poll!(under_way).is_ready());
+        assert!(queued.await.is_err());
+        assert_eq!(kinds(&*writes.store), ["under way"]);
     }
 }
