@@ -276,6 +276,12 @@ pub struct OperationView {
     pub ended_at: Option<String>,
     /// Why it failed, when it did; of a create that is being undone, why.
     pub error: Option<String>,
+    /// Of one that runs: when it was last tried to end it in vain; none: never.
+    #[serde(default)]
+    pub last_try_at: Option<String>,
+    /// Of one that runs: why that did not work.
+    #[serde(default)]
+    pub last_error: Option<String>,
     /// By which way in it was asked for.
     pub asked_by: String,
 }

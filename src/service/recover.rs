@@ -11,7 +11,7 @@ use crate::host::fs;
 use crate::service::error::{self, ServiceError};
 use crate::service::launch_spec;
 use crate::service::routes;
-use crate::service::verbs::{create, destroy, fail, purge};
+use crate::service::verbs::{create, destroy, fail, purge, tried};
 use crate::service::world::World;
 
 /// Forgets what ran in another boot, then finishes or undoes unfinished operations. Must come
@@ -121,6 +121,7 @@ pub(super) async fn resume(
                 .await
                 .map(|()| "finished an unfinished purge"),
         };
+        let done = tried(world, id, done).await;
         taken_up.push((row.name.to_string(), done));
     }
     Ok(taken_up)

@@ -37,7 +37,7 @@ use crate::domain::admission::Refusal;
 use crate::domain::event_kind::EventKind;
 use crate::domain::instance::{DesiredState, Exit, Listen, Process};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
-use crate::domain::operation::OperationKind;
+use crate::domain::operation::{OperationKind, OperationState};
 use crate::domain::rule::Verdict;
 use crate::domain::time::{Timestamp, WallTime, millis};
 use crate::driver::activity::{Activity, ActivityError, LogMark, Seen, Target};

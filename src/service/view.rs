@@ -22,7 +22,7 @@ use crate::service::outcome::{
     ParamView,
 };
 use crate::service::request::{InstanceRef, ListFilter};
-use crate::store::{EventRow, Filter, Row, Store};
+use crate::store::{EventRow, Filter, OperationRow, Row, Store};
 
 /// What stands for the value of a secret.
 const MASK: &str = "****";
@@ -140,7 +140,10 @@ pub(super) fn operation(
     id: InstanceId,
 ) -> Result<Option<OperationView>, ServiceError> {
     let row = store.last_operation(id).map_err(error::store)?;
+    let runs = |o: &OperationRow| o.state == OperationState::Running;
     Ok(row.map(|o| OperationView {
+        last_try_at: o.last_try_at.filter(|_| runs(&o)).map(rfc3339),
+        last_error: o.last_error.clone().filter(|_| runs(&o)),
         kind: o.kind,
         state: o.state,
         step: o.step,

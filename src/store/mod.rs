@@ -154,6 +154,10 @@ pub trait OperationStore {
     /// only waits for its removal.
     fn condemn(&self, id: InstanceId, why: &str) -> Result<(), StoreError>;
 
+    /// Records that the running operation of an instance could not be ended this time, and why. It
+    /// stays as it is, and is tried again.
+    fn not_ended(&self, id: InstanceId, at: WallTime, error: &str) -> Result<(), StoreError>;
+
     /// Records that the running operation of an instance did what was asked for.
     fn finish(&self, id: InstanceId, at: WallTime, result: &str) -> Result<(), StoreError>;
 

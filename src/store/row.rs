@@ -170,4 +170,8 @@ pub struct OperationRow {
     pub result: Option<String>,
     /// By which way in it was asked for.
     pub asked_by: String,
+    /// When it was last tried to end it in vain; `None`: never.
+    pub last_try_at: Option<WallTime>,
+    /// Why that did not work.
+    pub last_error: Option<String>,
 }

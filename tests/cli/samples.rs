@@ -69,6 +69,8 @@ pub(super) fn operations() -> [Option<OperationView>; 2] {
         started_at: "2026-01-02T03:00:00Z".to_owned(),
         ended_at: Some("2026-01-02T03:00:01Z".to_owned()),
         error: Some("could not destroy `shop`: it is awake\n".to_owned()),
+        last_try_at: None,
+        last_error: None,
         asked_by: "control_socket".to_owned(),
     };
     let running = OperationView {
@@ -77,6 +79,8 @@ pub(super) fn operations() -> [Option<OperationView>; 2] {
         step: OperationStep::RemoveFiles,
         ended_at: None,
         error: None,
+        last_try_at: Some("2026-01-02T03:04:00Z".to_owned()),
+        last_error: Some("could not remove everything of `wiki`: no space left\n".to_owned()),
         ..failed.clone()
     };
     [Some(failed), Some(running)]

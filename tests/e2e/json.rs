@@ -168,6 +168,8 @@ impl Seen {
             started_at: "2026-01-02T03:00:00Z".to_owned(),
             ended_at: None,
             error: None,
+            last_try_at: Some("2026-01-02T03:04:00Z".to_owned()),
+            last_error: Some("why".to_owned()),
             asked_by: "control_socket".to_owned(),
         };
         let of = |i: &&Value| i.get("operation").is_some();

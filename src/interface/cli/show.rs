@@ -210,6 +210,10 @@ pub fn operation(operation: Option<&OperationView>, now: WallTime) -> String {
     if let Some(error) = &o.error {
         lines.push(("  error", clean(error)));
     }
+    if let Some(error) = &o.last_error {
+        let tried = when(now, o.last_try_at.as_deref());
+        lines.push(("  last try", format!("{tried}: {}", clean(error))));
+    }
     keyed(&lines)
 }
 

@@ -147,7 +147,22 @@ async fn half_done_work_is_also_continued_by_the_next_monitor_run() {
         ),
         "it goes out of service first"
     );
+    let last_try = async |name: &str| {
+        let info = Request::Info {
+            instance: name.into(),
+        };
+        let Ok(Outcome::Info(info)) = fixture.ask(info).await else {
+            panic!()
+        };
+        let operation = info.operation.unwrap();
+        assert_eq!(operation.state, OperationState::Running);
+        assert!(operation.last_error.unwrap().contains("could not remove"));
+        operation.last_try_at.unwrap()
+    };
+    let before = (last_try("a").await, last_try("b").await);
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(fixture.monitor().await, ["a error", "b error"]);
+    assert!(last_try("a").await > before.0 && last_try("b").await > before.1);
     fixture.edge.set_failing(Method::Forget, false);
     assert_eq!(fixture.monitor().await, ["a repaired", "b repaired"]);
     assert!(

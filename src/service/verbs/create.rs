@@ -20,7 +20,7 @@ use crate::service::instance::handle::Handle;
 use crate::service::instance::transition::{self, Settled};
 use crate::service::outcome::{InstanceChange, Outcome};
 use crate::service::request::NewInstance;
-use crate::service::verbs::{destroy, failed_logs, finish, purge, reached_step};
+use crate::service::verbs::{destroy, failed_logs, finish, purge, reached_step, tried};
 use crate::service::view::done;
 use crate::service::world::World;
 use crate::service::{access_logs, launch_spec, lookup, routes};
@@ -429,7 +429,8 @@ async fn ended_at_once(
 
 /// Takes everything back; what cannot be taken back is said beside the error that was the cause.
 async fn undo(world: &Arc<World>, id: InstanceId, cause: ServiceError) -> ServiceError {
-    match take_back(world, id, cause.message.clone()).await {
+    let undone = take_back(world, id, cause.message.clone()).await;
+    match tried(world, id, undone).await {
         Ok(()) => cause,
         Err(e) => ServiceError {
             hint: format!(

@@ -15,7 +15,7 @@ use crate::service::instance::transition;
 use crate::service::lookup::find;
 use crate::service::outcome::{InstanceChange, Outcome};
 use crate::service::request::InstanceRef;
-use crate::service::verbs::{self, begin, fail, reached_step};
+use crate::service::verbs::{self, begin, fail, reached_step, tried};
 use crate::service::view::done;
 use crate::service::world::World;
 use crate::service::{launch_spec, routes};
@@ -63,7 +63,8 @@ pub(in crate::service) async fn run(
     }
     let launched = handle.launched();
     let (kind, account) = (&launched.launch.runner, &launched.account);
-    leave(world, kind, &name, account, is_routed(&handle)).await?;
+    let left = leave(world, kind, &name, account, is_routed(&handle)).await;
+    tried(world, id, left).await?;
     if begins {
         verbs::finish(world, id, RESULT).await?;
     }

@@ -64,6 +64,26 @@ pub(in crate::service) async fn fail(
         .map_err(error::store)
 }
 
+/// Passes on what came of a try to end the running operation of an instance. If that did not work,
+/// records why, for people: the operation stays, and recovery tries again.
+pub(in crate::service) async fn tried<T>(
+    world: &Context,
+    id: InstanceId,
+    came_to: Result<T, ServiceError>,
+) -> Result<T, ServiceError> {
+    if let Err(e) = &came_to {
+        let (at, error) = (world.clock.wall(), e.message.clone());
+        let noted = world.write(move |store| store.not_ended(id, at, &error));
+        if let Err(e) = noted.await {
+            debug!(
+                instance = id.0,
+                "could not record why an operation did not end: {e}"
+            );
+        }
+    }
+    came_to
+}
+
 /// Records the step that the running operation of an instance has reached. Only people read it:
 /// a write that fails stops nothing.
 fn reached_step(world: &Context, id: InstanceId, step: OperationStep) {

@@ -15,7 +15,7 @@ use crate::service::handler::EntryPoint;
 use crate::service::lookup::find_row;
 use crate::service::outcome::{InstanceChange, Outcome};
 use crate::service::request::InstanceRef;
-use crate::service::verbs::{begin, reached_step};
+use crate::service::verbs::{begin, reached_step, tried};
 use crate::service::world::World;
 use crate::service::{launch_spec, routes, view};
 use crate::store::Row;
@@ -48,7 +48,7 @@ pub(in crate::service) async fn run(
     let instance = Box::new(view::of_row(&world.config(), &row));
     begin(world, entry, OperationKind::Purge, (row.id, &row.name)).await?;
     world.reached("purge.begun")?;
-    remove(world, &row).await?;
+    tried(world, row.id, remove(world, &row).await).await?;
     let took_ms = millis(world.now().since(since));
     Ok(Outcome::Instance {
         did: InstanceChange::Purged,

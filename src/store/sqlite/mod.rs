@@ -39,6 +39,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0007_names.sql")),
     M::up(include_str!("migrations/0008_operations.sql")),
     M::up(include_str!("migrations/0009_run_id.sql")),
+    M::up(include_str!("migrations/0010_tries.sql")),
 ];
 
 /// How long to wait for another program's lock.

@@ -16,6 +16,9 @@ use crate::store::{NewOperation, OperationRow, OperationStore, StoreError};
 /// The first version of the database that has operations.
 const SINCE: i64 = 8;
 
+/// The first version that records tries to end one.
+const TRIES_SINCE: i64 = 9;
+
 /// At most this many are deleted at once; later calls delete the rest.
 const AT_ONCE: i64 = 5_000;
 
@@ -40,6 +43,12 @@ impl OperationStore for SqliteStore {
             let sql = "UPDATE operations SET step = 'undo', result = coalesce(result, ?2) WHERE instance = ?1 AND state = 'running'";
             self.change(tx, sql, params![id.0, why]).map(drop)
         })
+    }
+
+    fn not_ended(&self, id: InstanceId, at: WallTime, error: &str) -> Result<(), StoreError> {
+        let sql = "UPDATE operations SET last_try_at = ?2, last_error = ?3 WHERE instance = ?1 AND state = 'running'";
+        self.change(&*self.writer()?, sql, params![id.0, at.0, error])
+            .map(drop)
     }
 
     fn finish(&self, id: InstanceId, at: WallTime, result: &str) -> Result<(), StoreError> {
@@ -74,12 +83,17 @@ impl OperationStore for SqliteStore {
 
     fn last_operation(&self, id: InstanceId) -> Result<Option<OperationRow>, StoreError> {
         let connection = self.reader();
-        let sql = "SELECT kind, state, step, started_at, ended_at, result, asked_by FROM operations WHERE instance = ?1 ORDER BY id DESC LIMIT 1";
         let read = || -> rusqlite::Result<Option<OperationRow>> {
-            if version(&connection)? < SINCE {
-                return Ok(None);
-            }
-            let mut statement = self.prepared(&connection, sql)?;
+            let tries = match version(&connection)? {
+                ..SINCE => return Ok(None),
+                SINCE..TRIES_SINCE => "NULL, NULL",
+                _ => "last_try_at, last_error",
+            };
+            let sql = format!(
+                "SELECT kind, state, step, started_at, ended_at, result, asked_by, {tries} FROM operations \
+                 WHERE instance = ?1 ORDER BY id DESC LIMIT 1"
+            );
+            let mut statement = self.prepared(&connection, &sql)?;
             statement.query_row([id.0], read_row).optional()
         };
         read().map_err(|e| self.error(&e))
@@ -148,5 +162,7 @@ fn read_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<OperationRow> {
         ended_at: r.get::<_, Option<i64>>(4)?.map(WallTime),
         result: r.get(5)?,
         asked_by: r.get(6)?,
+        last_try_at: r.get::<_, Option<i64>>(7)?.map(WallTime),
+        last_error: r.get(8)?,
     })
 }

@@ -108,6 +108,8 @@ fn the_journal_of_the_seventh_version_becomes_operations() {
         ended_at: None,
         result: None,
         asked_by: "unknown".to_owned(),
+        last_try_at: None,
+        last_error: None,
     };
     assert_eq!(reader.last_operation(id).unwrap(), Some(moved));
     // The worker that hands over still finds an instance by its host.
@@ -152,4 +154,27 @@ fn the_columns_and_events_of_the_sixth_version_get_their_new_names() {
     let kinds: Vec<_> = events.into_iter().map(|e| e.kind).collect();
     use crate::domain::event_kind::EventKind::{Moved, PortChanged, StopCancelled};
     assert_eq!(kinds, [StopCancelled, PortChanged, Moved]);
+}
+
+#[test]
+fn operations_of_the_eighth_version_are_read_and_written_beside_tries() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("acc.db");
+    let mut connection = Connection::open(&path).unwrap();
+    Migrations::from_slice(&MIGRATIONS[..8])
+        .to_latest(&mut connection)
+        .unwrap();
+    let insert = "INSERT INTO operations (instance, name, kind, state, step, started_at, asked_by) \
+                  VALUES (7, 'a', 'purge', 'running', 'unregister', 1, 'x')";
+    connection.execute_batch(insert).unwrap();
+    let id = InstanceId(7);
+    let reader = SqliteStore::open_readonly(&path).unwrap();
+    let before = reader.last_operation(id).unwrap();
+    assert_eq!(before.as_ref().unwrap().last_error, None);
+    let store = SqliteStore::open(&path).unwrap();
+    assert_eq!(store.last_operation(id).unwrap(), before);
+    store.fail(id, WallTime(2), "why").unwrap();
+    // The worker that hands over knows neither column.
+    connection.execute_batch(insert).unwrap();
+    assert_eq!(store.last_operation(id).unwrap(), before);
 }

@@ -43,6 +43,16 @@ fn an_instance_has_at_most_one_running_operation() {
         ended_at: None,
         result: None,
         asked_by: "control_socket".to_owned(),
+        last_try_at: None,
+        last_error: None,
+    };
+    assert_eq!(store.last_operation(id).unwrap(), Some(running.clone()));
+    store.not_ended(id, WallTime(7), "first").unwrap();
+    store.not_ended(id, WallTime(8), "second").unwrap();
+    let running = OperationRow {
+        last_try_at: Some(WallTime(8)),
+        last_error: Some("second".to_owned()),
+        ..running
     };
     assert_eq!(store.last_operation(id).unwrap(), Some(running.clone()));
     store.fail(id, WallTime(9), "no luck").unwrap();
@@ -53,6 +63,7 @@ fn an_instance_has_at_most_one_running_operation() {
         ..running
     };
     store.finish(id, WallTime(10), "late").unwrap();
+    store.not_ended(id, WallTime(11), "late").unwrap();
     let last = store.last_operation(id).unwrap();
     assert_eq!(last, Some(failed), "one that has ended stays as it is");
 }

@@ -74,6 +74,7 @@ fn use_everything(store: &SqliteStore) {
     let purge = operation(id, "shop", OperationKind::Purge, 0);
     store.begin(&purge).unwrap();
     store.step(id, OperationStep::RemoveFiles).unwrap();
+    store.not_ended(id, WallTime(0), "x").unwrap();
     store.finish(id, WallTime(0), "x").unwrap();
     store.fail(id, WallTime(0), "x").unwrap();
     store.last_operation(id).unwrap();
