@@ -56,7 +56,7 @@ fn a_corrupt_database_is_refused_and_untouched() {
 }
 
 #[test]
-fn a_database_of_a_newer_version_is_refused_and_untouched() {
+fn a_database_of_a_newer_version_is_used_if_it_says_so_and_else_refused_untouched() {
     let Some(fixture) = Fixture::new(Combination::BUILTIN) else {
         return;
     };
@@ -73,8 +73,12 @@ fn a_database_of_a_newer_version_is_refused_and_untouched() {
     connection
         .pragma_update(None, "user_version", 9999)
         .unwrap();
+    fixture.acc(&["boot"]).ok();
+    fixture.get("shop", "/").status(200);
+    fixture.acc(&["halt"]).ok();
+    assert_eq!(version(&connection), 9999);
     connection
-        .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
+        .execute_batch("UPDATE compatibility SET oldest = 9999; PRAGMA wal_checkpoint(TRUNCATE)")
         .unwrap();
     drop(connection);
     let before = fs::read(&db).unwrap();

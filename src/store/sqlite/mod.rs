@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use rusqlite::{CachedStatement, Connection, OpenFlags, Params};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, Params};
 use rusqlite_migration::{M, Migrations};
 
 use super::error::translate;
@@ -40,6 +40,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0008_operations.sql")),
     M::up(include_str!("migrations/0009_run_id.sql")),
     M::up(include_str!("migrations/0010_tries.sql")),
+    M::up(include_str!("migrations/0011_compatibility.sql")),
 ];
 
 /// How long to wait for another program's lock.
@@ -69,12 +70,10 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the database; makes and migrates it if necessary. One of a newer acc is refused
-    /// unchanged.
+    /// Opens the database; makes and migrates it if necessary. One of a newer acc is used as it is
+    /// if that allows it, and else refused unchanged.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        if path.exists() {
-            Self::refuse_newer(path)?;
-        }
+        let is_newer = path.exists() && usable_as_it_is(path)?;
         private::make(path)?;
         let say = |e| translate(path, &e);
         let mut connection = Connection::open(path).map_err(say)?;
@@ -91,7 +90,9 @@ impl SqliteStore {
         connection
             .pragma_update(None, "journal_size_limit", write_back::KEPT)
             .map_err(say)?;
-        migrate(path, &mut connection)?;
+        if !is_newer {
+            migrate(path, &mut connection)?;
+        }
         let reader = read_only(path)?;
         reader
             .pragma_update(None, "cache_size", READER_CACHE)
@@ -131,22 +132,8 @@ impl SqliteStore {
                 });
             }
         }
-        Self::refuse_newer(path)?;
+        usable_as_it_is(path)?;
         Ok(Self::over(path, read_only(path)?, None))
-    }
-
-    fn refuse_newer(path: &Path) -> Result<(), StoreError> {
-        let found: i64 = read_only(path)?
-            .pragma_query_value(None, "user_version", |r| r.get(0))
-            .map_err(|e| translate(path, &e))?;
-        if usize::try_from(found).unwrap_or(usize::MAX) > MIGRATIONS.len() {
-            return Err(StoreError::Newer {
-                path: path.to_owned(),
-                found,
-                known: MIGRATIONS.len(),
-            });
-        }
-        Ok(())
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
@@ -259,6 +246,33 @@ impl Store for SqliteStore {
     #[cfg(test)]
     fn as_any(&self) -> &dyn std::any::Any {
         self
+    }
+}
+
+/// Whether a newer acc has migrated the database, and only in ways that this one need not know. So
+/// this one can take the place of a newer one that does not start. `false`: it is not newer.
+///
+/// # Errors
+/// It is newer, and this acc cannot use it.
+fn usable_as_it_is(path: &Path) -> Result<bool, StoreError> {
+    let connection = read_only(path)?;
+    let found: i64 = connection
+        .pragma_query_value(None, "user_version", |r| r.get(0))
+        .map_err(|e| translate(path, &e))?;
+    let is_known = |version| usize::try_from(version).is_ok_and(|v| v <= MIGRATIONS.len());
+    if is_known(found) {
+        return Ok(false);
+    }
+    let oldest = connection.query_row("SELECT oldest FROM compatibility", [], |r| r.get(0));
+    match oldest {
+        Ok(oldest) if is_known(oldest) => Ok(true),
+        // It could not be read; with any other error there is no such table.
+        Err(e) if e.sqlite_error_code() != Some(ErrorCode::Unknown) => Err(translate(path, &e)),
+        _ => Err(StoreError::Newer {
+            path: path.to_owned(),
+            found,
+            known: MIGRATIONS.len(),
+        }),
     }
 }
 

@@ -17,6 +17,53 @@ fn a_newer_database_is_refused_untouched() {
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
+/// The next migration has been made, and leaves the database to programs of this version on.
+fn of_the_next_version(path: &Path, oldest: usize) {
+    drop(SqliteStore::open(path).unwrap());
+    let next = MIGRATIONS.len() + 1;
+    let connection = Connection::open(path).unwrap();
+    connection
+        .execute_batch(&format!(
+            "ALTER TABLE operations ADD COLUMN more TEXT; UPDATE compatibility SET oldest = {oldest}; \
+             PRAGMA user_version = {next}; PRAGMA wal_checkpoint(TRUNCATE)"
+        ))
+        .unwrap();
+}
+
+#[test]
+fn a_newer_database_is_used_as_it_is_if_it_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("acc.db");
+    of_the_next_version(&path, MIGRATIONS.len());
+    let store = SqliteStore::open(&path).unwrap();
+    let id = add(&store, "a", None, &[]).unwrap();
+    store.finish(id, WallTime(1), "in service").unwrap();
+    let reader = SqliteStore::open_readonly(&path).unwrap();
+    let last = reader.last_operation(id).unwrap().unwrap();
+    assert_eq!(last.state, OperationState::Done);
+    let found: i64 = store
+        .connection()
+        .pragma_query_value(None, "user_version", |r| r.get(0))
+        .unwrap();
+    assert_eq!(
+        found,
+        i64::try_from(MIGRATIONS.len()).unwrap() + 1,
+        "it stays newer"
+    );
+}
+
+#[test]
+fn a_newer_database_that_needs_a_newer_program_is_refused_untouched() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("acc.db");
+    of_the_next_version(&path, MIGRATIONS.len() + 1);
+    let before = std::fs::read(&path).unwrap();
+    for refused in [SqliteStore::open(&path), SqliteStore::open_readonly(&path)] {
+        assert!(matches!(refused, Err(StoreError::Newer { .. })));
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
 #[test]
 fn the_migrations_are_valid() {
     Migrations::from_slice(MIGRATIONS).validate().unwrap();
