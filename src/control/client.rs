@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::StatusCode;
+use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{BODY_MAX, ROUTE};
 use crate::service::error::{ErrorKind, ServiceError};
@@ -158,48 +160,37 @@ async fn exchange(socket: &Path, request: &Request) -> Result<ControlReply, Call
     else {
         return Ok(ControlReply::NoServer);
     };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(CallError::Broken)?;
+    // Ends with this future: the server sees at once that its client has left.
+    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let request = http(request).map_err(|why| garbled(StatusCode::OK, why))?;
-    // The connection is driven here rather than on a task: dropping this future closes it.
-    let exchange = async {
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(CallError::Broken)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), BODY_MAX * 16)
-            .collect()
-            .await;
-        match body {
-            Ok(body) => Ok((status, body.to_bytes())),
-            Err(error) => match error.downcast::<hyper::Error>() {
-                Ok(broken) => Err(CallError::Broken(*broken)),
-                Err(other) => Err(garbled(status, other.to_string())),
-            },
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(CallError::Broken)?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), BODY_MAX * 16);
+    let body = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => {
+            return Err(match error.downcast::<hyper::Error>() {
+                Ok(broken) => CallError::Broken(*broken),
+                Err(other) => garbled(status, other.to_string()),
+            });
         }
     };
-    let mut exchange = std::pin::pin!(exchange);
-    let (status, body) = tokio::select! {
-        biased;
-        answer = exchange.as_mut() => answer?,
-        // When the connection ends first, what it has delivered still has to be read.
-        _ = connection => exchange.await?,
-    };
-    if status == StatusCode::OK {
-        let outcome = serde_json::from_slice(&body).map_err(|e| garbled(status, e.to_string()))?;
-        return Ok(ControlReply::Answered(Ok(outcome)));
-    }
-    let error = serde_json::from_slice(&body).map_err(|e| garbled(status, e.to_string()))?;
-    Ok(ControlReply::Answered(Err(error)))
+    let not_json = |e: serde_json::Error| garbled(status, e.to_string());
+    Ok(ControlReply::Answered(match status {
+        StatusCode::OK => Ok(serde_json::from_slice(&body).map_err(not_json)?),
+        _ => Err(serde_json::from_slice(&body).map_err(not_json)?),
+    }))
 }
 
 fn http(request: &Request) -> Result<hyper::Request<Full<Bytes>>, String> {
     let body = serde_json::to_vec(request).map_err(|e| e.to_string())?;
-    hyper::Request::builder()
-        .method(Method::POST)
-        .uri(ROUTE)
+    hyper::Request::post(ROUTE)
         .header(HOST, "acc")
         .header(CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(body)))
