@@ -7,13 +7,16 @@
 //! another version, is a 400 that says so. It decides nothing: the handler does. It is never reachable over the network.
 
 mod client;
+mod json;
 mod patient;
+mod routes;
 mod server;
 #[cfg(test)]
 mod tests;
 
 pub use client::{CallError, ControlReply, call};
-pub use server::{bind, serve, status};
+pub use json::status;
+pub use server::{bind, serve};
 
 /// The path of the one route.
 const ROUTE: &str = "/v1/request";

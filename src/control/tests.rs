@@ -408,7 +408,14 @@ async fn malformed_requests_are_refused() {
             answer.starts_with(&format!("HTTP/1.1 {status} ")),
             "{answer}"
         );
-        assert!(answer.contains("\"kind\":\"invalid\""), "{answer}");
+        for part in [
+            "\"kind\":\"invalid\"",
+            "\r\ncontent-type: application/json\r\n",
+        ] {
+            assert!(answer.contains(part), "{answer}");
+        }
+        let allow = answer.contains("\r\nallow: POST\r\n");
+        assert_eq!(allow, status == "405", "{answer}");
     }
     assert!(fixture.fake.seen.lock().unwrap().is_empty());
     let refused: ServiceError = serde_json::from_str(
