@@ -76,6 +76,12 @@ pub(super) fn front(
     Ok((Arc::new(proxy), task))
 }
 
+/// The sockets that the master has passed on cannot be used.
+pub(super) fn no_sockets(error: std::io::Error) -> ServiceError {
+    let hint = "check the limit of open files";
+    ServiceError::because("could not use the sockets of the master", &error, hint)
+}
+
 /// Prepares the sockets for accepting.
 pub(super) fn accepting(
     sockets: Sockets,
@@ -88,19 +94,12 @@ pub(super) fn accepting(
             hint,
         ));
     }
-    let unusable = |e: std::io::Error| {
-        ServiceError::because(
-            "could not use the sockets of the master",
-            &e,
-            "check the limit of open files",
-        )
-    };
-    sockets.control.set_nonblocking(true).map_err(unusable)?;
-    let control = tokio::net::UnixListener::from_std(sockets.control).map_err(unusable)?;
-    let wake = ProxyListener::from_unix(sockets.wake, Front::Wake).map_err(unusable)?;
+    sockets.control.set_nonblocking(true).map_err(no_sockets)?;
+    let control = tokio::net::UnixListener::from_std(sockets.control).map_err(no_sockets)?;
+    let wake = ProxyListener::from_unix(sockets.wake, Front::Wake).map_err(no_sockets)?;
     let mut listeners = vec![wake.only_for(speakers(config)?)];
     for listener in sockets.tcp {
-        listeners.push(ProxyListener::from_tcp(listener, Front::Public).map_err(unusable)?);
+        listeners.push(ProxyListener::from_tcp(listener, Front::Public).map_err(no_sockets)?);
     }
     Ok((control, listeners))
 }

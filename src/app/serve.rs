@@ -16,12 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::drivers::{Drivers, wrong_templates};
-use super::edge::{accepting, front, io_threads, start_edge};
+use super::edge::{accepting, front, io_threads, no_sockets, start_edge};
 use super::installation::open_store_patiently;
 use super::lock::{self, OwnerLock};
 use super::master::{Channel, Inheritance, MasterChannel, Sockets, Word, current};
 use super::reload::{Reloader, note_in_force};
-use super::signals::WorkerSignals;
+use super::signals::ServerSignals;
 use super::verbs::ControlVerbs;
 use super::world::world;
 use crate::config::{Booted, Config};
@@ -66,17 +66,6 @@ enum ServeEnd {
     Retire,
 }
 
-const NO_DESCRIPTOR: &str = "check the limit of open files";
-
-fn no_sockets(error: std::io::Error) -> ServiceError {
-    let what = "could not use the sockets of the master";
-    ServiceError::because(what, &error, NO_DESCRIPTOR)
-}
-
-fn no_signals(error: std::io::Error) -> ServiceError {
-    ServiceError::because("could not follow signals", &error, NO_DESCRIPTOR)
-}
-
 /// Runs until SIGTERM or SIGINT, or until another worker takes over and all requests have ended.
 /// `reload` reloads the settings at SIGHUP.
 pub(super) async fn serve(
@@ -86,7 +75,7 @@ pub(super) async fn serve(
 ) -> Result<(), ServiceError> {
     let inheritance = Inheritance::new(&handed.sockets, handed.lock).map_err(no_sockets)?;
     let channel: MasterChannel = Arc::new(Mutex::new(Arc::new(handed.channel)));
-    let mut signals = WorkerSignals::new().map_err(no_signals)?;
+    let mut signals = ServerSignals::new()?;
     let drivers = Drivers::new(&config)?;
     let pages = Pages::new(drivers.templates.clone()).map_err(|e| wrong_templates(&e))?;
     let (control, listeners) = accepting(handed.sockets, &config)?;
@@ -230,7 +219,7 @@ fn outlive_master() {
 async fn finish(
     mut serving: JoinHandle<ServeReport>,
     ends: &ShutdownSignals,
-    signals: &mut WorkerSignals,
+    signals: &mut ServerSignals,
     channel: &Channel,
 ) {
     loop {
@@ -313,7 +302,7 @@ async fn pause(world: &World, shutdown: &CancellationToken) -> bool {
 async fn until_the_end(
     world: &Arc<World>,
     reloader: &Reloader,
-    signals: &mut WorkerSignals,
+    signals: &mut ServerSignals,
     (channel, inheritance): (&MasterChannel, &Inheritance),
 ) -> ServeEnd {
     let mut orphaned = false;

@@ -45,13 +45,7 @@ enum Happened {
 /// Runs until SIGTERM or SIGINT. SIGHUP reloads the settings, SIGUSR2 upgrades. `resume`: what the
 /// former program in this same process has passed on.
 pub async fn run_master(config: Config, resume: Option<String>) -> Result<(), ServiceError> {
-    let mut followed = MasterSignals::new().map_err(|e| {
-        ServiceError::because(
-            "could not follow signals",
-            &e,
-            "check the limit of open files",
-        )
-    })?;
+    let mut followed = MasterSignals::new()?;
     let mut master = match resume {
         Some(text) => Master::resumed(config, &text)?,
         None => match Master::fresh(config, &mut followed).await? {
@@ -141,11 +135,11 @@ impl Master {
     async fn next(&mut self, followed: &mut MasterSignals) -> Happened {
         let again = self.again;
         tokio::select! {
-            _ = followed.term.recv() => Happened::End,
-            _ = followed.int.recv() => Happened::End,
-            _ = followed.hup.recv() => Happened::Reload,
+            _ = followed.common.term.recv() => Happened::End,
+            _ = followed.common.int.recv() => Happened::End,
+            _ = followed.common.hup.recv() => Happened::Reload,
             _ = followed.usr2.recv() => Happened::Upgrade,
-            _ = followed.child.recv() => Happened::Child,
+            _ = followed.common.child.recv() => Happened::Child,
             word = worker::hear(&mut self.serving) => Happened::FromServing(word),
             word = worker::hear(&mut self.coming) => Happened::FromComing(word),
             pid = worker::parted(&mut self.leaving) => Happened::Parted(pid),

@@ -1,30 +1,26 @@
 //! The signals that a master handles, and which of them stay pending while it replaces itself.
 
 use nix::sys::signal::{SigSet, Signal};
-use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+use tokio::signal::unix::{Signal as Signals, SignalKind};
 use tracing::{info, warn};
 
 use crate::app::lock;
+use crate::app::signals::{ServerSignals, follow};
 use crate::config::Config;
 use crate::host::process;
+use crate::service::error::ServiceError;
 
 /// The signals it handles.
 pub(super) struct MasterSignals {
-    pub(super) term: Signals,
-    pub(super) int: Signals,
-    pub(super) hup: Signals,
+    pub(super) common: ServerSignals,
     pub(super) usr2: Signals,
-    pub(super) child: Signals,
 }
 
 impl MasterSignals {
-    pub(super) fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> Result<Self, ServiceError> {
         Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
-            usr2: signal(SignalKind::user_defined2())?,
-            child: signal(SignalKind::child())?,
+            common: ServerSignals::new()?,
+            usr2: follow(SignalKind::user_defined2())?,
         })
     }
 
@@ -33,9 +29,9 @@ impl MasterSignals {
     pub(super) async fn end_requested(&mut self, config: &Config) {
         loop {
             let signal = tokio::select! {
-                _ = self.term.recv() => return,
-                _ = self.int.recv() => return,
-                _ = self.hup.recv() => Signal::SIGHUP,
+                _ = self.common.term.recv() => return,
+                _ = self.common.int.recv() => return,
+                _ = self.common.hup.recv() => Signal::SIGHUP,
                 _ = self.usr2.recv() => Signal::SIGUSR2,
             };
             match lock::serving(config) {
