@@ -1,6 +1,7 @@
 //! `boot`: folders, database, configurations, supervisor, server. A second boot repairs what is
 //! missing.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tracing::warn;
@@ -392,15 +393,8 @@ async fn wait_for_edge(config: &Config, drivers: &Drivers) -> Result<(), Service
     let deadline = tokio::time::Instant::now() + UP_WITHIN;
     while !drivers.edge.is_up().await.map_err(|e| edge_unusable(&e))? {
         if tokio::time::Instant::now() >= deadline {
-            let log = config.own_log("nginx-error");
-            let last = fs::last_lines(&log, 1).join("");
-            let message = format!("nginx did not start within {} s", UP_WITHIN.as_secs());
-            let hint = format!("see `{}`; its last lines: {last}", log.display());
-            return Err(ServiceError::new(
-                crate::service::error::ErrorKind::TimedOut,
-                message,
-                hint,
-            ));
+            let what = "nginx did not start";
+            return Err(too_late(what, &config.own_log("nginx-error"), 1));
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -425,25 +419,22 @@ async fn wait_for_server(
             () = tokio::time::sleep(AGAIN) => {}
         }
     }
-    let log = config.own_log(SERVER);
-    let last = fs::last_lines(&log, 3).join(" | ");
-    let hint = format!(
-        "see `{}`{}",
-        log.display(),
-        if last.is_empty() {
-            String::new()
-        } else {
-            format!("; its last lines: {last}")
-        }
-    );
-    Err(ServiceError::new(
+    let what = "acc's server did not answer";
+    Err(too_late(what, &config.own_log(SERVER), 3))
+}
+
+/// The error of a start that takes too long, with the last `lines` of this log.
+fn too_late(what: &str, log: &Path, lines: usize) -> ServiceError {
+    let last = fs::last_lines(log, lines).join(" | ");
+    let mut hint = format!("see `{}`", log.display());
+    if !last.is_empty() {
+        hint += &format!("; its last lines: {last}");
+    }
+    ServiceError::new(
         crate::service::error::ErrorKind::TimedOut,
-        format!(
-            "acc's server did not answer within {} s",
-            UP_WITHIN.as_secs()
-        ),
+        format!("{what} within {} s", UP_WITHIN.as_secs()),
         hint,
-    ))
+    )
 }
 
 /// acc was already running: one monitor run repairs what is wrong.
