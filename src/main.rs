@@ -6,7 +6,7 @@ use acc::app;
 use acc::config::Config;
 use acc::config::env::Env;
 use acc::interface::cli::exit::CommandExit;
-use acc::interface::cli::{self, Engine, LeftToWorker, Reload, output};
+use acc::interface::cli::{self, Engine, Reload, WorkerArgs, output};
 use acc::service::error::ServiceError;
 use acc::service::outcome::{BootReport, HaltReport, Outcome};
 use acc::service::request::Request;
@@ -31,7 +31,7 @@ impl Engine for AppEngine {
     async fn run_worker(
         &self,
         config: Config,
-        left: LeftToWorker,
+        left: WorkerArgs,
         reload: Reload,
     ) -> Result<(), ServiceError> {
         app::run_worker(config, &left, reload).await

@@ -7,7 +7,7 @@ use super::master::{Channel, Sockets};
 use super::serve::{Handed, serve};
 use crate::config::Config;
 use crate::host::fd_passing;
-use crate::interface::cli::{LeftToWorker, Reload};
+use crate::interface::cli::{Reload, WorkerArgs};
 use crate::service::error::ServiceError;
 
 /// Serves, as a child of the master `master`, with the open files of these numbers.
@@ -16,7 +16,7 @@ use crate::service::error::ServiceError;
 /// Those of all steps; also if this process is not a child of the master, or got other files.
 pub async fn run_worker(
     config: Config,
-    left: &LeftToWorker,
+    left: &WorkerArgs,
     reload: Reload,
 ) -> Result<(), ServiceError> {
     let wrong = |e: std::io::Error| {

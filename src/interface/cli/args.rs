@@ -180,7 +180,7 @@ pub struct ServerArgs {
     pub resume: Option<String>,
 }
 
-/// Options of `worker`.
+/// Options of `worker`: what its master leaves to it, open files by number.
 #[derive(Debug, Clone, Args)]
 pub struct WorkerArgs {
     /// Names and numbers of the listening sockets.

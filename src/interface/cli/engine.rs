@@ -3,6 +3,7 @@
 
 use async_trait::async_trait;
 
+use super::args::WorkerArgs;
 use crate::config::Config;
 use crate::service::error::ServiceError;
 use crate::service::outcome::{BootReport, HaltReport, Outcome};
@@ -10,19 +11,6 @@ use crate::service::request::Request;
 
 /// Reads the config again; called on SIGHUP.
 pub type Reload = Box<dyn Fn() -> Result<Config, ServiceError> + Send + Sync>;
-
-/// What a master leaves to its worker: open files, by number.
-#[derive(Debug, Clone)]
-pub struct LeftToWorker {
-    /// Names and numbers of the listening sockets.
-    pub sockets: String,
-    /// Number of the socket to the master.
-    pub channel: i32,
-    /// Process id of the master.
-    pub master: u32,
-    /// Number of the master's lock.
-    pub lock: i32,
-}
 
 /// Runs what the commands ask for.
 #[async_trait(?Send)]
@@ -44,7 +32,7 @@ pub trait Engine {
     async fn run_worker(
         &self,
         config: Config,
-        left: LeftToWorker,
+        left: WorkerArgs,
         reload: Reload,
     ) -> Result<(), ServiceError>;
 }

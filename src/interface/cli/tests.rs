@@ -82,7 +82,7 @@ impl Engine for Fake {
     async fn run_worker(
         &self,
         _: Config,
-        _: LeftToWorker,
+        _: WorkerArgs,
         reload: Reload,
     ) -> Result<(), ServiceError> {
         reload().map(|_| ())

@@ -4,7 +4,7 @@
 use super::super::args::{ServerArgs, WorkerArgs};
 use super::super::exit::CommandExit;
 use super::super::output::CommandEnd;
-use super::super::{Engine, LeftToWorker, Reload};
+use super::super::{Engine, Reload};
 use crate::config::Config;
 
 pub(in super::super) async fn run_master(
@@ -22,23 +22,6 @@ pub(in super::super) async fn run_worker(
     args: WorkerArgs,
     reload: Reload,
 ) -> CommandEnd {
-    let WorkerArgs {
-        sockets,
-        channel,
-        master,
-        lock,
-    } = args;
-    engine
-        .run_worker(
-            config,
-            LeftToWorker {
-                sockets,
-                channel,
-                master,
-                lock,
-            },
-            reload,
-        )
-        .await?;
+    engine.run_worker(config, args, reload).await?;
     Ok(CommandExit::Done)
 }
