@@ -36,6 +36,12 @@ impl CommandExit {
         }
     }
 
+    /// Done, unless something that was asked for `failed`.
+    #[must_use]
+    pub fn unless(failed: bool) -> Self {
+        if failed { Self::Failed } else { Self::Done }
+    }
+
     /// Of two, the one to end with: any error before success, and among errors the one with the
     /// higher number.
     #[must_use]

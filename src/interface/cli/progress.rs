@@ -4,6 +4,7 @@
 //! the command.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -36,21 +37,12 @@ pub async fn watch<T>(
     if let Ok(done) = tokio::time::timeout(PATIENCE, work.as_mut()).await {
         return done;
     }
-    let bar = spinner(what);
-    let mut ticks = tokio::time::interval(CHECK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let done = loop {
-        tokio::select! {
-            biased;
-            done = work.as_mut() => break done,
-            _ = ticks.tick() => {}
-        }
+    let update = async |bar: &ProgressBar| {
         if let Some(phase) = phase_of(config, instance).await {
             bar.set_message(format!("{what}: {phase}"));
         }
     };
-    bar.finish_and_clear();
-    done
+    updating(&spinner(what), work, update).await
 }
 
 /// Waits for `work` while showing the current text of `line`.
@@ -62,16 +54,25 @@ pub async fn follow<T>(
     if !shown(style) {
         return work.await;
     }
-    let bar = spinner(&line());
-    let mut work = std::pin::pin!(work);
+    let update = async |bar: &ProgressBar| bar.set_message(line());
+    updating(&spinner(&line()), std::pin::pin!(work), update).await
+}
+
+/// Waits for `work` while `update` sets the message of `bar` again and again.
+async fn updating<T>(
+    bar: &ProgressBar,
+    mut work: Pin<&mut impl Future<Output = T>>,
+    update: impl AsyncFn(&ProgressBar),
+) -> T {
     let mut ticks = tokio::time::interval(CHECK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let done = loop {
         tokio::select! {
             biased;
             done = work.as_mut() => break done,
-            _ = ticks.tick() => bar.set_message(line()),
+            _ = ticks.tick() => {}
         }
+        update(bar).await;
     };
     bar.finish_and_clear();
     done

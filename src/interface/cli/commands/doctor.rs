@@ -24,9 +24,5 @@ pub(in super::super) async fn run(
         false => ui.data(&doctor::text(&findings, ui.style.colour))?,
     }
     let bad = findings.iter().any(|finding| finding.level == Level::Bad);
-    Ok(if bad {
-        CommandExit::Failed
-    } else {
-        CommandExit::Done
-    })
+    Ok(CommandExit::unless(bad))
 }

@@ -39,9 +39,5 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: &MonitorA
         .lines
         .iter()
         .any(|line| line.action == MonitorAction::Error);
-    Ok(if failed {
-        CommandExit::Failed
-    } else {
-        CommandExit::Done
-    })
+    Ok(CommandExit::unless(failed))
 }

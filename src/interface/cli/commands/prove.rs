@@ -72,11 +72,7 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: ProveArgs
         true => call.ui.json(&report)?,
         false => call.ui.data(&proof(&report))?,
     }
-    Ok(if report.proven {
-        CommandExit::Done
-    } else {
-        CommandExit::Failed
-    })
+    Ok(CommandExit::unless(!report.proven))
 }
 
 /// How far it is.

@@ -27,11 +27,7 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>) -> CommandEnd {
     for trouble in &reloaded.troubles {
         call.ui.warn(trouble);
     }
-    Ok(if reloaded.troubles.is_empty() {
-        CommandExit::Done
-    } else {
-        CommandExit::Failed
-    })
+    Ok(CommandExit::unless(!reloaded.troubles.is_empty()))
 }
 
 fn say(call: &mut CommandContext<'_>, reloaded: &Reloaded) {

@@ -59,6 +59,12 @@ fn count(number: usize, what: &str) -> String {
 /// There, ours, writable, and not for everybody; or it can be made.
 fn folder(word: &str, path: &Path) -> Finding {
     let shown = path.display();
+    let not_checked = |e: std::io::Error| {
+        bad(
+            format!("could not check {word} `{shown}`: {e}"),
+            "check that this user may read its parent folders",
+        )
+    };
     match trust::distrust(path) {
         Ok(None) => {}
         Ok(Some(found)) if found.path == path && found.why == "is not a folder" => {
@@ -77,22 +83,12 @@ fn folder(word: &str, path: &Path) -> Finding {
                 hint,
             );
         }
-        Err(e) => {
-            return bad(
-                format!("could not check {word} `{shown}`: {e}"),
-                "check that this user may read its parent folders",
-            );
-        }
+        Err(e) => return not_checked(e),
     }
     let meta = match std::fs::metadata(path) {
         Ok(meta) => meta,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return to_be_made(word, path),
-        Err(e) => {
-            return bad(
-                format!("could not check {word} `{shown}`: {e}"),
-                "check that this user may read its parent folders",
-            );
-        }
+        Err(e) => return not_checked(e),
     };
     let own = rustix::process::geteuid().as_raw();
     if access(path, Access::WRITE_OK | Access::EXEC_OK).is_err() {
