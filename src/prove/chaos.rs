@@ -14,7 +14,6 @@ use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -142,11 +141,7 @@ impl Chaos<'_> {
         while process::is_same(victim).unwrap_or(false) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let mut strikes = self
-            .context
-            .strikes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut strikes = self.context.strikes();
         if let Some(strike) = strikes.get_mut(number) {
             strike.over = monotonic_ns();
         }
@@ -162,11 +157,7 @@ impl Chaos<'_> {
 
     /// Records the kill; returns its index.
     fn note(&self, strike: Strike) -> usize {
-        let mut strikes = self
-            .context
-            .strikes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut strikes = self.context.strikes();
         strikes.push(strike);
         strikes.len() - 1
     }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::sample::ClientConnection;
@@ -61,11 +61,12 @@ pub(super) struct ProveContext {
 impl ProveContext {
     /// Whether there was such a kill.
     pub(super) fn struck(&self, like: impl Fn(&Strike) -> bool) -> bool {
-        self.strikes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .any(like)
+        self.strikes().iter().any(like)
+    }
+
+    /// What was killed so far.
+    pub(super) fn strikes(&self) -> MutexGuard<'_, Vec<Strike>> {
+        self.strikes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a process was killed that held this connection, or that worked behind it since this

@@ -34,7 +34,7 @@ mod target;
 mod wire;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -294,11 +294,7 @@ impl Proof<'_> {
             ..
         } = self;
         let took = Duration::from_nanos(monotonic_ns().saturating_sub(began));
-        let strikes: Vec<Strike> = context
-            .strikes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let strikes: Vec<Strike> = context.strikes().clone();
         let record = read_record(target, context.demo, &context.tag)?;
         samples.sort_unstable_by_key(|sample| sample.sent);
         let evidence = Evidence {

@@ -181,14 +181,7 @@ pub(super) fn is_echo(body: &[u8]) -> bool {
 
 /// A response with an unexpected status.
 pub(super) fn refused(answer: &WireAnswer) -> RequestEnd {
-    let text: String = String::from_utf8_lossy(&answer.body)
-        .chars()
-        .take(300)
-        .collect();
-    RequestEnd::Answered(
-        answer.status.as_u16(),
-        text.replace('\n', " ").trim().into(),
-    )
+    RequestEnd::Answered(answer.status.as_u16(), answer.text().into())
 }
 
 /// Checks that the response is the expected one.

@@ -196,12 +196,8 @@ impl StreamHolder {
             let answer = super::wire::whole(response, head)
                 .await
                 .map_err(|broken| StreamEnd::Broken(broken.why))?;
-            let text: String = String::from_utf8_lossy(&answer.body)
-                .chars()
-                .take(300)
-                .collect();
             Err(StreamEnd::Broken(
-                format!("answered {status}: {}", text.replace('\n', " ").trim()).into(),
+                format!("answered {status}: {}", answer.text()).into(),
             ))
         };
         tokio::time::timeout(self.context.limit, opening)

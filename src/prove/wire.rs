@@ -57,6 +57,17 @@ pub(super) struct WireAnswer {
     pub(super) head: u64,
 }
 
+impl WireAnswer {
+    /// The beginning of its body on one line, for messages.
+    pub(super) fn text(&self) -> String {
+        let text: String = String::from_utf8_lossy(&self.body)
+            .chars()
+            .take(300)
+            .collect();
+        text.replace('\n', " ").trim().to_owned()
+    }
+}
+
 /// There is no complete response.
 pub(super) struct Broken {
     /// No byte of it arrived.
