@@ -220,14 +220,10 @@ fn check_program(path: &Path) -> Result<(), String> {
 /// folder.
 pub fn files(model: &Model, ctx: &InstanceVariables, into: &Path) -> Result<(), RenderError> {
     let values = ctx.values();
-    let from = model.dir.join("files");
     for folder in [into.to_owned(), into.join("data"), into.join("log")] {
         make_folder(&folder, FOLDER_MODE)?;
     }
-    let tree = model_files::walk(&from).map_err(|source| RenderError::Read {
-        path: from.clone(),
-        source,
-    })?;
+    let (from, tree) = files_of(model)?;
     if let Some((path, reason)) = tree.refused.into_iter().next() {
         return Err(RenderError::Template {
             name: format!("{}/files/{}", model.name, path.display()),
@@ -250,11 +246,7 @@ pub fn differs(
     other: &InstanceVariables,
 ) -> Result<Option<PathBuf>, RenderError> {
     let (one, other) = (one.values(), other.values());
-    let from = model.dir.join("files");
-    let tree = model_files::walk(&from).map_err(|source| RenderError::Read {
-        path: from.clone(),
-        source,
-    })?;
+    let (from, tree) = files_of(model)?;
     for entry in tree
         .entries
         .iter()
@@ -265,6 +257,15 @@ pub fn differs(
         }
     }
     Ok(None)
+}
+
+/// The folder `files/` of a model, and what is in it.
+fn files_of(model: &Model) -> Result<(PathBuf, model_files::Tree), RenderError> {
+    let from = model.dir.join("files");
+    match model_files::walk(&from) {
+        Ok(tree) => Ok((from, tree)),
+        Err(source) => Err(RenderError::Read { path: from, source }),
+    }
 }
 
 fn rendered(
