@@ -133,7 +133,9 @@ impl SqliteStore {
             }
         }
         usable_as_it_is(path)?;
-        Ok(Self::over(path, read_only(path)?, None))
+        let connection = read_only(path)?;
+        add_later_columns(&connection).map_err(|e| translate(path, &e))?;
+        Ok(Self::over(path, connection, None))
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
@@ -274,6 +276,25 @@ fn usable_as_it_is(path: &Path) -> Result<bool, StoreError> {
             known: MIGRATIONS.len(),
         }),
     }
+}
+
+/// Gives the tables of an older database, for this connection alone, the columns that migrations
+/// have added since: a command may read the database before the server that it belongs to has been
+/// started and has migrated it. Databases before version 7 have other names for what is read.
+fn add_later_columns(connection: &Connection) -> rusqlite::Result<()> {
+    let found: i64 = connection.pragma_query_value(None, "user_version", |r| r.get(0))?;
+    if (7..9).contains(&found) {
+        connection.execute_batch(
+            "CREATE TEMP VIEW instances AS SELECT *, NULL AS run_id FROM main.instances",
+        )?;
+    }
+    if (8..10).contains(&found) {
+        connection.execute_batch(
+            "CREATE TEMP VIEW operations AS SELECT *, NULL AS last_try_at, NULL AS last_error \
+             FROM main.operations",
+        )?;
+    }
+    Ok(())
 }
 
 fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StoreError> {

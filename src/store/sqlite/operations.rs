@@ -16,9 +16,6 @@ use crate::store::{NewOperation, OperationRow, OperationStore, StoreError};
 /// The first version of the database that has operations.
 const SINCE: i64 = 8;
 
-/// The first version that records tries to end one.
-const TRIES_SINCE: i64 = 9;
-
 /// At most this many are deleted at once; later calls delete the rest.
 const AT_ONCE: i64 = 5_000;
 
@@ -84,16 +81,12 @@ impl OperationStore for SqliteStore {
     fn last_operation(&self, id: InstanceId) -> Result<Option<OperationRow>, StoreError> {
         let connection = self.reader();
         let read = || -> rusqlite::Result<Option<OperationRow>> {
-            let tries = match version(&connection)? {
-                ..SINCE => return Ok(None),
-                SINCE..TRIES_SINCE => "NULL, NULL",
-                _ => "last_try_at, last_error",
-            };
-            let sql = format!(
-                "SELECT kind, state, step, started_at, ended_at, result, asked_by, {tries} FROM operations \
-                 WHERE instance = ?1 ORDER BY id DESC LIMIT 1"
-            );
-            let mut statement = self.prepared(&connection, &sql)?;
+            if version(&connection)? < SINCE {
+                return Ok(None);
+            }
+            let sql = "SELECT kind, state, step, started_at, ended_at, result, asked_by, last_try_at, last_error \
+                 FROM operations WHERE instance = ?1 ORDER BY id DESC LIMIT 1";
+            let mut statement = self.prepared(&connection, sql)?;
             statement.query_row([id.0], read_row).optional()
         };
         read().map_err(|e| self.error(&e))

@@ -64,6 +64,46 @@ fn a_newer_database_that_needs_a_newer_program_is_refused_untouched() {
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
+/// An upgrade puts the new program in place first, and migrates when its server starts.
+#[test]
+fn an_older_database_is_read_before_it_is_migrated() {
+    for version in 7..=MIGRATIONS.len() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("acc.db");
+        let mut connection = Connection::open(&path).unwrap();
+        Migrations::from_slice(&MIGRATIONS[..version])
+            .to_latest(&mut connection)
+            .unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO instances (id, name, model, params, created_at, phase, desired, boot, since, quiet_since, pid, pid_start) \
+                 VALUES (7, 'a', 'm', '{}', 0, 'awake', 'auto', 'b', 0, 0, 4, 5);
+                 INSERT INTO hosts VALUES ('a.example.org', 7, 0)",
+            )
+            .unwrap();
+        if version >= 8 {
+            connection
+                .execute_batch(
+                    "INSERT INTO operations (instance, name, kind, state, step, started_at, asked_by) \
+                     VALUES (7, 'a', 'create', 'running', 'create_files', 1, 'unknown')",
+                )
+                .unwrap();
+        }
+        drop(connection);
+        let store = SqliteStore::open_readonly(&path).unwrap();
+        let row = store.by_name("a").unwrap().unwrap();
+        assert!(row.stored.run_id.is_some(), "{version}");
+        assert_eq!(row.hosts.len(), 1, "{version}");
+        assert_eq!(
+            store.by_host("a.example.org", None).unwrap().unwrap().id,
+            row.id
+        );
+        assert_eq!(store.list(&Filter::default()).unwrap().len(), 1);
+        let last = store.last_operation(row.id).unwrap();
+        assert_eq!(last.is_some(), version >= 8, "{version}");
+    }
+}
+
 #[test]
 fn the_migrations_are_valid() {
     Migrations::from_slice(MIGRATIONS).validate().unwrap();
