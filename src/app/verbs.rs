@@ -74,6 +74,22 @@ impl ControlVerbs {
     }
 }
 
+/// A verb that is at work until this is dropped, also by a panic.
+struct AtWork<'a>(&'a watch::Sender<usize>);
+
+impl<'a> AtWork<'a> {
+    fn begin(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|n| *n += 1);
+        Self(count)
+    }
+}
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
+    }
+}
+
 #[async_trait]
 impl Handler for ControlVerbs {
     async fn answer(
@@ -101,12 +117,10 @@ impl Handler for ControlVerbs {
             _ => {}
         }
         self.until_recovered().await;
-        self.at_work.send_modify(|n| *n += 1);
-        let outcome = match request {
+        let _at_work = AtWork::begin(&self.at_work);
+        match request {
             Request::Reload => self.reloader.run().await.map(Outcome::Reloaded),
             request => self.world.answer(caller, request).await,
-        };
-        self.at_work.send_modify(|n| *n -= 1);
-        outcome
+        }
     }
 }
