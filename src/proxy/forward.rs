@@ -365,9 +365,7 @@ impl Forwarding<'_> {
                 }
                 let delivery = match self.pending.front {
                     _ if events => Delivery::EventStream,
-                    Front::Public if reads_ahead => {
-                        Delivery::ReadAhead(self.settings.spool.clone())
-                    }
+                    Front::Public if reads_ahead => Delivery::ReadAhead(&self.settings.spool),
                     // nginx reads ahead itself.
                     Front::Public | Front::Wake => Delivery::AsRead,
                 };

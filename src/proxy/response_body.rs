@@ -6,7 +6,7 @@
 //! than one frame; `read_ahead` does.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -76,14 +76,13 @@ impl ResponseBody {
         body: ReceiveBody,
         ticket: Box<dyn Ticket>,
         line: Option<Box<AccessLine>>,
-        kind: Delivery,
+        kind: Delivery<'_>,
     ) -> Self {
         let ends = body.is_end_stream();
         let events = (kind == Delivery::EventStream && !ends).then(|| EventStream::new(&*ticket));
-        let spool = if let Delivery::ReadAhead(folder) = kind {
-            Some(folder)
-        } else {
-            None
+        let spool = match kind {
+            Delivery::ReadAhead(folder) if !is_short(&body) => Some(folder.to_owned()),
+            _ => None,
         };
         let ticket = (!ends).then_some(ticket);
         let forwarded = Forwarded {
@@ -173,18 +172,25 @@ impl Body for ResponseBody {
 
 /// How the response of an instance is sent to its client.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Delivery {
+pub(super) enum Delivery<'a> {
     /// As fast as the client reads it.
     AsRead,
     /// The same, for a response without an end: it ends with the instance.
     EventStream,
     /// Read ahead of a slow client, into a file in this folder.
-    ReadAhead(PathBuf),
+    ReadAhead(&'a Path),
 }
 
 /// After this many bytes the rest of a response is read ahead: shorter responses fit into the
 /// buffers of connections.
 const SHORT: usize = 64 * 1024;
+
+/// Whether a response is known to be short before it is read.
+fn is_short(body: &ReceiveBody) -> bool {
+    body.size_hint()
+        .exact()
+        .is_some_and(|length| length <= SHORT as u64)
+}
 
 impl Forwarded {
     fn is_end_stream(&self) -> bool {
