@@ -234,10 +234,15 @@ pub(super) fn origin_from_nginx(headers: &HeaderMap) -> Origin {
 /// Whether a browser will show the response to a person. Only then a page is useful; a prefetch is
 /// not shown.
 fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
-    let dest = text(headers, &HeaderName::from_static("sec-fetch-dest"));
+    let shown = || {
+        matches!(
+            text(headers, &HeaderName::from_static("sec-fetch-dest")),
+            "" | "document"
+        )
+    };
     *method == Method::GET
         && text(headers, &header::ACCEPT).contains("text/html")
-        && (dest.is_empty() || dest == "document")
+        && shown()
         && !text(headers, &HeaderName::from_static("sec-purpose")).contains("prefetch")
 }
 
