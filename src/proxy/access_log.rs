@@ -347,11 +347,20 @@ impl Display for Timings {
     }
 }
 
-fn write_seconds(f: &mut Formatter<'_>, time: Option<Duration>) -> fmt::Result {
-    match time {
-        Some(time) => write!(f, "{}.{:03}", time.as_secs(), time.subsec_millis()),
-        None => f.write_str("-"),
+fn write_seconds(to: &mut impl Write, time: Option<Duration>) -> fmt::Result {
+    let Some(time) = time else {
+        return to.write_str("-");
+    };
+    // Digit by digit: the formatter's padding costs more.
+    match time.as_secs() {
+        0 => to.write_char('0')?,
+        seconds => write!(to, "{seconds}")?,
     }
+    to.write_char('.')?;
+    [100, 10, 1].into_iter().try_for_each(|unit| {
+        let digit = time.subsec_millis() / unit % 10;
+        to.write_char(char::from_digit(digit, 10).unwrap_or('0'))
+    })
 }
 
 fn write_line(to: &mut String, line: &AccessLine, time: &str) {
@@ -378,14 +387,9 @@ fn write_line(to: &mut String, line: &AccessLine, time: &str) {
         to.push_str(part);
     }
     let time = draft.started.elapsed();
-    _ = writeln!(
-        to,
-        " {}{rest} time={}.{:03} {}",
-        line.sent,
-        time.as_secs(),
-        time.subsec_millis(),
-        line.timings
-    );
+    _ = write!(to, " {}{rest} time=", line.sent);
+    _ = write_seconds(to, Some(time));
+    _ = writeln!(to, " {}", line.timings);
 }
 
 /// Escapes as nginx does: what would end the field or the line is written as `\xNN`.
