@@ -3,7 +3,6 @@
 //!
 //! It never logs a request for no instance. A response of acc's counts as use of the application
 //! only if the request was let through to it, or held for it.
-//! application, unless the request was let through to it, or held for it.
 
 use hyper::body::Body;
 use hyper::header::HeaderValue;
