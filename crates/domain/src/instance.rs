@@ -63,7 +63,7 @@ impl TryFrom<String> for DesiredState {
 pub enum Listen {
     /// A unix socket that the application binds, or that acc passes to it.
     Unix(PathBuf),
-    /// A loopback TCP address.
+    /// A TCP address: for a process of this host a loopback one.
     Tcp(SocketAddr),
 }
 
