@@ -162,6 +162,12 @@ impl Registry {
         all
     }
 
+    /// Is there a task for this instance, and does it say that it is live?
+    pub(in crate::service) fn is_live(&self, id: InstanceId) -> bool {
+        self.by_id(id)
+            .is_ok_and(|handle| handle.snapshot().phase.is_live())
+    }
+
     /// The names of the instances that are live.
     pub(in crate::service) fn live_names(&self) -> Vec<InstanceName> {
         let live = self.live();

@@ -25,7 +25,11 @@ pub(in crate::service) async fn bring_up(world: &Arc<World>, run: &mut MonitorRu
         }
     };
     let mut starts = JoinSet::new();
-    for row in rows.into_iter().filter(|r| !r.stored.phase.is_live()) {
+    // Whether one runs is asked of its task: the row of one that died just now may still say awake.
+    for row in rows
+        .into_iter()
+        .filter(|row| !world.registry.is_live(row.id))
+    {
         let world = world.clone();
         starts.spawn(async move { start_pinned(&world, &row).await });
     }
@@ -47,7 +51,7 @@ async fn start_pinned(world: &Arc<World>, row: &Row) -> Option<MonitorLine> {
     }
     let (phase, retry_at) = (machine.phase(), machine.retry_at());
     // A failed one waits for its retry time silently: cron would mail each line every minute.
-    if phase == Phase::Failed && world.now() < retry_at {
+    if phase.is_live() || phase == Phase::Failed && world.now() < retry_at {
         return None;
     }
     match transition::start(world, &handle, Cause::Pinned).await {

@@ -96,6 +96,34 @@ async fn one_that_is_pinned_no_more_is_not_started() {
     assert_eq!(fixture.supervisor.starts(&name("a")), 0);
 }
 
+#[tokio::test]
+async fn a_pinned_one_that_died_just_before_is_started() {
+    let fixture = Fixture::new();
+    fixture.create("a", false).await.unwrap();
+    let handle = find(&fixture.world, &"a".into()).await.unwrap();
+    handle
+        .ask(Event::SetDesired(DesiredState::Up))
+        .await
+        .unwrap();
+    fixture.written().await;
+    let locked = lock(&fixture);
+    fixture.supervisor.exit(&name("a"), Exit::Code(1));
+    let mut changes = handle.follow();
+    changes
+        .wait_for(|seen| seen.phase == Phase::Failed)
+        .await
+        .unwrap();
+    let mut run = MonitorRun::default();
+    let mut bring_up = pin!(maybe_done(pinned::bring_up(&fixture.world, &mut run)));
+    assert!(poll!(&mut bring_up).is_pending());
+    until_read(&fixture).await;
+    assert!(poll!(&mut bring_up).is_pending());
+    assert_eq!(fixture.phase("a"), "awake", "the row is behind");
+    drop(locked);
+    bring_up.await;
+    assert_eq!(fixture.supervisor.starts(&name("a")), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_that_waits_during_a_halt_wakes_nothing() {
     let fixture = Fixture::new();
