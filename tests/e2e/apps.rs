@@ -150,7 +150,7 @@ fn a_node_application_from_npm() {
         fixture.get("store", "/posts/77").status(200).json()["title"],
         "kept"
     );
-    assert_eq!(fixture.info("store")["phase"], "awake");
+    fixture.wait_phase("store", "awake");
     fixture.acc(&["stop", "store"]).ok();
     assert_eq!(
         fixture.get("store", "/posts/77").status(200).json()["title"],

@@ -101,7 +101,7 @@ pub fn everything_killed_at_once_boots_again(combination: Combination) {
         },
     );
     fixture.get("blog", "/").status(200);
-    assert_eq!(fixture.phase("shop"), "awake");
+    fixture.wait_phase("shop", "awake");
     assert!(processes::alive(fixture.pid("shop")));
 }
 

@@ -75,8 +75,7 @@ pub fn it_is_created_answers_sleeps_and_wakes(combination: Combination) {
     );
 
     fixture.get("shop", "/").status(200);
-    let info = fixture.info("shop");
-    assert_eq!(info["phase"], "awake", "{info}");
+    fixture.wait_phase("shop", "awake");
     assert_ne!(fixture.pid("shop"), first);
     assert_eq!(fixture.told("shop", "START").len(), 2);
     // The wake just now counts as use: a monitor run right after it changes nothing.

@@ -43,7 +43,7 @@ pub fn what_may_not_wake_does_not(combination: Combination) {
             .header("User-Agent", "Mozilla uptimebot/2.0")
     };
     fixture.send(&bot(&fixture)).status(200);
-    assert_eq!(fixture.phase("shop"), "awake");
+    fixture.wait_phase("shop", "awake");
     fixture.get("shop", "/health").status(204);
 }
 

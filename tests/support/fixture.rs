@@ -305,16 +305,16 @@ range = "{ports}"
             .to_owned()
     }
 
-    /// The process id of an awake instance.
+    /// The process id of an awake instance. Its row may be a little behind the answer to a request.
     #[track_caller]
     pub fn pid(&self, name: &str) -> i32 {
-        let info = self.info(name);
-        i32::try_from(
-            info["pid"]
-                .as_i64()
-                .unwrap_or_else(|| panic!("no pid: {info}")),
-        )
-        .unwrap()
+        let mut pid = None;
+        wait_until(&format!("`{name}` has a pid"), SOON, || {
+            let info = self.info(name);
+            pid = info["pid"].as_i64();
+            holds(pid.is_some(), info)
+        });
+        i32::try_from(pid.unwrap()).unwrap()
     }
 
     /// Waits until the instance is in this phase.
