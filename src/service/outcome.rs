@@ -160,7 +160,9 @@ pub enum MonitorAction {
     Sleep,
     /// Leaves it awake.
     Keep,
-    /// Starts it.
+    /// Would start it: only in a dry run.
+    Start,
+    /// Started it.
     Started,
     /// Finds that it has died.
     Died,
@@ -179,6 +181,7 @@ impl MonitorAction {
         match self {
             Self::Sleep => "sleep",
             Self::Keep => "keep",
+            Self::Start => "start",
             Self::Started => "started",
             Self::Died => "died",
             Self::Repaired => "repaired",

@@ -55,6 +55,9 @@ pub(in crate::service) async fn run(
             .push(MonitorLine::new("acc", MonitorAction::Error, e.message)),
     }
     drop(awake);
+    if dry_run {
+        pinned::preview(world, &mut run).await;
+    }
     if !dry_run && !world.halting() {
         resume(world, &mut run).await;
         pinned::bring_up(world, &mut run).await;

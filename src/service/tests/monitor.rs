@@ -1,6 +1,7 @@
 //! What a monitor run starts, stops and leaves alone.
 
 use super::*;
+use crate::service::outcome::MonitorAction;
 
 #[tokio::test(start_paused = true)]
 async fn a_request_keeps_an_instance_awake_and_a_quiet_one_is_put_to_sleep() {
@@ -102,6 +103,41 @@ async fn quiesce_puts_all_to_sleep_and_wakes_nobody() {
         fixture.ask(start("a")).await.unwrap_err().kind,
         ErrorKind::Denied
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_names_the_pinned_ones_that_a_run_starts() {
+    let fixture = Fixture::new();
+    for name in ["a", "b"] {
+        fixture.create(name, false).await.unwrap();
+        fixture
+            .ask(Request::SetDesired {
+                instance: name.into(),
+                desired: DesiredState::Up,
+            })
+            .await
+            .unwrap();
+    }
+    fixture.ask(stop("a")).await.unwrap();
+    let dry = Request::Monitor {
+        dry_run: true,
+        thorough: false,
+    };
+    let Outcome::Monitor(run) = fixture.ask(dry).await.unwrap() else {
+        panic!()
+    };
+    let lines: Vec<_> = run
+        .lines
+        .iter()
+        .map(|line| (line.instance.as_str(), line.action))
+        .collect();
+    assert_eq!(
+        lines,
+        [("b", MonitorAction::Keep), ("a", MonitorAction::Start)]
+    );
+    assert_eq!(fixture.supervisor.starts(&name("a")), 1);
+    assert_eq!(fixture.monitor().await, ["a started"]);
+    assert_eq!(fixture.supervisor.starts(&name("a")), 2);
 }
 
 #[tokio::test(start_paused = true)]
