@@ -24,7 +24,7 @@ no apt, acc's own edge and supervisor, everything under the user's data folder, 
   --no-demo        install and boot without the demo
   --uninstall      halt acc and remove the installed files; data is kept
   --purge-data     with --uninstall: also remove the data of all instances, a changed config, and the system users that
-                   setup.sh created; other files stay, also your own models
+                   setup.sh created (with --prefix they are kept); other files stay, also your own models
   --packages P...  install these Debian packages without starting or changing any service, then end (for the tests)
 TEXT
 }

@@ -217,6 +217,15 @@ fn sentences() {
             text.push_str(&format!("{}\n", show::sentence(&outcome)));
         }
     }
+    let mut pinned = Box::new(instances().remove(0));
+    pinned.desired = DesiredState::Up;
+    let stopped = Outcome::Instance {
+        did: InstanceChange::Stopped,
+        already: false,
+        took_ms: 1234,
+        instance: pinned,
+    };
+    text.push_str(&format!("{}\n", show::sentence(&stopped)));
     for outcome in [
         Outcome::Pong {
             pid: 7,

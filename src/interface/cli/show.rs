@@ -424,6 +424,9 @@ fn instance_sentence(did: InstanceChange, already: bool, took_ms: u64, i: &Insta
             clean(&i.dir)
         ),
         (InstanceChange::Started, false) => format!("started `{name}` in {took}"),
+        (InstanceChange::Stopped, false) if i.desired == DesiredState::Up => format!(
+            "stopped `{name}` in {took}; its desired state is up: the next monitor run starts it again"
+        ),
         (InstanceChange::Stopped, false) => format!("stopped `{name}` in {took}"),
         (InstanceChange::Restarted, false) => format!("restarted `{name}` in {took}"),
         (InstanceChange::Purged, false) => format!("purged `{name}` in {took}"),

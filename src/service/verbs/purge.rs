@@ -42,7 +42,10 @@ pub(in crate::service) async fn run(
         return Err(ServiceError::new(
             ErrorKind::Denied,
             message,
-            format!("run `acc destroy {}` first", row.name),
+            format!(
+                "run `acc destroy {0}` first, or `acc destroy --force {0}` if it is awake",
+                row.name
+            ),
         ));
     }
     let instance = Box::new(view::of_row(&world.config(), &row));

@@ -1,6 +1,8 @@
 //! Does the same to every named instance. All must exist, else nothing is done. Each
 //! is tried, and the highest exit code is returned.
 
+use std::collections::BTreeSet;
+
 use super::super::args::Names;
 use super::super::context::CommandContext;
 use super::super::exit::CommandExit;
@@ -14,10 +16,13 @@ use crate::service::request::{InstanceRef, Request};
 /// spinner says, for instance "waiting for `shop` to answer", made from the name.
 pub(super) async fn run(
     call: &mut CommandContext<'_>,
-    names: Names,
+    mut names: Names,
     waiting: impl Fn(&str) -> String,
     request: impl Fn(InstanceRef) -> Request,
 ) -> CommandEnd {
+    // A name that is given twice is one instance.
+    let mut seen = BTreeSet::new();
+    names.names.retain(|name| seen.insert(name.clone()));
     if let Some(exit) = all_exist(call, &names.names).await {
         return Ok(exit);
     }
