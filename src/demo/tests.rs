@@ -166,7 +166,12 @@ fn it_answers_every_path() {
     assert!(demo.get("/health").starts_with("HTTP/1.1 204 "));
     assert!(demo.get("/nowhere").starts_with("HTTP/1.1 404 "));
     assert!(demo.get("/ws").starts_with("HTTP/1.1 426 "));
-    assert!(demo.get("/slow?ms=20").starts_with("HTTP/1.1 200 "));
+    let slow = demo.get("/slow?ms=20");
+    assert!(slow.starts_with("HTTP/1.1 200 "));
+    assert!(
+        slow.ends_with("requests: 4\n"),
+        "counted a health check: {slow}"
+    );
     let headers: serde_json::Value = serde_json::from_str(body(
         &demo.raw(b"GET /headers HTTP/1.1\r\nHost: a\r\nA: 1\r\nA: 2\r\nConnection: close\r\n\r\n"),
     ))
