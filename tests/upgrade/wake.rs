@@ -123,21 +123,43 @@ pub fn two_hundred_sleepers_are_woken_in_turn(combination: Combination) {
         began.elapsed()
     );
     assert!(woken.iter().all(|(_, status)| *status == 200), "{woken:?}");
-    // First come, first served, except for instances that start at the same time, for how long each
-    // start takes, and for the order in which nginx's workers pass the requests on. Two queues
-    // served in turn would give a mean of 50.
-    let out_of_turn: usize = woken
+    // First come, first served, by and large: those that wait for a start are started in the order
+    // in which their tasks begin to wait, which on a busy host is not quite that of the requests.
+    // Newest first would give a mean of 100 places, and no order at all one of 67. What counts is
+    // when acc noticed a request: nginx's workers pass them on in an order of their own.
+    let mut came: Vec<(u64, String)> = fixture
+        .json(&["events", "--lines", "1000"])
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|event| {
+            let noticed = event["phases"]["noticed_at_us"].as_u64()?;
+            Some((noticed, event["instance"].as_str()?.to_owned()))
+        })
+        .collect();
+    let mut started: Vec<(u64, String)> = (0..SLEEPERS)
+        .map(|n| {
+            let starts = fixture.told(&name(n), "START");
+            let [start] = &starts[..] else {
+                panic!("{starts:?}")
+            };
+            let at = start.split(' ').nth(1).unwrap().parse().unwrap();
+            (at, name(n))
+        })
+        .collect();
+    came.sort();
+    started.sort();
+    assert_eq!((came.len(), started.len()), (SLEEPERS, SLEEPERS));
+    let place_of = |name: &str| came.iter().position(|(_, other)| other == name).unwrap();
+    let out_of_turn: usize = started
         .iter()
         .enumerate()
-        .map(|(place, (n, _))| place.abs_diff(*n))
+        .map(|(place, (_, name))| place.abs_diff(place_of(name)))
         .sum();
     eprintln!("on average {} places out of turn", out_of_turn / SLEEPERS);
     assert!(
-        out_of_turn / SLEEPERS < 30,
-        "{} places out of turn on average: {woken:?}",
+        out_of_turn / SLEEPERS < 55,
+        "{} places out of turn on average: {came:?}, {started:?}",
         out_of_turn / SLEEPERS
     );
-    for n in 0..SLEEPERS {
-        assert_eq!(fixture.told(&name(n), "START").len(), 1);
-    }
 }
