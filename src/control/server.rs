@@ -6,9 +6,11 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::{Extension, Router};
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
@@ -26,7 +28,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client that reads nothing of its answer for this time is disconnected.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A client that was accepted just before the end gets this long to send its request.
+/// A client that was accepted just before the end gets this long to send the head of its request.
 const LAST_WORD: Duration = Duration::from_millis(250);
 
 /// Pause after a failed accept (no file descriptors left): the loop must not spin.
@@ -80,14 +82,21 @@ async fn connection(stream: UnixStream, routes: Router, shutdown: CancellationTo
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT);
+    let (begun, routes) = (AtomicBool::new(false), TowerToHyperService::new(routes));
     let mut conn = std::pin::pin!(builder.serve_connection(
         TokioIo::new(PatientStream::new(stream, ANSWER_TIMEOUT)),
-        TowerToHyperService::new(routes)
+        service_fn(|request| {
+            begun.store(true, Ordering::Relaxed);
+            routes.call(request)
+        })
     ));
     let ended = tokio::select! {
         ended = conn.as_mut() => ended,
         // A client that was accepted just now is about to send its request.
         () = stopped_for(&shutdown, LAST_WORD) => {
+            if !begun.load(Ordering::Relaxed) {
+                return;
+            }
             conn.as_mut().graceful_shutdown();
             conn.await
         }

@@ -1,8 +1,9 @@
 //! The two sides against each other, with a handler that only notes what it is asked.
 
+mod end;
+
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -492,7 +493,6 @@ async fn a_client_that_takes_no_answer_is_let_go() {
     soon_paused(fixture.served).await.unwrap();
 }
 
-/// Time runs ahead whenever all wait: this is one of the things it runs to.
 async fn soon_paused<F: Future>(what: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(600), what)
         .await
